@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one error tree: every failure a user can meet has a stable code, a message and a remedy.
+
+``code`` is part of the interface: it appears in JSON output, in the journal and, in CamelCase, as
+the last part of the D-Bus error name ``org.kspliced1.Error.*``. Codes are never renamed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Code(str, Enum):
+    """Stable error codes, grouped by the stage that raises them."""
+
+    # anywhere
+    FAILED = "failed"
+    USAGE = "usage"
+    NOTHING_TO_DO = "nothing_to_do"
+    CANCELLED = "cancelled"
+    NO_SPACE = "no_space"
+    IO = "io"
+    # source and build
+    SOURCE_UNREADABLE = "source_unreadable"
+    SOURCE_VERSION = "source_version"
+    SOURCE_UNAVAILABLE = "source_unavailable"
+    HEADERS_MISSING = "headers_missing"
+    CONFIG_MISSING = "config_missing"
+    COMPILER_MISSING = "compiler_missing"
+    COMPILER_MISMATCH = "compiler_mismatch"
+    COMPILE_FAILED = "compile_failed"
+    TOOL_MISSING = "tool_missing"
+    OBJECT_MALFORMED = "object_malformed"
+    REFUSED = "refused"
+    # pack
+    PACK_MALFORMED = "pack_malformed"
+    PACK_FORMAT = "pack_format"
+    PACK_OTHER_KERNEL = "pack_other_kernel"
+    # match and link
+    NO_MATCH = "no_match"
+    AMBIGUOUS = "ambiguous"
+    UNRESOLVED = "unresolved"
+    TARGET_NOT_LOADED = "target_not_loaded"
+    KERNEL_UNREADABLE = "kernel_unreadable"
+    # core and switch
+    CORE_NOT_LOADED = "core_not_loaded"
+    CORE_ABI = "core_abi"
+    CODE_BUSY = "code_busy"
+    LOAD_FAILED = "load_failed"
+    SWITCH_FAILED = "switch_failed"
+    # state and policy
+    STATE_MALFORMED = "state_malformed"
+    SWITCHED_OFF = "switched_off"
+    BOOT_LOOP = "boot_loop"
+    NO_UPDATE = "no_update"
+    # bus
+    NO_DAEMON = "no_daemon"
+    NOT_AUTHORIZED = "not_authorized"
+    BUSY = "busy"
+
+
+class ExitCode(int, Enum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOTHING_TO_DO = 3
+    REFUSED = 4
+    NO_DAEMON_OR_RIGHT = 5
+    BUSY = 6
+
+
+_EXIT_CODES = {
+    Code.USAGE: ExitCode.USAGE,
+    Code.NOTHING_TO_DO: ExitCode.NOTHING_TO_DO,
+    Code.REFUSED: ExitCode.REFUSED,
+    Code.NO_MATCH: ExitCode.REFUSED,
+    Code.AMBIGUOUS: ExitCode.REFUSED,
+    Code.UNRESOLVED: ExitCode.REFUSED,
+    Code.PACK_OTHER_KERNEL: ExitCode.REFUSED,
+    Code.NO_DAEMON: ExitCode.NO_DAEMON_OR_RIGHT,
+    Code.NOT_AUTHORIZED: ExitCode.NO_DAEMON_OR_RIGHT,
+    Code.CODE_BUSY: ExitCode.BUSY,
+    Code.BUSY: ExitCode.BUSY,
+}
+
+
+class KsplicedError(Exception):
+    """A failure with a stable code, one clear message and, where there is one, a remedy.
+
+    ``details`` holds further lines of evidence (a compiler's first error, a mismatch's bytes).
+    """
+
+    def __init__(
+        self, code: Code, message: str, remedy: str = "", details: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.remedy = remedy
+        self.details = details
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The command line's exit code for this error."""
+        return _EXIT_CODES.get(self.code, ExitCode.FAILED)
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+
+class SourceError(KsplicedError):
+    """A source, a configuration or a headers package cannot be used."""
+
+
+class BuildError(KsplicedError):
+    """Compiling, differencing or emitting failed."""
+
+
+class PackError(KsplicedError):
+    """A pack is malformed or is for another kernel."""
+
+
+class MatchError(KsplicedError):
+    """The running kernel is not what the pack was built against, or a symbol has no one address."""
+
+
+class KernelError(KsplicedError):
+    """The running kernel or its kspliced core cannot be used, or refused a switch."""
+
+
+class StateError(KsplicedError):
+    """The durable state forbids or cannot take the action."""
+
+
+class BusError(KsplicedError):
+    """The daemon cannot be reached, or said no."""

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Frozen values that cross the borders between packages.
+
+Addresses are run-time virtual addresses; sizes and offsets are bytes; times are seconds unless the
+name says otherwise. ``unit`` is an object's path in the kernel tree (``fs/ext4/mballoc.o``),
+``target`` is ``vmlinux`` or a module name as in /proc/modules (``ext4``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+
+@dataclass(frozen=True)
+class KernelId:
+    """A kernel build: ``release`` is uname -r, ``version`` the source package version."""
+
+    release: str
+    version: str
+    arch: str
+
+
+@dataclass(frozen=True)
+class ChangelogEntry:
+    """One bullet of a changelog that the upgrade adds. ``bugs`` are bug numbers without '#'."""
+
+    version: str
+    subject: str
+    cves: tuple[str, ...]
+    bugs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A change that will not go live, and why. ``code`` is a stable word (docs/refusals.md)."""
+
+    code: str
+    unit: str
+    symbol: str
+    reason: str
+    evidence: str = ""
+
+
+class ChangeKind(str, Enum):
+    """What the update does with a symbol."""
+
+    CHANGED = "changed"
+    NEW = "new"
+    DATA = "data"
+
+
+@dataclass(frozen=True)
+class FunctionChange:
+    """A function replaced or added, or a datum added. ``why``: own source, inlined callee, ..."""
+
+    target: str
+    unit: str
+    name: str
+    kind: ChangeKind
+    why: str
+
+
+class ImportKind(str, Enum):
+    """How the linker finds the address of an undefined symbol of the update module.
+
+    UNIT: ``symbol`` is defined in the pre object of ``unit``; its address comes from matching.
+    EXTERN: external linkage, by the scope rules that ld and the module loader use for ``target``.
+    CORE: left to the module loader (the kernel core's own interface).
+    """
+
+    UNIT = "unit"
+    EXTERN = "extern"
+    CORE = "core"
+
+
+@dataclass(frozen=True)
+class Import:
+    """An undefined symbol ``name`` in the update module's symbol table.
+
+    ``symbol`` is the name in the pre object's symbol table and ``index`` its symbol table index
+    there (local names may repeat); index is -1 for EXTERN and CORE.
+    """
+
+    name: str
+    kind: ImportKind
+    target: str
+    unit: str
+    symbol: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Code of the running kernel that the update replaces or keeps threads out of.
+
+    ``symbol``/``index`` name it in the pre object of ``unit``. ``import_name`` is the undefined
+    symbol of the update module that stands for its run-time address. The linker writes ``size``
+    expected bytes at ``buffer_offset`` of section ``.kspliced.expect`` and the mask at the same
+    offset of ``.kspliced.mask``. ``jump_offset`` is -1 for a range that gets no jump (.cold part).
+    """
+
+    target: str
+    unit: str
+    symbol: str
+    index: int
+    size: int
+    jump_offset: int
+    import_name: str
+    buffer_offset: int
+
+
+@dataclass(frozen=True)
+class PreUnit:
+    """A pre object in a pack: ``blob`` is its name among the pack's blobs."""
+
+    target: str
+    unit: str
+    blob: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a pack says of itself. ``update`` is the update module's name (``ks_<digest>``)."""
+
+    update: str
+    kernel: KernelId
+    to_version: str
+    compiler: str
+    core_abi: int
+    units: tuple[PreUnit, ...]
+    functions: tuple[FunctionChange, ...]
+    refused: tuple[Refusal, ...]
+    entries: tuple[ChangelogEntry, ...]
+    imports: tuple[Import, ...]
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of a long job: ``phase`` is a stable word, ``fraction`` 0..1 of the whole job."""
+
+    phase: str
+    fraction: float
+    message: str
+
+
+ProgressSink = Callable[[Progress], None]
+
+
+def no_progress(_: Progress) -> None:
+    """A sink for callers that do not show progress."""
