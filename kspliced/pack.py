@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The update pack: one self-describing, content-digested, reproducible file.
+
+Layout, little-endian::
+
+    0   8   magic "KSPLPACK"
+    8   4   format version
+    12  4   length of the manifest, bytes
+    16  8   length of the whole file, bytes
+    24  32  SHA-256 of the whole file with these 32 bytes zero: the pack's digest
+    56  …   manifest: canonical JSON of Envelope
+        …   blobs, xz, one behind the other in the order of the envelope
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from kspliced.errors import Code, PackError
+from kspliced.model import Manifest
+from kspliced.record import RecordError, dumps, loads
+
+FORMAT = 1
+MODULE_BLOB = "update.ko"
+
+_MAGIC = b"KSPLPACK"
+_HEADER = struct.Struct("<8sIIQ32s")
+_DIGEST_OFFSET = 24
+_MAX_PACK = 256 << 20
+_MAX_BLOB = 256 << 20
+_REBUILD = "build it again, or fetch it again"
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A named file inside a pack, uncompressed."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class BlobEntry:
+    """Where a blob lies: ``stored`` bytes of xz that unpack to ``size`` bytes."""
+
+    name: str
+    size: int
+    stored: int
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The manifest with its table of blobs, as it is written."""
+
+    manifest: Manifest
+    blobs: tuple[BlobEntry, ...]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A verified pack. ``module`` is the relocatable update module (kmod/kspliced_abi.h)."""
+
+    digest: str
+    manifest: Manifest
+    blobs: tuple[Blob, ...]
+
+    @property
+    def module(self) -> bytes:
+        """The update module as emitted, before the link."""
+        return self.blob(MODULE_BLOB)
+
+    def blob(self, name: str) -> bytes:
+        """The blob called ``name``.
+
+        :raises PackError: PACK_MALFORMED when the manifest names a blob the pack does not hold.
+        """
+        for blob in self.blobs:
+            if blob.name == name:
+                return blob.data
+        raise PackError(Code.PACK_MALFORMED, f"the pack holds no {name}", _REBUILD)
+
+
+def pack_bytes(manifest: Manifest, blobs: tuple[Blob, ...]) -> tuple[bytes, str]:
+    """The file's content and its digest (64 hex digits); same input, same bytes."""
+    stored = [lzma.compress(blob.data, lzma.FORMAT_XZ, lzma.CHECK_CRC32) for blob in blobs]
+    entries = tuple(
+        BlobEntry(blob.name, len(blob.data), len(data))
+        for blob, data in zip(blobs, stored, strict=True)
+    )
+    envelope = dumps(Envelope(manifest, entries))
+    body = envelope + b"".join(stored)
+    total = _HEADER.size + len(body)
+    content = bytearray(_HEADER.pack(_MAGIC, FORMAT, len(envelope), total, bytes(32)) + body)
+    digest = hashlib.sha256(content)
+    content[_DIGEST_OFFSET : _DIGEST_OFFSET + 32] = digest.digest()
+    return bytes(content), digest.hexdigest()
+
+
+def write_pack(path: Path, manifest: Manifest, blobs: tuple[Blob, ...]) -> str:
+    """Write the pack to ``path`` atomically; returns its digest. OSError passes to the caller."""
+    content, digest = pack_bytes(manifest, blobs)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest
+
+
+def read_pack(path: Path) -> Pack:
+    """Read and verify the pack at ``path``.
+
+    :raises PackError: IO if it cannot be read, PACK_MALFORMED, PACK_FORMAT.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_PACK + 1)
+    except OSError as error:
+        raise PackError(
+            Code.IO, f"cannot read {path}: {error.strerror}", "name a readable pack"
+        ) from error
+    return parse_pack(content, str(path))
+
+
+def parse_pack(content: bytes, name: str) -> Pack:
+    """Verify ``content`` as a pack; ``name`` is what errors call it.
+
+    :raises PackError: PACK_MALFORMED, PACK_FORMAT.
+    """
+    if len(content) < _HEADER.size or content[:8] != _MAGIC:
+        raise PackError(Code.PACK_MALFORMED, f"{name} is not a kspliced pack", _REBUILD)
+    _, version, manifest_size, total, stored_digest = _HEADER.unpack_from(content)
+    if total != len(content):
+        raise PackError(
+            Code.PACK_MALFORMED, f"{name} has {len(content)} bytes, not {total}", _REBUILD
+        )
+    zeroed = content[:_DIGEST_OFFSET] + bytes(32) + content[_HEADER.size :]
+    digest = hashlib.sha256(zeroed)
+    if digest.digest() != stored_digest:
+        raise PackError(
+            Code.PACK_MALFORMED, f"{name} is damaged: its digest does not match", _REBUILD
+        )
+    if version != FORMAT:
+        raise PackError(
+            Code.PACK_FORMAT,
+            f"{name} has pack format {version}; this kspliced reads format {FORMAT}",
+            "build it with this version of kspliced",
+        )
+    end = _HEADER.size + manifest_size
+    try:
+        envelope = loads(Envelope, content[_HEADER.size : end])
+        blobs = _unpack(envelope.blobs, content[end:])
+    except (RecordError, lzma.LZMAError, ValueError, EOFError) as error:
+        raise PackError(Code.PACK_MALFORMED, f"{name} is malformed: {error}", _REBUILD) from error
+    return Pack(digest.hexdigest(), envelope.manifest, blobs)
+
+
+def _unpack(entries: tuple[BlobEntry, ...], body: bytes) -> tuple[Blob, ...]:
+    blobs = []
+    offset = 0
+    for entry in entries:
+        if not 0 <= entry.size <= _MAX_BLOB or entry.stored < 0:
+            raise ValueError(f"blob {entry.name} has an impossible size")
+        stored = body[offset : offset + entry.stored]
+        offset += entry.stored
+        # A bound on the output keeps a small file from filling the memory.
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << 30)
+        data = unpacker.decompress(stored, entry.size + 1)
+        if len(data) != entry.size or not unpacker.eof or unpacker.unused_data:
+            raise ValueError(f"blob {entry.name} is not {entry.size} bytes of xz")
+        blobs.append(Blob(entry.name, data))
+    if offset != len(body):
+        raise ValueError("bytes follow the last blob")
+    if len({blob.name for blob in blobs}) != len(blobs):
+        raise ValueError("two blobs have one name")
+    return tuple(blobs)
