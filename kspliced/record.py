@@ -48,7 +48,7 @@ def loads(kind: type[T], data: bytes) -> T:
 
 
 def decode(kind: type[T], value: Any) -> T:
-    """Turn the JSON value ``value`` into a record of type ``kind``; RecordError if it is not one."""
+    """Turn the JSON value ``value`` into a record; RecordError if it is not a ``kind``."""
     decoded: T = _decode(kind, value, kind.__name__)
     return decoded
 
@@ -90,7 +90,8 @@ def _decode_tuple(args: tuple[Any, ...], value: Any, place: str) -> tuple[Any, .
     if len(args) != len(value):
         raise RecordError(f"{place}: expected {len(args)} items")
     return tuple(
-        _decode(arg, item, f"{place}[{i}]") for i, (arg, item) in enumerate(zip(args, value))
+        _decode(arg, item, f"{place}[{i}]")
+        for i, (arg, item) in enumerate(zip(args, value, strict=True))
     )
 
 
