@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compare one function of a pre object with the kernel's bytes at one address.
+
+A trial collects where the code shows symbols to be. It holds when all bytes are as compiled,
+each site has an allowed encoding, each symbol is shown at one place only, here and in everything
+matched before, and the constants it reaches have the compiled content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from kspliced.errors import KernelError
+from kspliced.kernel.image import VMLINUX, KernelImage
+from kspliced.match.oracle import Oracle
+from kspliced.match.pattern import (
+    ADDRESS_MASK,
+    Bound,
+    Constant,
+    Content,
+    Destination,
+    Field,
+    Recipe,
+    Site,
+    Variant,
+)
+from kspliced.match.report import Cause
+from kspliced.match.unit import Function, Unit
+
+_SHOWN = 16
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a range is not the compiled one; ``offset`` from its start."""
+
+    offset: int
+    expected: bytes
+    found: bytes
+    cause: Cause
+    reason: str
+
+
+@dataclass
+class Bindings:
+    """Where matched code shows things to be: ``externs`` for a target's undefined names,
+    ``sections`` run-time bases of one unit's sections. Changed by committing trials only."""
+
+    externs: dict[str, int]
+    sections: dict[int, int] = field(default_factory=dict)
+
+    def get(self, key: int | str) -> int | None:
+        """The address bound to ``key``."""
+        return self.externs.get(key) if isinstance(key, str) else self.sections.get(key)
+
+    def put(self, key: int | str, address: int) -> None:
+        """Bind ``key``."""
+        if isinstance(key, str):
+            self.externs[key] = address
+        else:
+            self.sections[key] = address
+
+
+class Trial:
+    """An attempt to match; :meth:`commit` makes what it showed binding."""
+
+    def __init__(self, unit: Unit, kernel: KernelImage, oracle: Oracle, bound: Bindings) -> None:
+        self._unit = unit
+        self._kernel = kernel
+        self._oracle = oracle
+        self._bound = bound
+        self._shown: dict[int | str, int] = {}
+        self.found = b""
+        self.fields = 0
+        self.sites = 0
+
+    def function(self, function: Function, address: int) -> Failure | None:
+        """Try ``function`` at run-time ``address``; None when it is there."""
+        base = (address - function.value) & ADDRESS_MASK
+        reason = self._bind(Bound(function.section, 0, function.name), base)
+        if reason:
+            return Failure(0, b"", b"", Cause.OTHER_REFERENCE, reason)
+        recipe = self._unit.recipe(function.section, function.value, function.size)
+        try:
+            self.found = self._kernel.read(address, function.size)
+        except KernelError as error:
+            return Failure(0, b"", b"", Cause.UNREADABLE, error.message)
+        return self._range(recipe, address, self.found)
+
+    def commit(self) -> None:
+        """Make what this trial showed binding for later ones."""
+        for key, address in self._shown.items():
+            self._bound.put(key, address)
+
+    def _range(self, recipe: Recipe, address: int, found: bytes) -> Failure | None:
+        at = recipe.first_difference(found)
+        if at is not None:
+            return Failure(
+                at,
+                recipe.data[at : at + _SHOWN],
+                found[at : at + _SHOWN],
+                Cause.OTHER_CODE,
+                "the code is not as compiled",
+            )
+        for item in recipe.fields:
+            reason = self._field(item, found, address, 0)
+            if reason:
+                return Failure(item.offset, b"", b"", Cause.OTHER_REFERENCE, reason)
+        for site in recipe.sites:
+            failure = self._site(site, found, address)
+            if failure:
+                return failure
+        self.fields += len(recipe.fields)
+        self.sites += len(recipe.sites)
+        return None
+
+    def _site(self, site: Site, found: bytes, address: int) -> Failure | None:
+        here = found[site.offset : site.offset + site.size]
+        reason = ""
+        for variant in site.variants:
+            with self._attempt() as attempt:
+                fits, why = self._variant(variant, here, address + site.offset)
+                attempt.kept = fits
+            if fits:
+                return None
+            reason = why or reason
+        reason = reason or f"no encoding that the kernel writes at this {site.kind.value} site"
+        expected = site.variants[0].data
+        return Failure(site.offset, expected, here, Cause.OTHER_CODE, reason)
+
+    def _variant(self, variant: Variant, here: bytes, address: int) -> tuple[bool, str]:
+        masked = bytearray(here)
+        for item in variant.fields:
+            masked[item.offset : item.offset + item.size] = bytes(item.size)
+        if masked != variant.data:
+            return False, ""
+        for item in variant.fields:
+            reason = self._field(item, here, address, 0)
+            if reason:
+                return False, reason
+        return True, ""
+
+    @contextmanager
+    def _attempt(self) -> Iterator[_Attempt]:
+        """Forget what was shown meanwhile unless it is kept."""
+        before = len(self._shown)
+        attempt = _Attempt()
+        yield attempt
+        if not attempt.kept:
+            for key in list(self._shown)[before:]:
+                del self._shown[key]
+
+    def _field(self, item: Field, found: bytes, base: int, at: int) -> str:
+        """Why what ``item`` shows cannot be, or ``""``."""
+        shown = item.shown(found, base, at)
+        want = item.want
+        if isinstance(want, Bound):
+            return self._bind(want, (shown - want.offset) & ADDRESS_MASK)
+        if isinstance(want, Destination):
+            if self._oracle.allows(want, shown):
+                return ""
+            return f"the {want.allowed.value} leads to {self._name(shown)}"
+        if isinstance(want, Constant):
+            if shown == want.value & ADDRESS_MASK:
+                return ""
+            return f"an absolute value is {shown:#x}, not {want.value:#x}"
+        return self._content(want, shown)
+
+    def _content(self, want: Content, shown: int) -> str:
+        address = (shown + want.shift) & ADDRESS_MASK
+        try:
+            found = self._kernel.read(address, len(want.data))
+        except KernelError as error:
+            return f"a constant cannot be read: {error.message}"
+        if found == want.data:
+            return ""
+        return f"the constant at {address:#x} is {found[:40]!r}, not {want.data[:40]!r}"
+
+    def _bind(self, want: Bound, base: int) -> str:
+        known = self._shown.get(want.key)
+        if known is None:
+            known = self._bound.get(want.key)
+        if known == base:
+            return ""
+        if known is not None:
+            return (
+                f"{want.label} is shown at {self._name(base + want.offset)}, "
+                f"elsewhere at {self._name(known + want.offset)}"
+            )
+        self._shown[want.key] = base
+        if isinstance(want.key, str):
+            return self._extern(want.key, base)
+        return self._section(want.key, base)
+
+    def _extern(self, name: str, address: int) -> str:
+        symbols, target = self._kernel.symbols, self._unit.target
+        if any(s.address == address for s in symbols.named(name, target)):
+            return ""
+        if target != VMLINUX and any(s.address == address for s in symbols.exported(name)):
+            return ""
+        return f"{name} is shown at {self._name(address)}, which has another name"
+
+    def _section(self, section: int, base: int) -> str:
+        """Constants must have the compiled content, data the compiled name."""
+        unit = self._unit
+        kind = unit.sections[section]
+        if kind.executable:
+            return ""
+        if unit.constant(section):
+            recipe = unit.recipe(section, 0, kind.size)
+            try:
+                found = self._kernel.read(base, kind.size)
+            except KernelError as error:
+                return f"{kind.name} cannot be read: {error.message}"
+            failure = self._range(recipe, base, found) if kind.size else None
+            if failure:
+                return f"{kind.name}+{failure.offset:#x}: {failure.reason}"
+        return self._names(section, base)
+
+    def _names(self, section: int, base: int) -> str:
+        """A datum that kallsyms knows by name must be where kallsyms has one of that name."""
+        symbols, target = self._kernel.symbols, self._unit.target
+        for symbol in self._unit.names.get(section, ()):
+            stem = stem_of(symbol.name)
+            candidates = symbols.stem(stem, target)
+            address = base + symbol.value
+            if candidates and all(c.address != address for c in candidates):
+                return f"{symbol.name} is shown at {self._name(address)}, which has another name"
+        return ""
+
+    def _name(self, address: int) -> str:
+        symbol = self._kernel.symbols.nearest(address)
+        if symbol is None:
+            return f"{address:#x}"
+        return f"{symbol.name}+{address - symbol.address:#x} [{symbol.target}] ({address:#x})"
+
+
+@dataclass
+class _Attempt:
+    kept: bool = False
+
+
+def stem_of(name: str) -> str:
+    """``name`` without the suffixes that compilers number (.isra.0, .constprop.1, .cold, .5)."""
+    dot = name.find(".", 1)
+    return name if dot < 0 else name[:dot]

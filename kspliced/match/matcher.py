@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run-pre matching of the units of one target (Ksplice, EuroSys 2009, section 4.3).
+
+A function's candidates are the addresses that kallsyms has under its name, or the one address
+that matched code refers to. Whatever has one candidate left that matches is settled, which may
+settle others through the addresses its code shows; what stays possible at two is ambiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from kspliced.kernel.image import KernelImage
+from kspliced.match.compare import Bindings, Failure, Trial, stem_of
+from kspliced.match.diagnose import diagnose, judge_unit
+from kspliced.match.oracle import Oracle
+from kspliced.match.report import Cause, Mismatch
+from kspliced.match.unit import Function, Unit
+
+_CODE_TYPES = frozenset("tTwW")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A matched function's run-time address and bytes, and how much was compared."""
+
+    address: int
+    found: bytes
+    fields: int
+    sites: int
+
+
+class UnitMatch:
+    """One unit and what became of its functions, by symbol index."""
+
+    def __init__(self, unit: Unit, externs: dict[str, int]) -> None:
+        self.unit = unit
+        self.bound = Bindings(externs)
+        self.places: dict[int, Place] = {}
+        self.failures: dict[int, Mismatch] = {}
+
+    def address_of(self, index: int) -> int | None:
+        """Run-time address of symbol ``index`` of the pre object, if matching showed it."""
+        symbol = self.unit.object.symbols[index]
+        base = self.bound.get(symbol.section)
+        return None if base is None else base + symbol.value
+
+
+class TargetMatch:
+    """All units of one target; they share what undefined names resolve to."""
+
+    def __init__(self, target: str, units: Iterable[Unit], kernel: KernelImage) -> None:
+        self.target = target
+        self.externs: dict[str, int] = {}
+        self.units = {unit.name: UnitMatch(unit, self.externs) for unit in units}
+        self._kernel = kernel
+        self._oracle = Oracle(kernel, target)
+
+    def run(self) -> Iterator[str]:
+        """Match everything; yields each unit's name when its functions are first looked at."""
+        waiting: list[tuple[UnitMatch, Function]] = []
+        for match in self.units.values():
+            yield match.unit.name
+            functions = (f for f in match.unit.functions if not match.unit.transient(f.section))
+            waiting += [(match, f) for f in functions if not self._settle(match, f)]
+        while waiting:
+            left = [(match, f) for match, f in waiting if not self._settle(match, f)]
+            if len(left) == len(waiting):
+                break
+            waiting = left
+        for match, function in waiting:
+            match.failures[function.index] = self._ambiguous(match, function)
+        for match in self.units.values():
+            match.failures = judge_unit(match.failures, len(match.places))
+
+    def _settle(self, match: UnitMatch, function: Function) -> bool:
+        """Try ``function`` at all its candidates; False when several remain possible."""
+        candidates = self.candidates(match, function)
+        possible: list[tuple[int, Trial]] = []
+        worst: tuple[int, Failure, bytes] | None = None
+        for address in candidates:
+            trial = Trial(match.unit, self._kernel, self._oracle, match.bound)
+            failure = trial.function(function, address)
+            if failure is None:
+                possible.append((address, trial))
+            elif worst is None or failure.offset > worst[1].offset:
+                worst = (address, failure, trial.found)
+        if len(possible) > 1:
+            return False
+        if possible:
+            address, trial = possible[0]
+            trial.commit()
+            match.places[function.index] = Place(address, trial.found, trial.fields, trial.sites)
+        else:
+            match.failures[function.index] = self._failed(match, function, worst)
+        return True
+
+    def candidates(self, match: UnitMatch, function: Function) -> tuple[int, ...]:
+        """Where ``function`` may be, each address once."""
+        base = match.bound.get(function.section)
+        if base is not None:
+            return (base + function.value,)
+        symbols = self._kernel.symbols
+        found = symbols.named(function.name, self.target)
+        found = found or symbols.stem(stem_of(function.name), self.target)
+        return tuple(dict.fromkeys(s.address for s in found if s.type in _CODE_TYPES))
+
+    def _failed(
+        self, match: UnitMatch, function: Function, worst: tuple[int, Failure, bytes] | None
+    ) -> Mismatch:
+        if worst is None:
+            return self._mismatch(
+                match, function, 0, Failure(0, b"", b"", Cause.NO_SYMBOL, _NO_SYMBOL)
+            )
+        address, failure, found = worst
+        failure = diagnose(self._kernel, failure, address, found)
+        return self._mismatch(match, function, address, failure)
+
+    def _ambiguous(self, match: UnitMatch, function: Function) -> Mismatch:
+        places = ", ".join(f"{a:#x}" for a in self.candidates(match, function))
+        reason = f"it is equally possible at {places}"
+        return self._mismatch(match, function, 0, Failure(0, b"", b"", Cause.AMBIGUOUS, reason))
+
+    def _mismatch(
+        self, match: UnitMatch, function: Function, address: int, failure: Failure
+    ) -> Mismatch:
+        return Mismatch(
+            target=self.target,
+            unit=match.unit.name,
+            function=function.name,
+            address=address,
+            offset=failure.offset,
+            expected=failure.expected,
+            found=failure.found,
+            cause=failure.cause,
+            reason=failure.reason,
+        )
+
+
+_NO_SYMBOL = "the running kernel has no function of this name"

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What matching found, and what it says when the running kernel is not what was expected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from kspliced.errors import Code, MatchError
+from kspliced.model import Span
+
+
+class Cause(str, Enum):
+    """The likely cause of a mismatch; stable words."""
+
+    KPROBE = "kprobe"
+    HOT_PATCH = "hot_patch"
+    LIVEPATCH = "livepatch"
+    OTHER_COMPILER = "other_compiler"
+    OTHER_SOURCE = "other_source"
+    OTHER_CODE = "other_code"
+    OTHER_DATA = "other_data"
+    OTHER_REFERENCE = "other_reference"
+    NO_SYMBOL = "no_symbol"
+    AMBIGUOUS = "ambiguous"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A function of a pre object that the running kernel does not have as compiled.
+
+    ``address`` is the run-time address it was sought at, 0 when there was none; ``offset`` the
+    first byte that differs; ``expected`` and ``found`` up to 16 bytes from there, relocated
+    fields of ``expected`` being zero.
+    """
+
+    target: str
+    unit: str
+    function: str
+    address: int
+    offset: int
+    expected: bytes
+    found: bytes
+    cause: Cause
+    reason: str
+
+    def line(self) -> str:
+        """One line for people."""
+        where = f"{self.unit}: {self.function}"
+        if not self.address:
+            return f"{where}: {self.reason}"
+        at = f"{where}+{self.offset:#x} at {self.address + self.offset:#x}"
+        if not self.expected:
+            return f"{at}: {self.reason}"
+        return f"{at}: {self.reason} (expected {self.expected.hex()}, found {self.found.hex()})"
+
+
+class NoMatchError(MatchError):
+    """The running kernel's code is not what the pack was built from; ``mismatches`` says where."""
+
+    def __init__(
+        self, code: Code, message: str, remedy: str, mismatches: tuple[Mismatch, ...]
+    ) -> None:
+        super().__init__(code, message, remedy, tuple(m.line() for m in mismatches))
+        self.mismatches = mismatches
+
+
+@dataclass(frozen=True)
+class ResolvedImport:
+    """The run-time address, or per-CPU offset, of the update module's undefined symbol ``name``."""
+
+    name: str
+    address: int
+
+
+@dataclass(frozen=True)
+class MatchedSpan:
+    """A span of the manifest in the running kernel.
+
+    ``expect`` are its bytes as they are now; ``mask`` is 0x00 where the kernel may rewrite them
+    at any moment and 0xff elsewhere.
+    """
+
+    span: Span
+    address: int
+    expect: bytes
+    mask: bytes
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was compared: functions, their bytes, relocated fields and rewritable sites."""
+
+    functions: int
+    bytes: int
+    fields: int
+    sites: int
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A pack matched against a kernel. ``unmatched`` are functions of its units that the update
+    neither replaces nor needs, and that were not found as compiled."""
+
+    imports: tuple[ResolvedImport, ...]
+    spans: tuple[MatchedSpan, ...]
+    counts: Counts
+    unmatched: tuple[Mismatch, ...]
