@@ -79,5 +79,5 @@ class KernelImage(Protocol):
         :raises KernelError: KERNEL_UNREADABLE when any of them is not there.
         """
 
-    def redirected(self, address: int) -> str:
-        """Who else redirects the function at ``address`` ("livepatch NAME"), or ``""``."""
+    def redirected(self, name: str, target: str) -> str:
+        """Who else redirects function ``name`` of ``target``: a livepatch's name, or ``""``."""

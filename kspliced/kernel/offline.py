@@ -148,11 +148,9 @@ class OfflineKernel:
                         if 0 <= at < size:
                             data[at] = byte
                 return bytes(data)
-        raise KernelError(
-            Code.KERNEL_UNREADABLE, f"the image has no {size} bytes at {address:#x}"
-        )
+        raise KernelError(Code.KERNEL_UNREADABLE, f"the image has no {size} bytes at {address:#x}")
 
-    def redirected(self, address: int) -> str:
+    def redirected(self, name: str, target: str) -> str:
         """Nobody redirects what does not run."""
         return ""
 
@@ -262,4 +260,3 @@ def _letter(section: Section) -> str:
     if section.type == SHT_NOBITS:
         return "b"
     return "d" if section.flags & SHF_WRITE else "r"
-

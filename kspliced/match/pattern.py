@@ -14,7 +14,10 @@ from enum import Enum
 ADDRESS_MASK = (1 << 64) - 1
 
 # In the order of their encoding.
-REGISTERS = tuple("rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split())
+REGISTERS = (
+    *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,9 +120,7 @@ def _rewritten(original: Variant, start: int, edits: list[_Edit]) -> tuple[Varia
 
 def _padded(variant: Variant, at: int, size: int) -> list[Variant]:
     code = variant.data[at : at + size]
-    fixed = frozenset(
-        n - at for f in variant.fields for n in range(f.offset, f.offset + f.size)
-    )
+    fixed = frozenset(n - at for f in variant.fields for n in range(f.offset, f.offset + f.size))
     return [
         Variant(variant.data[:at] + new + variant.data[at + size :], variant.fields)
         for new in optimized(code, fixed)
@@ -166,13 +164,13 @@ def _static_call(
     name = key.removeprefix("__SCK__").removeprefix("__SCT__")
     if opcode == _CALL:
         call = _branch(_CALL, Destination(Allowed.STATIC_CALL, name))
-        options = (call, Variant(NOPS[5]), Variant(_XOR5RAX))
+        options = [call, Variant(NOPS[5]), Variant(_XOR5RAX)]
     elif opcode == _JMP32:
         jump = _branch(_JMP32, Destination(Allowed.STATIC_TAIL_CALL, name))
-        options = (jump, Variant(_RET + _INT3 * 4))
+        options = [jump, Variant(_RET + _INT3 * 4)]
     else:
         raise ValueError("a static call is neither a call nor a jump")
-    yield _Edit(offset, 5, SiteKind.STATIC_CALL, options, keeps=False)
+    yield _Edit(offset, 5, SiteKind.STATIC_CALL, tuple(options), keeps=False)
 
 
 def _smp_lock(

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel core's interface in /sys/kernel/kspliced (docs/kernel-core.md)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kspliced.errors import Code, KernelError
+from kspliced.kernel.load import delete_module, init_module
+
+CORE_ABI = 1
+CORE_PATH = Path("/sys/kernel/kspliced")
+
+_NAME = re.compile(r"[A-Za-z0-9_]{1,55}")
+_CONFLICT = re.compile(r"(\d+) ([^\t]*)\t([^\t]+)\+0x([0-9a-f]+)\t(reliable|scan)")
+_CRC = re.compile(r"(\w+) 0x([0-9a-fA-F]{1,8})")
+_MISMATCH = re.compile(r"([^\t]+)\t([^\t]+)\t(\w+)\t([0-9a-fA-F]*)\t([0-9a-fA-F]*)")
+_CAUSES = {
+    "no_match": "the running code is not what was matched",
+    "code_busy": "threads are inside code that would change",
+    "out_of_memory": "the kernel is out of memory",
+    "target_gone": "a module that would be patched is not loaded any more",
+    "already": "the update is in that stage already",
+    "unexpected": "the kernel refused; its log says why",
+}
+
+
+@dataclass(frozen=True)
+class SymbolCrc:
+    """A MODVERSIONS checksum of a symbol of the core."""
+
+    name: str
+    crc: int
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A thread with an address of old code on its stack.
+
+    ``comm`` is escaped as the core gives it; ``reliable`` is False when the address was found by
+    scanning the stack's words.
+    """
+
+    pid: int
+    comm: str
+    function: str
+    offset: int
+    reliable: bool
+
+    def line(self) -> str:
+        """One line for people."""
+        sure = "" if self.reliable else " (found by scanning its stack)"
+        return f"{self.comm}[{self.pid}] in {self.function}+{self.offset:#x}{sure}"
+
+
+@dataclass(frozen=True)
+class SpanMismatch:
+    """A span that the core found changed between matching and the switch."""
+
+    target: str
+    function: str
+    offset: int
+    expected: bytes
+    found: bytes
+
+    def line(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.target}: {self.function}+{self.offset:#x}: "
+            f"expected {self.expected.hex()}, found {self.found.hex()}"
+        )
+
+
+class Core:
+    """The core as this process sees it; ``path`` is its sysfs directory."""
+
+    def __init__(self, path: Path = CORE_PATH) -> None:
+        self._path = path
+
+    @property
+    def present(self) -> bool:
+        """Whether the core is loaded."""
+        return (self._path / "abi").exists()
+
+    def check_abi(self) -> None:
+        """Make sure that the core is there and speaks our ABI.
+
+        :raises KernelError: CORE_NOT_LOADED, CORE_ABI.
+        """
+        if not self.present:
+            raise KernelError(
+                Code.CORE_NOT_LOADED,
+                "the kernel core is not loaded",
+                "run 'modprobe kspliced'; the package kspliced-dkms builds it for this kernel",
+            )
+        abi = self._read("abi").strip()
+        if abi != str(CORE_ABI):
+            raise KernelError(
+                Code.CORE_ABI,
+                f"the kernel core has ABI {abi[:20]!r}, this kspliced needs {CORE_ABI}",
+                "install kspliced and kspliced-dkms of one version, undo the update and run "
+                "'modprobe -r kspliced && modprobe kspliced'",
+            )
+
+    def version(self) -> str:
+        """The core's version."""
+        return self._read("version").strip()
+
+    def crcs(self) -> tuple[SymbolCrc, ...]:
+        """Checksums for the update module's ``__versions``; none without MODVERSIONS."""
+        found = []
+        for line in self._read("register_crc").splitlines():
+            match = _CRC.fullmatch(line)
+            if match is None:
+                raise self._malformed("register_crc", line)
+            found.append(SymbolCrc(match[1], int(match[2], 16)))
+        return tuple(found)
+
+    def updates(self) -> tuple[str, ...]:
+        """Names of the updates that are loaded."""
+        try:
+            return tuple(sorted(p.name for p in (self._path / "updates").iterdir() if p.is_dir()))
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise self._failed("updates", error) from error
+
+    def stage(self, update: str) -> str:
+        """``preparing``, ``applied`` or ``reversed``."""
+        return self._read(f"updates/{_checked(update)}/stage").strip()
+
+    def abort_cause(self, update: str) -> str:
+        """Why the last attempt changed nothing, or ``ok``."""
+        return self._read(f"updates/{_checked(update)}/abort_cause").strip()
+
+    def pause_ns(self, update: str) -> int:
+        """How long the last successful switch held all CPUs, in ns."""
+        text = self._read(f"updates/{_checked(update)}/pause_ns").strip()
+        if not text.isdecimal():
+            raise self._malformed("pause_ns", text)
+        return int(text)
+
+    def conflicts(self, update: str) -> tuple[Conflict, ...]:
+        """Who was in the way of the last attempt."""
+        found = []
+        for line in self._read(f"updates/{_checked(update)}/conflicts").splitlines():
+            match = _CONFLICT.fullmatch(line)
+            if match is None:
+                raise self._malformed("conflicts", line)
+            offset = int(match[4], 16)
+            found.append(Conflict(int(match[1]), match[2], match[3], offset, match[5] != "scan"))
+        return tuple(found)
+
+    def mismatches(self, update: str) -> tuple[SpanMismatch, ...]:
+        """What differed in the last attempt that ended with no_match."""
+        found = []
+        for line in self._read(f"updates/{_checked(update)}/mismatch").splitlines():
+            match = _MISMATCH.fullmatch(line)
+            try:
+                if match is None:
+                    raise ValueError
+                expected, now = bytes.fromhex(match[4]), bytes.fromhex(match[5])
+                found.append(SpanMismatch(match[1], match[2], int(match[3], 0), expected, now))
+            except ValueError as error:
+                raise self._malformed("mismatch", line) from error
+        return tuple(found)
+
+    def load(self, update: str, content: bytes) -> None:
+        """Load a linked update module; registering changes nothing in the kernel yet.
+
+        :raises KernelError: LOAD_FAILED.
+        """
+        init_module(_checked(update), content)
+
+    def unload(self, update: str) -> None:
+        """Unload an update that is not applied.
+
+        :raises KernelError: LOAD_FAILED.
+        """
+        delete_module(_checked(update))
+
+    def apply(self, update: str) -> None:
+        """One attempt at the switch to ``update``; nothing happens if it is applied.
+
+        :raises KernelError: CODE_BUSY with the conflicts as details, NO_MATCH with the bytes that
+            differ as details, SWITCH_FAILED.
+        """
+        self._control(update, "apply")
+
+    def reverse(self, update: str) -> None:
+        """One attempt at the switch back to the original code; errors as :meth:`apply`."""
+        self._control(update, "reverse")
+
+    def _control(self, update: str, word: str) -> None:
+        path = self._path / "updates" / _checked(update) / "control"
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(file, word.encode())
+            finally:
+                os.close(file)
+        except OSError as error:
+            if error.errno != errno.EALREADY:
+                raise self._switch_error(update, word, error) from error
+
+    def _switch_error(self, update: str, word: str, error: OSError) -> KernelError:
+        if error.errno == errno.EBUSY:
+            conflicts = self.conflicts(update)
+            return KernelError(
+                Code.CODE_BUSY,
+                f"cannot {word} {update} now: {len(conflicts)} threads are inside code that "
+                "would change",
+                "try again later, or stop the programs named",
+                tuple(c.line() for c in conflicts),
+            )
+        if error.errno == errno.EILSEQ:
+            return KernelError(
+                Code.NO_MATCH,
+                f"cannot {word} {update}: the running code is not what was matched",
+                "remove kprobes and other hot patches from the functions named",
+                tuple(m.line() for m in self.mismatches(update)),
+            )
+        if error.errno == errno.ENOENT:
+            return KernelError(
+                Code.SWITCH_FAILED, f"cannot {word} {update}: it is not loaded", "apply its pack"
+            )
+        cause = self.abort_cause(update)
+        why = _CAUSES.get(cause, cause) if cause != "ok" else os.strerror(error.errno or 0)
+        return KernelError(
+            Code.SWITCH_FAILED, f"cannot {word} {update}: {why}", "see the kernel log (dmesg)"
+        )
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self._path / name).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise self._failed(name, error) from error
+
+    def _failed(self, name: str, error: OSError) -> KernelError:
+        if not self.present:
+            self.check_abi()
+        return KernelError(
+            Code.KERNEL_UNREADABLE,
+            f"cannot read {self._path / name}: {os.strerror(error.errno or 0)}",
+            "run as root; the update may have been unloaded meanwhile",
+        )
+
+    def _malformed(self, name: str, line: str) -> KernelError:
+        return KernelError(
+            Code.CORE_ABI,
+            f"the kernel core's {name} has a malformed line: {line[:80]!r}",
+            "install kspliced and kspliced-dkms of one version",
+        )
+
+
+def _checked(update: str) -> str:
+    """``update`` when it can be a module's name, so that it is no path."""
+    if not _NAME.fullmatch(update):
+        raise KernelError(
+            Code.USAGE, f"{update[:80]!r} is not the name of an update", "see 'kspliced status'"
+        )
+    return update

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The running kernel: /proc/kallsyms, /proc/kcore, /proc/modules, /sys."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+
+from kspliced.errors import Code, KernelError
+from kspliced.kernel.image import VMLINUX, TextRange
+from kspliced.kernel.kallsyms import Kallsyms
+from kspliced.kernel.kcore import Kcore
+from kspliced.kernel.overlay import overlaid, read_originals
+
+
+class LiveKernel:
+    """A KernelImage of the kernel that runs; use it in a ``with`` statement.
+
+    :param proc: where procfs is.
+    :param sys: where sysfs is.
+    :raises KernelError: KERNEL_UNREADABLE when this process may not read the kernel.
+    """
+
+    def __init__(self, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> None:
+        self._proc = proc
+        self._sys = sys
+        self._kcore = Kcore(proc / "kcore")
+        self._originals = read_originals(sys / "kernel" / "kspliced")
+
+    def __enter__(self) -> LiveKernel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._kcore.close()
+
+    @cached_property
+    def release(self) -> str:
+        """``uname -r``."""
+        return self._text("sys/kernel/osrelease").strip()
+
+    @cached_property
+    def symbols(self) -> Kallsyms:
+        """The symbol table, as it is at the first use."""
+        try:
+            text = (self._proc / "kallsyms").read_bytes()
+        except OSError as error:
+            raise self._unreadable("kallsyms", error) from error
+        return Kallsyms(text)
+
+    def loaded(self, target: str) -> bool:
+        """Whether ``target`` is vmlinux or a module in state Live."""
+        return target == VMLINUX or target in self._modules
+
+    def text_range(self, target: str) -> TextRange:
+        """vmlinux from _text to _etext; a module as a whole."""
+        if target == VMLINUX:
+            start = self.symbols.named("_text", VMLINUX)
+            end = self.symbols.named("_etext", VMLINUX)
+            if start and end:
+                return TextRange(start[0].address, end[0].address)
+        elif target in self._modules:
+            return self._modules[target]
+        raise KernelError(Code.KERNEL_UNREADABLE, f"there is no code of {target} in the kernel")
+
+    def read(self, address: int, size: int) -> bytes:
+        """Kernel memory, with what our own applied update replaced put back."""
+        return overlaid(self._kcore.read(address, size), address, self._originals)
+
+    def redirected(self, name: str, target: str) -> str:
+        """The livepatch that replaces function ``name`` of ``target``.
+
+        Source: Documentation/ABI/testing/sysfs-kernel-livepatch.
+        """
+        for patch in sorted((self._sys / "kernel" / "livepatch").glob("*")):
+            try:
+                enabled = (patch / "enabled").read_text(encoding="ascii").strip() != "0"
+            except OSError:
+                continue  # it went away meanwhile
+            if enabled and any(patch.glob(f"{target}/{name},[0-9]*")):
+                return f"livepatch {patch.name}"
+        return ""
+
+    @cached_property
+    def _modules(self) -> dict[str, TextRange]:
+        """Modules that are live, from ``NAME SIZE REFS USERS STATE ADDRESS [TAINT]``."""
+        found = {}
+        for line in self._text("modules").splitlines():
+            words = line.split()
+            try:
+                name, size, state, start = words[0], int(words[1]), words[4], int(words[5], 16)
+            except (IndexError, ValueError) as error:
+                raise KernelError(
+                    Code.KERNEL_UNREADABLE, f"/proc/modules has a malformed line: {line[:80]!r}"
+                ) from error
+            if state == "Live":
+                found[name] = TextRange(start, start + size)
+        return found
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self._proc / name).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: OSError) -> KernelError:
+        return KernelError(
+            Code.KERNEL_UNREADABLE,
+            f"cannot read {self._proc / name}: {os.strerror(error.errno or 0)}",
+            "run as root with procfs mounted",
+        )
