@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the changed functions of a unit need: which code and data the update carries, and which
+symbols of the running kernel it refers to.
+
+- A changed function called by new code: the new one, directly. Its address taken: the old one,
+  so that nothing outlives an undo.
+- A function or datum that the running kernel has: the running kernel's, never a copy.
+- A string or an anonymous constant: a copy.
+- A function or datum that only the post object has: carried, with what it needs in turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kspliced.build.body import Bodies
+from kspliced.build.diff import UnitDiff
+from kspliced.build.layout import Entity, EntityKind, Target
+from kspliced.model import Import, ImportKind
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What the update carries of one unit's post object, each list in the object's order.
+
+    ``code`` holds functions, cold parts and chunks; ``data`` data, strings and constants.
+    ``new_functions`` and ``new_data`` have no counterpart in the running kernel. ``pinned`` says
+    that a new function's address escapes, so that the update may never be unloaded.
+    """
+
+    code: tuple[Entity, ...]
+    data: tuple[Entity, ...]
+    new_functions: tuple[Entity, ...]
+    new_data: tuple[Entity, ...]
+    pinned: bool
+
+
+class Closure:
+    """Resolves each target that carried code or data refers to."""
+
+    def __init__(self, diff: UnitDiff, target: str, unit: str) -> None:
+        self._diff, self._target, self._unit = diff, target, unit
+        self._changed = {changed.post for changed in diff.changed}
+        self._carried: set[Entity] = set()
+        self._pinned = False
+        self._collect()
+
+    @property
+    def carried(self) -> Carried:
+        """Everything the update carries of this unit."""
+        ordered = sorted(self._carried, key=lambda e: (e.section, e.offset))
+        code = (EntityKind.FUNCTION, EntityKind.CHUNK)
+        new = [e for e in ordered if e.symbol >= 0 and self._is_new(e)]
+        return Carried(
+            code=tuple(e for e in ordered if e.kind in code),
+            data=tuple(e for e in ordered if e.kind not in code),
+            new_functions=tuple(e for e in new if e.kind is EntityKind.FUNCTION),
+            new_data=tuple(e for e in new if e.kind is EntityKind.DATA),
+            pinned=self._pinned,
+        )
+
+    def resolve(self, target: Target) -> Entity | Import:
+        """What ``target``, referred to by carried code or data, is in the update module."""
+        entity = target.entity
+        if entity is None:
+            return extern_import(self._target, target.name)
+        if entity not in self._carried:
+            return self.running(entity)
+        if entity in self._changed and takes_address(target):
+            return self.running(entity)
+        return entity
+
+    def resolve_site(self, target: Target) -> Entity | Import:
+        """The same for an entry of a special section, which always speaks of the new code."""
+        entity = target.entity
+        if entity is not None and entity in self._carried:
+            return entity
+        return self.resolve(target)
+
+    def running(self, post: Entity) -> Import:
+        """The import of the running kernel's counterpart of ``post``."""
+        pre = self._diff.pairing.pre_of(post)
+        if pre is None:
+            raise ValueError(f"{post.name or 'a constant'} is not in the running kernel")
+        return unit_import(self._target, self._unit, pre)
+
+    @property
+    def _post(self) -> Bodies:
+        return self._diff.post
+
+    def _is_new(self, entity: Entity) -> bool:
+        if entity.cold_parent:
+            return False
+        return self._diff.pairing.pre_of(entity) is None
+
+    def _collect(self) -> None:
+        waiting: list[Entity] = []
+        for function in self._changed:
+            waiting += self._post.parts(function)
+        while waiting:
+            entity = waiting.pop()
+            if entity in self._carried:
+                continue
+            self._carried.add(entity)
+            for _, target in self._post.references(entity):
+                waiting += self._needs(target)
+                self._pinned |= self._escapes(target)
+            for site in self._post.sites(entity):
+                for target in site.targets:
+                    waiting += self._needs(target)
+
+    def _escapes(self, target: Target) -> bool:
+        entity = target.entity
+        if entity is None or entity.kind is not EntityKind.FUNCTION or not takes_address(target):
+            return False
+        return self._is_new(entity) and not entity.cold_parent
+
+    def _needs(self, target: Target) -> tuple[Entity, ...]:
+        entity = target.entity
+        if entity is None:
+            return ()
+        if entity.kind is EntityKind.FUNCTION:
+            if not self._is_new(entity):
+                return ()
+            return self._post.parts(entity)
+        if entity.kind is EntityKind.DATA and not self._is_new(entity):
+            return ()
+        return (entity,)
+
+
+def takes_address(target: Target) -> bool:
+    """Whether a reference is to a function's first byte other than by a direct branch.
+
+    A PC-relative reference to the start has a negative delta (the distance to the end of the
+    instruction); a positive one is to a label inside, as jump tables have.
+    """
+    return not target.branch and target.delta <= 0
+
+
+def unit_import(target: str, unit: str, pre: Entity) -> Import:
+    """The import that stands for an entity of a unit's pre object."""
+    name = f"{target}:{unit}:{pre.symbol}:{pre.name}"
+    return Import(name, ImportKind.UNIT, target, unit, pre.name, pre.symbol)
+
+
+def extern_import(target: str, symbol: str) -> Import:
+    """The import that stands for a symbol of external linkage, seen from ``target``."""
+    return Import(f"{target}::{symbol}", ImportKind.EXTERN, target, "", symbol, -1)

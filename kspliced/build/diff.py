@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The object-code difference of a unit: which functions changed, what is new, what is refused.
+
+Two pieces of code are equal when their bytes outside relocations are, and each relocation refers
+to the same thing: the paired entity, an equal string or constant, the same external symbol. How
+the assembler wrote the reference does not count (Ksplice, section 3.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kspliced.build.body import Bodies
+from kspliced.build.layout import Entity, EntityKind, Layout, Target
+from kspliced.build.pairing import Pairing
+from kspliced.elf.object import SHF_WRITE, Object
+from kspliced.elf.x86 import KINDS
+
+
+@dataclass(frozen=True)
+class ChangedFunction:
+    """A function to replace; neither entity is a cold part."""
+
+    pre: Entity
+    post: Entity
+
+
+@dataclass(frozen=True)
+class ChangedData:
+    """A datum whose initial content differs."""
+
+    pre: Entity
+    post: Entity
+    writable: bool
+
+
+@dataclass(frozen=True)
+class UnitDiff:
+    """What differs between the pre and the post object of one unit.
+
+    ``sections`` names sections without symbols (initcalls, set-up tables) that changed.
+    """
+
+    pre: Bodies
+    post: Bodies
+    pairing: Pairing
+    changed: tuple[ChangedFunction, ...]
+    data: tuple[ChangedData, ...]
+    sections: tuple[str, ...]
+    removed_exports: tuple[str, ...]
+    new_exports: tuple[str, ...]
+
+
+def diff_objects(pre_object: Object, post_object: Object) -> UnitDiff:
+    """Compare two compilations of one unit.
+
+    :raises ValueError: an object whose special sections or strings do not make sense.
+    """
+    pre, post = Bodies(Layout(pre_object)), Bodies(Layout(post_object))
+    comparison = _Comparison(pre, post, Pairing(pre, post))
+    changed: list[ChangedFunction] = []
+    data: list[ChangedData] = []
+    for one, other in comparison.pairing.pairs():
+        if other.cold_parent and _parent_is_paired(comparison, other):
+            continue
+        if other.kind is EntityKind.FUNCTION:
+            if not comparison.functions_equal(one, other):
+                changed.append(ChangedFunction(one, other))
+        elif not comparison.data_equal(one, other):
+            flags = pre.layout.section(one.section).flags
+            data.append(ChangedData(one, other, bool(flags & SHF_WRITE)))
+    before, after = _exports(pre_object), _exports(post_object)
+    return UnitDiff(
+        pre=pre,
+        post=post,
+        pairing=comparison.pairing,
+        changed=tuple(changed),
+        data=tuple(data),
+        sections=comparison.changed_sections(),
+        removed_exports=tuple(sorted(before - after)),
+        new_exports=tuple(sorted(after - before)),
+    )
+
+
+def _parent_is_paired(comparison: _Comparison, cold: Entity) -> bool:
+    return any(
+        entity.name == cold.cold_parent and comparison.pairing.pre_of(entity)
+        for entity in comparison.post.layout.functions()
+    )
+
+
+def _exports(obj: Object) -> set[str]:
+    prefix = "__ksymtab_"
+    return {s.name[len(prefix) :] for s in obj.symbols if s.name.startswith(prefix)}
+
+
+def _constants(bodies: Bodies) -> dict[str, Entity]:
+    found = {}
+    for entity in bodies.layout.entities():
+        name = bodies.layout.section(entity.section).name
+        if entity.kind is EntityKind.CONSTANT and entity.size and not name.startswith(".rodata"):
+            found[name] = entity
+    return found
+
+
+class _Comparison:
+    """Equality of entities under a pairing."""
+
+    def __init__(self, pre: Bodies, post: Bodies, pairing: Pairing) -> None:
+        self.pre, self.post, self.pairing = pre, post, pairing
+        self._comparing: set[tuple[Entity, Entity]] = set()
+
+    def functions_equal(self, pre: Entity, post: Entity) -> bool:
+        cold_pre, cold_post = self.pre.cold(pre), self.post.cold(post)
+        if (cold_pre is None) != (cold_post is None):
+            return False
+        if cold_pre is not None and cold_post is not None and not self._code(cold_pre, cold_post):
+            return False
+        return self._code(pre, post)
+
+    def data_equal(self, pre: Entity, post: Entity) -> bool:
+        """Same size, bytes and references; per-CPU data and .bss included."""
+        return self._content(pre, post)
+
+    def changed_sections(self) -> tuple[str, ...]:
+        """Names of symbol-less sections outside .rodata whose content differs or that come or go.
+
+        Read-only constants belong to the code that refers to them and are compared there.
+        """
+        before, after = _constants(self.pre), _constants(self.post)
+        changed = before.keys() ^ after.keys()
+        changed |= {
+            name
+            for name in before.keys() & after.keys()
+            if not self._content(before[name], after[name])
+        }
+        return tuple(sorted(changed))
+
+    def _code(self, pre: Entity, post: Entity) -> bool:
+        return self._content(pre, post) and self._sites(pre, post)
+
+    def _content(self, pre: Entity, post: Entity) -> bool:
+        if (pre, post) in self._comparing:
+            return True
+        if pre.size != post.size:
+            return False
+        self._comparing.add((pre, post))
+        try:
+            before, after = list(self.pre.references(pre)), list(self.post.references(post))
+            if [(r.offset, r.type) for r, _ in before] != [(r.offset, r.type) for r, _ in after]:
+                return False
+            fields = [(r.offset, KINDS[r.type].size) for r, _ in before if r.type in KINDS]
+            if _masked(self.pre, pre, fields) != _masked(self.post, post, fields):
+                return False
+            return all(
+                self._same(one, other) for (_, one), (_, other) in zip(before, after, strict=True)
+            )
+        finally:
+            self._comparing.discard((pre, post))
+
+    def _sites(self, pre: Entity, post: Entity) -> bool:
+        before = [site for site in self.pre.sites(pre) if site.entry.table.compared]
+        after = [site for site in self.post.sites(post) if site.entry.table.compared]
+        if len(before) != len(after):
+            return False
+        return all(
+            one.entry.table == other.entry.table
+            and one.offset == other.offset
+            and one.entry.data == other.entry.data
+            and all(self._same(a, b) for a, b in zip(one.targets, other.targets, strict=True))
+            for one, other in zip(before, after, strict=True)
+        )
+
+    def _same(self, pre: Target, post: Target) -> bool:
+        one, other = pre.entity, post.entity
+        if one is None or other is None:
+            return one is other and pre.name == post.name and pre.delta == post.delta
+        if one.kind is not other.kind or pre.delta != post.delta:
+            return False
+        if one.symbol >= 0 or other.symbol >= 0:
+            return self.pairing.pre_of(other) == one
+        if one.kind is EntityKind.STRING:
+            return self.pre.layout.content(one) == self.post.layout.content(other)
+        return self._content(one, other) and self._sites(one, other)
+
+
+def _masked(bodies: Bodies, entity: Entity, fields: list[tuple[int, int]]) -> bytes:
+    content = bytearray(bodies.layout.content(entity))
+    for offset, size in fields:
+        content[offset : offset + size] = bytes(size)
+    return bytes(content)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Emit the update module: carried code and data, the spans it replaces, and the glue.
+
+The layout of .kspliced.spans and .kspliced.update is that of kmod/kspliced_abi.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from kspliced.build.closure import Closure, extern_import, unit_import
+from kspliced.build.diff import UnitDiff
+from kspliced.build.layout import Entity
+from kspliced.build.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
+from kspliced.build.rules import jump_offset
+from kspliced.elf.object import (
+    SHF_ALLOC,
+    SHF_EXECINSTR,
+    SHF_WRITE,
+    SHT_NOBITS,
+    SHT_NOTE,
+    Binding,
+    Object,
+    Relocation,
+    Symbol,
+    SymbolType,
+)
+from kspliced.elf.special import IGNORED_PREFIXES
+from kspliced.elf.write import write_object
+from kspliced.elf.x86 import R_X86_64_64
+from kspliced.model import Import, ImportKind, Span
+
+CORE_ABI = 1
+EXPECT, MASK = ".kspliced.expect", ".kspliced.mask"
+CORE_SYMBOLS = ("kspliced_register_update", "kspliced_unregister_update")
+
+_SPAN = struct.Struct("<QQQQQQII")
+_UPDATE = struct.Struct("<IIQQ")
+_WORD = 8
+
+
+@dataclass(frozen=True)
+class UnitPart:
+    """A unit's contribution to the update."""
+
+    target: str
+    unit: str
+    diff: UnitDiff
+    closure: Closure
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The update module, not yet linked, and what the linker must know of it."""
+
+    module: bytes
+    imports: tuple[Import, ...]
+    spans: tuple[Span, ...]
+
+
+def emit(parts: tuple[UnitPart, ...], glue: Object) -> Emitted:
+    """Merge ``parts`` and the compiled ``glue`` into one relocatable module."""
+    emitter = _Emitter()
+    replaced: list[tuple[UnitPart, dict[Entity, Place]]] = []
+    for part in parts:
+        replaced.append((part, emitter.add_unit(part)))
+    spans = emitter.add_spans(replaced)
+    emitter.add_glue(glue)
+    return Emitted(write_object(emitter.writer.finish()), emitter.imports(), spans)
+
+
+class _Emitter:
+    def __init__(self) -> None:
+        self.writer = ModuleWriter()
+        self._imports: dict[str, Import] = {}
+
+    def imports(self) -> tuple[Import, ...]:
+        return tuple(self._imports[name] for name in self.writer.imports)
+
+    def add_unit(self, part: UnitPart) -> dict[Entity, Place]:
+        """Place what the unit carries; returns where each entity went."""
+        carried = part.closure.carried
+        places: dict[Entity, Place] = {}
+        for entity in carried.code + carried.data:
+            places[entity] = self._place(part, entity)
+        for entity in places:
+            for relocation, target in part.diff.post.references(entity):
+                found = part.closure.resolve(target)
+                self._relocate(places, places[entity], relocation, found, target.delta)
+        for entity in carried.code:
+            self._add_sites(part, places, entity)
+        return places
+
+    def _place(self, part: UnitPart, entity: Entity) -> Place:
+        layout = part.diff.post.layout
+        section = layout.section(entity.section)
+        content = layout.content(entity)
+        if section.flags & SHF_EXECINSTR:
+            align = section.align if entity.offset == 0 else 1
+            place = self.writer.append(_text_name(section.name), TEXT, align, content)
+            if entity.name:
+                self.writer.name_function(entity.name, place, entity.size)
+            return place
+        if section.flags & SHF_WRITE:
+            name = ".bss" if section.type == SHT_NOBITS else ".data"
+            return self.writer.append(name, DATA, max(section.align, _WORD), content)
+        return self.writer.append(".rodata", RODATA, section.align, content)
+
+    def _relocate(
+        self,
+        places: dict[Entity, Place],
+        base: Place,
+        relocation: Relocation,
+        to: Entity | Import,
+        delta: int,
+    ) -> None:
+        place = Place(base.section, base.offset + relocation.offset)
+        goal = self._name(to) if isinstance(to, Import) else places[to]
+        self.writer.refer(Reference(place, relocation.type, goal, delta))
+
+    def _name(self, wanted: Import) -> str:
+        self._imports.setdefault(wanted.name, wanted)
+        return wanted.name
+
+    def _add_sites(self, part: UnitPart, places: dict[Entity, Place], entity: Entity) -> None:
+        layout = part.diff.post.layout
+        for site in part.diff.post.sites(entity):
+            table = site.entry.table
+            section = layout.object.section_named(table.name)
+            assert section is not None
+            base = self.writer.append(table.name, section.flags, section.align, site.entry.data)
+            for relocation, target in zip(site.entry.relocations, site.targets, strict=True):
+                inside = Relocation(
+                    relocation.offset - site.entry.offset,
+                    relocation.type,
+                    relocation.symbol,
+                    relocation.addend,
+                )
+                found = part.closure.resolve_site(target)
+                self._relocate(places, base, inside, found, target.delta)
+            if table.companion:
+                self.writer.append(table.companion, RODATA, 1, site.entry.companion)
+
+    def add_spans(self, replaced: list[tuple[UnitPart, dict[Entity, Place]]]) -> tuple[Span, ...]:
+        """Write the span table and the update's header; the linker fills expect and mask."""
+        spans: list[Span] = []
+        for part, places in replaced:
+            for changed in part.diff.changed:
+                jump = jump_offset(part.diff.pre, changed.pre)
+                spans.append(self._add_span(part, changed.pre, jump, places[changed.post]))
+                cold = part.diff.pre.cold(changed.pre)
+                if cold is not None:
+                    spans.append(self._add_span(part, cold, -1, None))
+        update = self.writer.append(
+            ".kspliced.update", DATA, _WORD, _UPDATE.pack(CORE_ABI, len(spans), 0, 0)
+        )
+        self._point(update, 8, Place(".kspliced.spans", 0))
+        self._point(update, 16, "__this_module")
+        self.writer.export("kspliced_update", update, _UPDATE.size)
+        return tuple(spans)
+
+    def _add_span(self, part: UnitPart, pre: Entity, jump: int, new: Place | None) -> Span:
+        wanted = unit_import(part.target, part.unit, pre)
+        expect = self.writer.append(EXPECT, DATA, _WORD, bytes(pre.size))
+        mask = self.writer.append(MASK, DATA, _WORD, bytes(pre.size))
+        name = self._text(pre.name)
+        target = self._text(part.target)
+        header = _SPAN.pack(0, 0, 0, 0, 0, 0, pre.size, max(jump, 0))
+        span = self.writer.append(".kspliced.spans", DATA, _WORD, header)
+        self._point(span, 0, self._name(wanted))
+        if new is not None:
+            self._point(span, 8, new)
+        for offset, place in ((16, expect), (24, mask), (32, name), (40, target)):
+            self._point(span, offset, place)
+        return Span(
+            target=part.target,
+            unit=part.unit,
+            symbol=pre.name,
+            index=pre.symbol,
+            size=pre.size,
+            jump_offset=jump,
+            import_name=wanted.name,
+            buffer_offset=expect.offset,
+        )
+
+    def _text(self, text: str) -> Place:
+        return self.writer.append(".kspliced.strings", RODATA, 1, text.encode() + b"\0")
+
+    def _point(self, base: Place, offset: int, to: Place | str) -> None:
+        place = Place(base.section, base.offset + offset)
+        self.writer.refer(Reference(place, R_X86_64_64, to, 0))
+
+    def add_glue(self, glue: Object) -> None:
+        """Append every section of the glue; it carries init, exit, modinfo and __this_module."""
+        bases: dict[int, Place] = {}
+        for section in glue.sections:
+            if not _wanted(section.name, section.flags, section.type, section.size):
+                continue
+            data = section.data or bytes(section.size)
+            flags = section.flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR)
+            bases[section.index] = self.writer.append(section.name, flags, section.align, data)
+        for symbol in glue.symbols:
+            self._glue_symbol(symbol, bases)
+        for section in glue.sections:
+            base = bases.get(section.index)
+            for relocation in section.relocations if base is not None else ():
+                assert base is not None
+                self._glue_relocation(glue, base, relocation, bases)
+
+    def _glue_symbol(self, symbol: Symbol, bases: dict[int, Place]) -> None:
+        base = bases.get(symbol.section)
+        if base is None:
+            return
+        place = Place(base.section, base.offset + symbol.value)
+        if symbol.binding is not Binding.LOCAL:
+            self.writer.export(symbol.name, place, symbol.size)
+        elif symbol.type is SymbolType.FUNC:
+            self.writer.name_function(symbol.name, place, symbol.size)
+
+    def _glue_relocation(
+        self, glue: Object, base: Place, relocation: Relocation, bases: dict[int, Place]
+    ) -> None:
+        symbol = glue.symbols[relocation.symbol]
+        place = Place(base.section, base.offset + relocation.offset)
+        goal: Place | str
+        if symbol.section in bases:
+            to = bases[symbol.section]
+            goal = Place(to.section, to.offset + symbol.value)
+        elif symbol.name == "kspliced_update":
+            goal = symbol.name
+        elif symbol.name in CORE_SYMBOLS:
+            core = Import(symbol.name, ImportKind.CORE, "kspliced", "", symbol.name, -1)
+            goal = self._name(core)
+        else:
+            goal = self._name(extern_import("vmlinux", symbol.name))
+        self.writer.refer(Reference(place, relocation.type, goal, relocation.addend))
+
+
+def _wanted(name: str, flags: int, kind: int, size: int) -> bool:
+    if name == ".modinfo":
+        return True
+    if name.startswith(IGNORED_PREFIXES) or kind == SHT_NOTE:
+        return False
+    return bool(flags & SHF_ALLOC) and size > 0
+
+
+def _text_name(section: str) -> str:
+    """Replacement chunks keep their section, which the module loader frees; code is .text."""
+    return section if section == ".altinstr_replacement" else ".text"

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an object difference may not contain. Each rule answers with refusals, never by raising.
+
+The codes are listed with their meaning in docs/refusals.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from kspliced.build.body import Bodies
+from kspliced.build.closure import Carried
+from kspliced.build.diff import ChangedFunction, UnitDiff
+from kspliced.build.layout import Entity, EntityKind
+from kspliced.elf.object import SHF_WRITE
+from kspliced.model import Refusal
+
+JUMP_SIZE = 5
+
+# State that only limits how often a message is printed: a fresh copy loses nothing.
+_MESSAGE_STATE = frozenset({"__already_done", "__warned", "__print_once", "_rs", "descriptor"})
+_PLAIN_DATA = (".data", ".bss", ".rodata")
+_NOINSTR = (".noinstr.text", ".entry.text", ".cpuidle.text")
+
+Rule = Callable[[UnitDiff, Carried, str], Iterator[Refusal]]
+
+
+def check(diff: UnitDiff, carried: Carried, unit: str) -> tuple[Refusal, ...]:
+    """Every reason why this difference cannot go live, in the order of the rules."""
+    return tuple(refusal for rule in RULES for refusal in rule(diff, carried, unit))
+
+
+def jump_offset(bodies: Bodies, function: Entity) -> int:
+    """Where a jump goes in ``function``: behind the fentry slot; -1 when it has none."""
+    for relocation, target in bodies.references(function):
+        if target.name == "__fentry__":
+            return relocation.offset + 4
+    return -1
+
+
+def _data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    for datum in diff.data:
+        code = "writable_data_changed" if datum.writable else "const_data_changed"
+        kind = "variable" if datum.writable else "constant"
+        evidence = f"{datum.pre.size} bytes before, {datum.post.size} after"
+        reason = f"the initial content of a {kind} changes, and the running kernel uses it"
+        yield Refusal(code, unit, datum.post.name, reason, evidence)
+
+
+def _sections(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    for name in diff.sections:
+        reason = "a table that only start-up or the module loader reads changes"
+        yield Refusal("section_changed", unit, name, reason)
+
+
+def _exports(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    for name in diff.new_exports + diff.removed_exports:
+        what = "new" if name in diff.new_exports else "gone"
+        reason = f"an exported symbol is {what}: other modules link by the export table"
+        yield Refusal("export_changed", unit, name, reason)
+
+
+def _where(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """Code that may not be replaced because of the section it is in."""
+    for changed in diff.changed:
+        section = diff.pre.layout.section(changed.pre.section).name
+        name = changed.pre.name
+        if section.startswith((".init.", ".exit.")):
+            reason = "the function runs only at start-up or removal, which is over or never comes"
+            yield Refusal("init_only", unit, name, reason, section)
+        elif section.startswith(_NOINSTR):
+            reason = "code that may not be instrumented is not replaced"
+            yield Refusal("noinstr", unit, name, reason, section)
+
+
+def _entry(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """Functions whose start cannot take a jump."""
+    for changed in diff.changed:
+        name = changed.pre.name
+        place = jump_offset(diff.pre, changed.pre)
+        if place < 0:
+            reason = "the function has no fentry slot, behind which the jump goes"
+            yield Refusal("notrace", unit, name, reason)
+        elif changed.pre.size < place + JUMP_SIZE:
+            reason = "the function is too short for a jump"
+            yield Refusal("too_short", unit, name, reason, f"{changed.pre.size} bytes")
+        else:
+            yield from _patched_entry(diff, changed, place, unit)
+
+
+def _patched_entry(
+    diff: UnitDiff, changed: ChangedFunction, place: int, unit: str
+) -> Iterator[Refusal]:
+    for site in diff.pre.sites(changed.pre):
+        name = site.entry.table.name
+        start, end = site.offset, site.offset + _site_size(site.entry.data, name)
+        if not site.entry.table.compared or name in ("__ex_table", "__bug_table"):
+            continue
+        if start < place + JUMP_SIZE and end > place:
+            reason = "the kernel itself rewrites the bytes where the jump would go"
+            yield Refusal("patched_entry", unit, changed.pre.name, reason, f"{name} at +{start:#x}")
+
+
+def _site_size(entry: bytes, table: str) -> int:
+    """Bytes of code an entry speaks of: struct alt_instr and paravirt_patch_site say it."""
+    if table == ".altinstructions":
+        return entry[-2]
+    if table == ".parainstructions":
+        return entry[9]
+    return 1 if table == ".smp_locks" else JUMP_SIZE
+
+
+def _new_data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    for entity in carried.data:
+        section = diff.post.layout.section(entity.section)
+        if section.name.startswith(".data..percpu"):
+            reason = "a new per-CPU variable has no room in the running kernel"
+            yield Refusal("new_percpu", unit, entity.name, reason)
+        elif not section.name.startswith(_PLAIN_DATA):
+            reason = "new data in a section that the kernel gives a meaning"
+            yield Refusal("special_data", unit, entity.name, reason, section.name)
+
+
+def _ambiguous_state(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """New writable data that may be a renumbered old one: its state would be lost."""
+    gone = {e.stem for e in diff.pre.layout.entities() if diff.pairing.post_of(e) is None}
+    for entity in carried.new_data:
+        flags = diff.post.layout.section(entity.section).flags
+        if flags & SHF_WRITE and entity.stem in gone and entity.stem not in _MESSAGE_STATE:
+            reason = "a static variable may be one that the running kernel has under another number"
+            yield Refusal("static_ambiguous", unit, entity.name, reason)
+
+
+def _lost_references(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """Changed code that is reached only through a symbol the old object calls otherwise."""
+    names = {e.stem for e in diff.pre.layout.functions()}
+    for entity in carried.new_functions:
+        if entity.kind is EntityKind.FUNCTION and entity.stem in names and "." in entity.name:
+            if _paired_twin(diff, entity):
+                continue
+            reason = "clones of one function cannot be told apart"
+            yield Refusal("clone_ambiguous", unit, entity.name, reason)
+
+
+def _paired_twin(diff: UnitDiff, entity: Entity) -> bool:
+    """Whether every old clone of that stem has its counterpart, so that this one is really new."""
+    olds: Iterable[Entity] = (e for e in diff.pre.layout.functions() if e.stem == entity.stem)
+    return all(diff.pairing.post_of(old) is not None for old in olds)
+
+
+RULES: tuple[Rule, ...] = (
+    _data,
+    _sections,
+    _exports,
+    _where,
+    _entry,
+    _new_data,
+    _ambiguous_state,
+    _lost_references,
+)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which functions a difference touches, by the kernel's own coding style.
+
+Used only to say *why* a function changed, never to decide whether it did.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kspliced.source.lines import Hunk
+
+_NAME = re.compile(r"([A-Za-z_]\w*)\s*\(")
+
+
+def touched_functions(path: Path, hunks: tuple[Hunk, ...]) -> tuple[str, ...]:
+    """Names of the functions of the new file ``path`` that a hunk's new lines lie in."""
+    names: list[str] = []
+    spans = function_lines(path.read_text("utf-8", "replace"))
+    for hunk in hunks:
+        last = hunk.new_start + max(hunk.new_count, 1) - 1
+        for name, start, end in spans:
+            if start <= last and hunk.new_start <= end and name not in names:
+                names.append(name)
+    return tuple(names)
+
+
+def function_lines(text: str) -> list[tuple[str, int, int]]:
+    """(name, first line, last line) of each function: a '{' in column 0 up to its '}'."""
+    found: list[tuple[str, int, int]] = []
+    head: list[str] = []
+    start = 0
+    name = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if name:
+            if line.startswith("}"):
+                found.append((name, start, number))
+                name, head = "", []
+        elif line.startswith("{") and head:
+            match = _NAME.search(" ".join(head))
+            name, start = (match.group(1) if match else ""), number - len(head)
+        elif not line.strip() or line.startswith(("#", "/", " *", "}")) or line.endswith(";"):
+            head = []
+        else:
+            head.append(line)
+    return found

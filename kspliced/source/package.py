@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian kernel sources: an unpacked tree, a linux-source .deb, or a .dsc."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Protocol
+
+from kspliced.errors import Code, SourceError
+from kspliced.source.members import Member, tar_members, tree_members
+
+_INNER = "./usr/src/linux-source-*.tar.xz"
+_CHANGELOG = "./usr/share/doc/*/changelog.Debian.gz"
+_PIPE_BYTES = 1 << 20
+_VERSION = re.compile(r"^linux(?:-signed-\S+)? \(([^)]+)\)", re.MULTILINE)
+
+
+class Source(Protocol):
+    """A source package: its version, its Debian changelog and its files."""
+
+    @property
+    def version(self) -> str:
+        """The source package's version, such as 6.1.192-1."""
+
+    @property
+    def changelog(self) -> str:
+        """The text of debian/changelog, or '' where the source has none."""
+
+    def members(self) -> Iterator[Member]:
+        """The files, each once."""
+
+
+@contextmanager
+def open_source(path: Path, workdir: Path) -> Iterator[Source]:
+    """Open ``path`` (a directory, .deb or .dsc) as a source.
+
+    :param workdir: where a .dsc is unpacked; removed by the caller.
+    :raises SourceError: SOURCE_UNREADABLE, TOOL_MISSING.
+    """
+    if path.is_dir():
+        yield TreeSource(path)
+    elif path.suffix == ".deb" and path.is_file():
+        yield DebSource(path)
+    elif path.suffix == ".dsc" and path.is_file():
+        with tempfile.TemporaryDirectory(dir=workdir, prefix="dsc.") as temporary:
+            yield TreeSource(_unpack_dsc(path, Path(temporary) / "linux"))
+    else:
+        what = "is not a source tree, a .deb or a .dsc" if path.exists() else "does not exist"
+        raise SourceError(
+            Code.SOURCE_UNREADABLE, f"{path} {what}", "name a linux-source package or a tree"
+        )
+
+
+class TreeSource:
+    """An unpacked kernel tree, with debian/changelog if it is a Debian one."""
+
+    def __init__(self, top: Path) -> None:
+        if not (top / "Makefile").is_file() or not (top / "Kbuild").is_file():
+            raise SourceError(
+                Code.SOURCE_UNREADABLE,
+                f"{top} is not the top of a kernel source tree",
+                "name the directory that holds the kernel's Makefile",
+            )
+        self._top = top
+
+    @property
+    def version(self) -> str:
+        """From debian/changelog, else the Makefile's kernel version."""
+        match = _VERSION.search(self.changelog)
+        return match.group(1) if match else _makefile_version(self._top / "Makefile")
+
+    @property
+    def changelog(self) -> str:
+        """The text of debian/changelog or ''."""
+        path = self._top / "debian/changelog"
+        return path.read_text("utf-8", "replace") if path.is_file() else ""
+
+    def members(self) -> Iterator[Member]:
+        """Every file of the tree but debian/."""
+        return (m for m in tree_members(self._top) if not m.path.startswith("debian/"))
+
+
+class DebSource:
+    """A linux-source-X.Y binary package, read as a stream; nothing is unpacked on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._control = _output(["dpkg-deb", "-f", str(path), "Package", "Version"], path)
+        if not re.search(r"^Package: linux-source-", self._control, re.MULTILINE):
+            raise SourceError(
+                Code.SOURCE_UNREADABLE,
+                f"{path} is not a linux-source package",
+                "name the linux-source package of the kernel",
+            )
+
+    @property
+    def version(self) -> str:
+        """The package's Version field."""
+        match = re.search(r"^Version: (\S+)", self._control, re.MULTILINE)
+        return match.group(1) if match else ""
+
+    @property
+    def changelog(self) -> str:
+        """The package's Debian changelog."""
+        with _pipeline(
+            ["dpkg-deb", "--fsys-tarfile", str(self._path)],
+            ["tar", "-xO", "--wildcards", _CHANGELOG],
+            name=self._path,
+        ) as stream:
+            data = stream.read()
+        try:
+            return gzip.decompress(data).decode("utf-8", "replace")
+        except (OSError, EOFError) as error:
+            raise _damaged(self._path, str(error)) from error
+
+    def members(self) -> Iterator[Member]:
+        """The files of the tar archive inside the package."""
+        with _pipeline(
+            ["dpkg-deb", "--fsys-tarfile", str(self._path)],
+            ["tar", "-xO", "--wildcards", _INNER],
+            ["xz", "-dc"],
+            name=self._path,
+        ) as stream:
+            yield from tar_members(stream, self._path.name)
+
+
+@contextmanager
+def _pipeline(*commands: list[str], name: Path) -> Iterator[IO[bytes]]:
+    """The output of a pipeline; a command that fails makes the whole fail, at its end."""
+    with ExitStack() as stack, tempfile.TemporaryFile() as errors:
+        processes: list[subprocess.Popen[bytes]] = []
+        source: IO[bytes] | int = subprocess.DEVNULL
+        for command in commands:
+            process = _start(command, source, errors)
+            stack.callback(_end, process)
+            if not isinstance(source, int):
+                source.close()
+            processes.append(process)
+            assert process.stdout is not None
+            source = process.stdout
+            fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        assert not isinstance(source, int)
+        yield source
+        while source.read(1 << 20):
+            continue
+        failed = [p for p in processes if p.wait() != 0]
+        if failed:
+            errors.seek(0)
+            words = errors.read(2000).decode("utf-8", "replace").strip().splitlines()
+            raise _damaged(name, words[0] if words else f"{failed[0].args!r:.40} failed")
+
+
+def _start(
+    command: list[str], source: IO[bytes] | int, errors: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors)
+    except FileNotFoundError as error:
+        raise SourceError(
+            Code.TOOL_MISSING, f"{command[0]} is not installed", f"install {command[0]}"
+        ) from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _output(command: list[str], name: Path) -> str:
+    with _pipeline(command, name=name) as stream:
+        data: bytes = stream.read()
+    return data.decode("utf-8", "replace")
+
+
+def _unpack_dsc(path: Path, into: Path) -> Path:
+    """Unpack with dpkg-source, which verifies the checksums and applies the patches."""
+    command = ["dpkg-source", "--no-check", "-x", str(path), str(into)]
+    _output(command, path)
+    return into
+
+
+def _makefile_version(makefile: Path) -> str:
+    text = makefile.read_text("utf-8", "replace")
+    found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", text, re.M))
+    numbers = [found.get(key, "0") for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
+    return ".".join(numbers) + found.get("EXTRAVERSION", "")
+
+
+def _damaged(path: Path, why: str) -> SourceError:
+    return SourceError(
+        Code.SOURCE_UNREADABLE, f"{path} cannot be read: {why}", "fetch the package again"
+    )
