@@ -24,8 +24,8 @@ class KernelSymbol:
 
 
 @dataclass(frozen=True)
-class TextRange:
-    """Code of a target, ``start`` included, ``end`` not."""
+class AddressRange:
+    """``start`` included, ``end`` not."""
 
     start: int
     end: int
@@ -67,10 +67,16 @@ class KernelImage(Protocol):
     def loaded(self, target: str) -> bool:
         """Whether ``target`` is in the kernel now."""
 
-    def text_range(self, target: str) -> TextRange:
+    def text_range(self, target: str) -> AddressRange:
         """Where the code of ``target`` lies.
 
         :raises KernelError: KERNEL_UNREADABLE.
+        """
+
+    def table(self, section: str, target: str) -> AddressRange | None:
+        """Where special section ``section`` (``__jump_table``) of ``target`` lies, if anywhere.
+
+        The end may lie behind the table's own.
         """
 
     def read(self, address: int, size: int) -> bytes:

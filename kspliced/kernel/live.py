@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kspliced.errors import Code, KernelError
-from kspliced.kernel.image import VMLINUX, TextRange
+from kspliced.kernel.image import VMLINUX, AddressRange
 from kspliced.kernel.kallsyms import Kallsyms
 from kspliced.kernel.kcore import Kcore
 from kspliced.kernel.overlay import overlaid, read_originals
@@ -56,16 +56,43 @@ class LiveKernel:
         """Whether ``target`` is vmlinux or a module in state Live."""
         return target == VMLINUX or target in self._modules
 
-    def text_range(self, target: str) -> TextRange:
+    def text_range(self, target: str) -> AddressRange:
         """vmlinux from _text to _etext; a module as a whole."""
         if target == VMLINUX:
             start = self.symbols.named("_text", VMLINUX)
             end = self.symbols.named("_etext", VMLINUX)
             if start and end:
-                return TextRange(start[0].address, end[0].address)
+                return AddressRange(start[0].address, end[0].address)
         elif target in self._modules:
             return self._modules[target]
         raise KernelError(Code.KERNEL_UNREADABLE, f"there is no code of {target} in the kernel")
+
+    def table(self, section: str, target: str) -> AddressRange | None:
+        """vmlinux marks its tables with symbols; a module's are in /sys/module/NAME/sections."""
+        if target == VMLINUX:
+            plain = section.lstrip(".")
+            start = self.symbols.named(f"__start_{plain}", VMLINUX)
+            end = self.symbols.named(f"__stop_{plain}", VMLINUX)
+            if not start or not end:
+                return None
+            return AddressRange(start[0].address, end[0].address)
+        if target not in self._modules:
+            return None
+        try:
+            paths = list((self._sys / "module" / target / "sections").iterdir())
+            places = {path.name: int(path.read_text(encoding="ascii"), 16) for path in paths}
+        except (OSError, ValueError) as error:
+            raise KernelError(
+                Code.KERNEL_UNREADABLE,
+                f"cannot read where the sections of {target} are: {error}",
+                "run as root with sysfs mounted",
+            ) from error
+        start_address = places.get(section)
+        if start_address is None:
+            return None
+        # The end is not told: the next section, or the end of the module.
+        ends = [a for a in places.values() if a > start_address]
+        return AddressRange(start_address, min([*ends, self._modules[target].end]))
 
     def read(self, address: int, size: int) -> bytes:
         """Kernel memory, with what our own applied update replaced put back."""
@@ -86,7 +113,7 @@ class LiveKernel:
         return ""
 
     @cached_property
-    def _modules(self) -> dict[str, TextRange]:
+    def _modules(self) -> dict[str, AddressRange]:
         """Modules that are live, from ``NAME SIZE REFS USERS STATE ADDRESS [TAINT]``."""
         found = {}
         for line in self._text("modules").splitlines():
@@ -98,7 +125,7 @@ class LiveKernel:
                     Code.KERNEL_UNREADABLE, f"/proc/modules has a malformed line: {line[:80]!r}"
                 ) from error
             if state == "Live":
-                found[name] = TextRange(start, start + size)
+                found[name] = AddressRange(start, start + size)
         return found
 
     def _text(self, name: str) -> str:

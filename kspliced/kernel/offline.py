@@ -9,7 +9,7 @@ Source: kernel/module/main.c, layout_sections(), simplify_symbols(); apply_reloc
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from kspliced.elf.object import (
 from kspliced.elf.read import read_object
 from kspliced.elf.x86 import KINDS, R_X86_64_NONE
 from kspliced.errors import BuildError, Code, KernelError
-from kspliced.kernel.image import VMLINUX, KernelSymbol, TextRange
+from kspliced.kernel.image import VMLINUX, AddressRange, KernelSymbol
 
 _VMLINUX_BASE = 0xFFFF_FFFF_8100_0000
 _MODULE_BASE = 0xFFFF_FFFF_C010_0000
@@ -98,7 +98,8 @@ class OfflineKernel:
 
     def __init__(self, release: str, files: Iterable[ModuleFile]) -> None:
         self._release = release
-        self._text: dict[str, TextRange] = {}
+        self._text: dict[str, AddressRange] = {}
+        self._tables: dict[tuple[str, str], AddressRange] = {}
         self._overlay: tuple[_Region, ...] = ()
         externs: dict[str, int] = {}
         symbols: list[KernelSymbol] = []
@@ -108,9 +109,11 @@ class OfflineKernel:
             layout = _Layout(file, base, externs)
             regions += layout.regions
             symbols += layout.symbols
-            self._text[file.target] = TextRange(base, layout.end)
+            for name, place in layout.tables():
+                self._tables[name, file.target] = place
+            self._text[file.target] = AddressRange(base, layout.end)
             base = layout.end + _PAGE
-        self._text[VMLINUX] = TextRange(_VMLINUX_BASE, _VMLINUX_BASE + 64 * (len(externs) + 1))
+        self._text[VMLINUX] = AddressRange(_VMLINUX_BASE, _VMLINUX_BASE + 64 * (len(externs) + 1))
         symbols += [KernelSymbol(n, a, "T", VMLINUX) for n, a in externs.items()]
         self._symbols = OfflineSymbols(symbols)
         self._regions = sorted(regions, key=lambda r: r.start)
@@ -129,11 +132,15 @@ class OfflineKernel:
         """Whether the module was given."""
         return target in self._text
 
-    def text_range(self, target: str) -> TextRange:
+    def text_range(self, target: str) -> AddressRange:
         """The whole module."""
         if target not in self._text:
             raise KernelError(Code.KERNEL_UNREADABLE, f"no image of {target} was given")
         return self._text[target]
+
+    def table(self, section: str, target: str) -> AddressRange | None:
+        """Where the module's section lies."""
+        return self._tables.get((section, target))
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of one section."""
@@ -189,6 +196,13 @@ class _Layout:
         self.end = self._place(base)
         self.symbols = self._named_symbols()
         self.regions = [self._region(s) for s in self._object.sections if s.alloc]
+
+    def tables(self) -> Iterator[tuple[str, AddressRange]]:
+        """Each section's name and place."""
+        for section in self._object.sections:
+            if section.index in self._base:
+                start = self._base[section.index]
+                yield section.name, AddressRange(start, start + section.size)
 
     def _place(self, base: int) -> int:
         percpu = _PERCPU_BASE + (base & 0xFFFFF)

@@ -89,6 +89,10 @@ class Trial:
             return Failure(0, b"", b"", Cause.UNREADABLE, error.message)
         return self._range(recipe, address, self.found)
 
+    def datum(self, section: int, base: int) -> str:
+        """Why data ``section`` cannot be at run-time ``base``, or ``""``."""
+        return self._bind(Bound(section, 0, self._unit.sections[section].name), base)
+
     def commit(self) -> None:
         """Make what this trial showed binding for later ones."""
         for key, address in self._shown.items():
@@ -208,13 +212,13 @@ class Trial:
         kind = unit.sections[section]
         if kind.executable:
             return ""
-        if unit.constant(section):
+        if kind.size and unit.constant(section):
             recipe = unit.recipe(section, 0, kind.size)
             try:
                 found = self._kernel.read(base, kind.size)
             except KernelError as error:
                 return f"{kind.name} cannot be read: {error.message}"
-            failure = self._range(recipe, base, found) if kind.size else None
+            failure = self._range(recipe, base, found)
             if failure:
                 return f"{kind.name}+{failure.offset:#x}: {failure.reason}"
         return self._names(section, base)

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kspliced.elf.object import Symbol
 from kspliced.kernel.image import KernelImage
 from kspliced.match.compare import Bindings, Failure, Trial, stem_of
 from kspliced.match.diagnose import diagnose, judge_unit
 from kspliced.match.oracle import Oracle
 from kspliced.match.report import Cause, Mismatch
+from kspliced.match.tables import KeyTables
 from kspliced.match.unit import Function, Unit
 
 _CODE_TYPES = frozenset("tTwW")
@@ -56,6 +58,7 @@ class TargetMatch:
         self.units = {unit.name: UnitMatch(unit, self.externs) for unit in units}
         self._kernel = kernel
         self._oracle = Oracle(kernel, target)
+        self._tables = KeyTables(kernel, target)
 
     def run(self) -> Iterator[str]:
         """Match everything; yields each unit's name when its functions are first looked at."""
@@ -73,6 +76,26 @@ class TargetMatch:
             match.failures[function.index] = self._ambiguous(match, function)
         for match in self.units.values():
             match.failures = judge_unit(match.failures, len(match.places))
+
+    def unreferenced(self, match: UnitMatch, symbol: Symbol) -> int | None:
+        """The address of a datum that no matched code shows.
+
+        A static key is found through the kernel's jump table, a constant by its name and content.
+        """
+        base = self._tables.key_base(match.unit, symbol.section, match.bound.sections)
+        bases = [] if base is None else [base]
+        if base is None and match.unit.constant(symbol.section):
+            named = self._kernel.symbols.stem(stem_of(symbol.name), self.target)
+            bases = list(dict.fromkeys(s.address - symbol.value for s in named))
+        possible = []
+        for base in bases:
+            trial = Trial(match.unit, self._kernel, self._oracle, match.bound)
+            if not trial.datum(symbol.section, base):
+                possible.append(trial)
+        if len(possible) != 1:
+            return None
+        possible[0].commit()
+        return match.address_of(symbol.index)
 
     def _settle(self, match: UnitMatch, function: Function) -> bool:
         """Try ``function`` at all its candidates; False when several remain possible."""

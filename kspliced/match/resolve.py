@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a matched target to the addresses of an update's imports and spans."""
+
+from __future__ import annotations
+
+from kspliced.elf.object import Binding, Symbol
+from kspliced.errors import Code, MatchError, PackError
+from kspliced.kernel.image import VMLINUX, KernelImage
+from kspliced.match.matcher import TargetMatch, UnitMatch
+from kspliced.match.report import Cause, MatchedSpan, Mismatch, NoMatchError, ResolvedImport
+from kspliced.match.unit import Function
+from kspliced.model import Import, ImportKind, Span
+
+_REBUILD = "build the pack again"
+_OTHER = "build the update on this machine's kernel source, or apply it after the next reboot"
+
+
+class Resolver:
+    """Answers for one kernel, after all targets were matched."""
+
+    def __init__(self, kernel: KernelImage, targets: dict[str, TargetMatch]) -> None:
+        self._kernel = kernel
+        self._targets = targets
+
+    def address(self, wanted: Import) -> ResolvedImport:
+        """The run-time address, or per-CPU offset, of an import that is not the core's.
+
+        :raises MatchError: NO_MATCH, AMBIGUOUS, UNRESOLVED.
+        :raises PackError: PACK_MALFORMED.
+        """
+        if wanted.kind is ImportKind.UNIT:
+            return ResolvedImport(wanted.name, self._unit_symbol(wanted))
+        return ResolvedImport(wanted.name, self._extern(wanted))
+
+    def span(self, span: Span) -> MatchedSpan:
+        """A span's address and bytes; errors as :meth:`address`."""
+        match = self._unit(span.target, span.unit)
+        function = _function(match, span.index)
+        if function is None or function.name != span.symbol or function.size != span.size:
+            raise PackError(
+                Code.PACK_MALFORMED,
+                f"the pack's span {span.symbol[:80]!r} is no function of {span.unit[:80]!r}",
+                _REBUILD,
+            )
+        place = match.places.get(span.index)
+        if place is None:
+            raise _unmatched(match, span.index, span.symbol)
+        patcher = self._kernel.redirected(function.name, span.target)
+        if patcher:
+            raise _redirected(match, function, place.address, patcher)
+        recipe = match.unit.recipe(function.section, function.value, function.size)
+        mask = recipe.mask()
+        jump = span.jump_offset
+        if jump >= 0 and mask[jump : jump + 5] != b"\xff" * 5:
+            raise PackError(
+                Code.PACK_MALFORMED,
+                f"the pack would put a jump over code of {span.symbol} that the kernel rewrites",
+                _REBUILD,
+            )
+        return MatchedSpan(span, place.address, place.found, mask)
+
+    def _unit(self, target: str, unit: str) -> UnitMatch:
+        match = self._targets[target].units.get(unit) if target in self._targets else None
+        if match is None:
+            raise PackError(
+                Code.PACK_MALFORMED,
+                f"the pack refers to unit {unit[:80]!r} of {target[:80]!r} but does not hold it",
+                _REBUILD,
+            )
+        return match
+
+    def _unit_symbol(self, wanted: Import) -> int:
+        match = self._unit(wanted.target, wanted.unit)
+        symbols = match.unit.object.symbols
+        if not 0 <= wanted.index < len(symbols) or symbols[wanted.index].name != wanted.symbol:
+            raise PackError(
+                Code.PACK_MALFORMED,
+                f"the pack's import {wanted.symbol[:80]!r} is no symbol of {wanted.unit[:80]!r}",
+                _REBUILD,
+            )
+        symbol = symbols[wanted.index]
+        if _function(match, wanted.index) is not None:
+            place = match.places.get(wanted.index)
+            if place is None:
+                raise _unmatched(match, wanted.index, wanted.symbol)
+            return place.address
+        address = match.address_of(wanted.index)
+        if address is None and symbol.defined:
+            address = self._targets[wanted.target].unreferenced(match, symbol)
+        if address is None and symbol.defined and symbol.binding is not Binding.LOCAL:
+            return self._extern(wanted)
+        if address is None:
+            raise MatchError(
+                Code.UNRESOLVED,
+                f"{wanted.unit}: no matched code shows where {wanted.symbol} is",
+                _OTHER,
+            )
+        return address
+
+    def _extern(self, wanted: Import) -> int:
+        """By the scope of ld and the module loader: the target's own, or what others export."""
+        target, name = wanted.target, wanted.symbol
+        if target in self._targets:
+            shown = self._targets[target].externs.get(name)
+            shown = shown if shown is not None else self._defined(target, name)
+            if shown is not None:
+                return shown
+        symbols = self._kernel.symbols
+        own = symbols.named(name, target)
+        if target == VMLINUX:
+            own = tuple(s for s in own if s.type.isupper())
+            found = own
+        else:
+            found = own + symbols.exported(name)
+        addresses = sorted({s.address for s in found})
+        if not addresses:
+            raise MatchError(
+                Code.UNRESOLVED, f"{target}: the running kernel has no global symbol {name}", _OTHER
+            )
+        if len(addresses) > 1:
+            places = ", ".join(sorted({f"{s.address:#x} [{s.target}]" for s in found}))
+            raise MatchError(Code.AMBIGUOUS, f"{target}: {name} may be any of {places}", _OTHER)
+        return addresses[0]
+
+    def _defined(self, target: str, name: str) -> int | None:
+        """The address of ``name`` if a matched unit of ``target`` defines it for others."""
+        for match in self._targets[target].units.values():
+            for symbol in match.unit.object.symbols:
+                if symbol.name == name and symbol.defined and _shared(symbol):
+                    function = _function(match, symbol.index)
+                    if function is None or symbol.index in match.places:
+                        return match.address_of(symbol.index)
+        return None
+
+
+def _shared(symbol: Symbol) -> bool:
+    return symbol.binding is Binding.GLOBAL
+
+
+def _function(match: UnitMatch, index: int) -> Function | None:
+    return next((f for f in match.unit.functions if f.index == index), None)
+
+
+def _unmatched(match: UnitMatch, index: int, symbol: str) -> MatchError:
+    mismatch = match.failures.get(index)
+    if mismatch is None:
+        return MatchError(
+            Code.UNRESOLVED,
+            f"{match.unit.name}: {symbol} is code that is gone after boot",
+            _OTHER,
+        )
+    if mismatch.cause is Cause.AMBIGUOUS:
+        return NoMatchError(Code.AMBIGUOUS, mismatch.line(), _OTHER, (mismatch,))
+    remedy = _REMEDIES.get(mismatch.cause, _OTHER)
+    others = tuple(m for i, m in sorted(match.failures.items()) if i != index)
+    return NoMatchError(Code.NO_MATCH, mismatch.line(), remedy, (mismatch, *others))
+
+
+def _redirected(match: UnitMatch, function: Function, address: int, patcher: str) -> NoMatchError:
+    mismatch = Mismatch(
+        target=match.unit.target,
+        unit=match.unit.name,
+        function=function.name,
+        address=address,
+        offset=0,
+        expected=b"",
+        found=b"",
+        cause=Cause.LIVEPATCH,
+        reason=f"{patcher} replaces it",
+    )
+    return NoMatchError(Code.NO_MATCH, mismatch.line(), _REMEDIES[Cause.LIVEPATCH], (mismatch,))
+
+
+_REMEDIES = {
+    Cause.KPROBE: "stop the program that probes it and apply again",
+    Cause.HOT_PATCH: "remove the other hot patch and apply again",
+    Cause.LIVEPATCH: "disable the livepatch and apply again",
+    Cause.OTHER_COMPILER: "install the compiler that built the running kernel and build again",
+    Cause.OTHER_SOURCE: "build again from the source of the running kernel's version",
+}

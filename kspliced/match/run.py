@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Match a pack against a kernel."""
+
+from __future__ import annotations
+
+from kspliced.errors import BuildError, Code, MatchError, PackError
+from kspliced.kernel.image import KernelImage
+from kspliced.match.matcher import TargetMatch
+from kspliced.match.report import Counts, Matched
+from kspliced.match.resolve import Resolver
+from kspliced.match.unit import Unit
+from kspliced.model import ImportKind, Progress, ProgressSink, no_progress
+from kspliced.pack import Pack
+
+_PHASE = "match"
+
+
+def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress) -> Matched:
+    """Prove that ``kernel`` runs the code that ``pack`` was built against, and locate all it needs.
+
+    All functions of all units are compared; those that the update replaces or refers to must
+    match, others are reported in ``unmatched``.
+
+    :raises MatchError: TARGET_NOT_LOADED, NO_MATCH (as NoMatchError, with the mismatches),
+        AMBIGUOUS, UNRESOLVED.
+    :raises PackError: PACK_MALFORMED, PACK_OTHER_KERNEL.
+    :raises KernelError: KERNEL_UNREADABLE.
+    """
+    manifest = pack.manifest
+    if kernel.release != manifest.kernel.release:
+        raise PackError(
+            Code.PACK_OTHER_KERNEL,
+            f"the pack is for kernel {manifest.kernel.release}, not {kernel.release}",
+            "build an update for the kernel that runs",
+        )
+    targets = _targets(pack, kernel)
+    done = 0
+    for target in targets.values():
+        for unit in target.run():
+            progress(Progress(_PHASE, done / len(manifest.units), unit))
+            done += 1
+    resolver = Resolver(kernel, targets)
+    wanted = [i for i in manifest.imports if i.kind is not ImportKind.CORE]
+    # Spans first: a mismatch of what is to be replaced is what people want to hear about.
+    spans = tuple(resolver.span(span) for span in manifest.spans)
+    imports = tuple(resolver.address(i) for i in wanted)
+    matches = [m for target in targets.values() for m in target.units.values()]
+    places = [place for m in matches for place in m.places.values()]
+    counts = Counts(
+        functions=len(places),
+        bytes=sum(len(p.found) for p in places),
+        fields=sum(p.fields for p in places),
+        sites=sum(p.sites for p in places),
+    )
+    unmatched = tuple(f for m in matches for _, f in sorted(m.failures.items()))
+    progress(Progress(_PHASE, 1.0, f"{counts.functions} functions match"))
+    return Matched(imports, spans, counts, unmatched)
+
+
+def _targets(pack: Pack, kernel: KernelImage) -> dict[str, TargetMatch]:
+    units: dict[str, list[Unit]] = {}
+    for pre in pack.manifest.units:
+        try:
+            unit = Unit(pre.target, pre.unit, pack.blob(pre.blob))
+        except (BuildError, ValueError, KeyError) as error:
+            raise PackError(
+                Code.PACK_MALFORMED,
+                f"the pack's pre object of {pre.unit[:80]!r} cannot be used: {error}",
+                "build the pack again",
+            ) from error
+        units.setdefault(pre.target, []).append(unit)
+    for target in units:
+        if not kernel.loaded(target):
+            raise MatchError(
+                Code.TARGET_NOT_LOADED,
+                f"module {target} is not loaded",
+                "nothing of it runs; the update applies once it is loaded",
+            )
+    return {t: TargetMatch(t, members, kernel) for t, members in units.items()}
