@@ -7,18 +7,17 @@ coalesce into one upgrade, and a lying one does no harm.
 
 from __future__ import annotations
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from kspliced.engine.files import read_regular, set_aside, sync_directory
 from kspliced.engine.paths import Paths
-from kspliced.engine.state import set_aside, sync_directory
 from kspliced.record import RecordError, loads
 
 SCHEMA = 1
 MAX_BYTES = 256 << 10
 MAX_FILES = 1000
+_LATER = "later"
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,36 @@ def discard(paths: Paths, queue: Queue) -> None:
         sync_directory(paths.queue)
 
 
+def defer(paths: Paths, queue: Queue) -> None:
+    """Keep the requests of ``queue`` for later, where pending() does not see them.
+
+    For failures that time may mend; resume() brings them back. OSError passes to the caller.
+    """
+    later = paths.queue / _LATER
+    if queue.requests:
+        later.mkdir(exist_ok=True)
+        for queued in queue.requests:
+            queued.file.replace(later / queued.file.name)
+        sync_directory(later)
+        sync_directory(paths.queue)
+
+
+def resume(paths: Paths) -> bool:
+    """Bring deferred requests back; whether there were any. OSError passes to the caller."""
+    later = paths.queue / _LATER
+    if not later.is_dir():
+        return False
+    files = list(later.iterdir())
+    for file in files:
+        file.replace(paths.queue / file.name)
+    sync_directory(paths.queue)
+    return bool(files)
+
+
 def put_aside(paths: Paths, bad: Bad) -> Path | None:
     """Keep a file that is no request where it is not read again; None if it went meanwhile."""
     try:
-        return set_aside(paths, bad.file)
+        return set_aside(paths.aside, bad.file)
     except FileNotFoundError:
         return None
 
@@ -114,13 +139,7 @@ def _is_request_name(name: str) -> bool:
 
 
 def _read(file: Path) -> Request:
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as opened:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise RecordError("not a regular file")
-        content = opened.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise RecordError(f"over {MAX_BYTES} bytes")
+    content = read_regular(file, MAX_BYTES)
     request = loads(Request, content)
     if request.schema != SCHEMA:
         raise RecordError(f"schema {request.schema}, expected {SCHEMA}")

@@ -7,13 +7,12 @@ One JSON file, replaced atomically: a power cut at any moment leaves the old or 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
+from kspliced.engine.files import write_durably
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KsplicedError, StateError
 from kspliced.model import ChangelogEntry, FunctionChange, KernelId, Refusal
@@ -108,27 +107,27 @@ class State:
     installed: str = ""
 
     def put(self, record: UpdateRecord) -> State:
-        """The state with ``record`` as its newest, in place of the record of the same update.
+        """The state with ``record`` as its newest, in place of the same update's older record.
 
-        A record stands for the pair (kernel, to_version) and, once built, its digest.
+        A record stands for one pack; where there was none, for (kernel, to_version).
         """
-        others = tuple(r for r in self.history if not same_update(r, record))
+        others = tuple(old for old in self.history if not _supersedes(record, old))
         return replace(self, history=(*others, record)[-MAX_HISTORY:])
 
-    def live(self) -> UpdateRecord | None:
-        """The update that this file says is live (only the core knows, see engine/status.py)."""
-        return self.newest(lambda record: record.stage in (Stage.LIVE, Stage.UNDOING))
+    def change(self, record: UpdateRecord, changed: UpdateRecord) -> State:
+        """The state with ``changed`` in the place of ``record``."""
+        return replace(self, history=tuple(changed if r is record else r for r in self.history))
 
     def newest(self, accept: Callable[[UpdateRecord], bool]) -> UpdateRecord | None:
         """The newest record that ``accept`` takes, or None."""
         return next((record for record in reversed(self.history) if accept(record)), None)
 
 
-def same_update(left: UpdateRecord, right: UpdateRecord) -> bool:
-    """Whether two records are of one update: same pack, or same versions with no pack yet."""
-    if left.digest and right.digest:
-        return left.digest == right.digest
-    return (left.kernel, left.to_version) == (right.kernel, right.to_version)
+def _supersedes(new: UpdateRecord, old: UpdateRecord) -> bool:
+    """Whether ``new`` takes the place of ``old``: same pack, or the first with one."""
+    if old.digest:
+        return old.digest == new.digest
+    return (old.kernel, old.to_version) == (new.kernel, new.to_version)
 
 
 def problem_of(error: KsplicedError, time: int) -> Problem:
@@ -159,7 +158,7 @@ def load_state(paths: Paths) -> State:
         raise StateError(
             Code.STATE_MALFORMED,
             f"{paths.state} is not a state file of kspliced: {error}",
-            "run `kspliced apply`: it keeps the file aside and starts afresh",
+            "the next job, for example `kspliced apply`, keeps it aside and starts afresh",
         ) from error
 
 
@@ -175,55 +174,6 @@ def _parse(content: bytes) -> State:
     return decode(State, value)
 
 
-def set_aside(paths: Paths, file: Path) -> Path:
-    """Move a file that cannot be believed out of the way, keeping it; returns its new name.
-
-    :raises OSError: to the caller.
-    """
-    paths.aside.mkdir(parents=True, exist_ok=True)
-    target = paths.aside / file.name
-    for number in range(1, 1000):
-        if not os.path.lexists(target):
-            break
-        target = paths.aside / f"{file.name}.{number}"
-    file.rename(target)
-    sync_directory(paths.aside)
-    sync_directory(file.parent)
-    return target
-
-
 def save_state(paths: Paths, state: State) -> None:
     """Make ``state`` durable: on return it survives a power cut. OSError passes to the caller."""
     write_durably(paths.state, dumps(state) + b"\n")
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace ``path`` atomically and durably: readers and power cuts see the old or the new file.
-
-    OSError passes to the caller, and the old file stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-    try:
-        try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames and removals in a directory durable. OSError passes to the caller."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The worker: ``python3 -m kspliced.engine [--root DIR] VERB [PACK]`` (ARCHITECTURE.md).
+
+JSON lines on stdout (kspliced/worker.py); the exit status is that of the command line.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from kspliced.engine import replay, transactions
+from kspliced.engine.builder import UnitBuilder
+from kspliced.engine.edges import Cancel, Context, Job
+from kspliced.engine.fetch import AptFetcher
+from kspliced.engine.journal import Event, Facts, SystemJournal
+from kspliced.engine.live import RunningKernel
+from kspliced.engine.oserror import translate
+from kspliced.engine.paths import Paths
+from kspliced.engine.policy import Backoff
+from kspliced.engine.switch import Outcome
+from kspliced.errors import Code, ExitCode, KsplicedError
+from kspliced.worker import Reporter
+
+_PLAIN: dict[str, Callable[[Context], Outcome]] = {
+    "upgrade": transactions.upgrade,
+    "build": transactions.build,
+    "undo": transactions.undo,
+    "fetch": transactions.fetch,
+    "replay": replay.replay,
+    "healthy": replay.healthy,
+}
+_USAGE = (
+    "python3 -m kspliced.engine [--root DIR] "
+    "upgrade|build|apply [PACK]|undo|match PACK|replay|fetch|healthy"
+)
+
+
+@dataclass(frozen=True)
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def system_context(paths: Paths, job: Job) -> Context:
+    """The context of a real machine."""
+    return Context(
+        paths=paths,
+        job=job,
+        journal=SystemJournal(),
+        fetcher=AptFetcher(paths),
+        builder=UnitBuilder(paths),
+        kernel=RunningKernel(paths),
+        clock=SystemClock(),
+        backoff=Backoff(),
+    )
+
+
+def perform(context: Context, verb: str, operands: list[str]) -> Outcome:
+    """Do one verb.
+
+    :raises KsplicedError: USAGE for an unknown verb; what the verb raises.
+    """
+    if verb in _PLAIN and not operands:
+        return _PLAIN[verb](context)
+    if verb == "apply" and len(operands) <= 1:
+        return transactions.apply(context, Path(operands[0]) if operands else None)
+    if verb == "match" and len(operands) == 1:
+        return transactions.match(context, Path(operands[0]))
+    raise KsplicedError(Code.USAGE, f"usage: {_USAGE}")
+
+
+def main(arguments: list[str]) -> int:
+    """Run a worker; returns its exit status."""
+    reporter = Reporter(sys.stdout.buffer)
+    cancel = Cancel()
+    _report_bugs(reporter)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        cancel.wanted = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        root = Path("/")
+        if arguments[:1] == ["--root"] and len(arguments) > 1:
+            root, arguments = Path(arguments[1]), arguments[2:]
+        context = system_context(Paths(root), Job(reporter.progress, cancel))
+        try:
+            reporter.result(perform(context, arguments[0] if arguments else "", arguments[1:]))
+        except OSError as error:
+            raise translate(error) from error
+    except KsplicedError as error:
+        reporter.failure(error)
+        return int(error.exit_code)
+    return int(ExitCode.DONE)
+
+
+def _report_bugs(reporter: Reporter) -> None:
+    """A mistake of ours still ends with a line of the protocol and an entry in the journal."""
+
+    def report(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        place = ""
+        if traceback is not None:
+            code = traceback.tb_frame.f_code
+            place = f"{Path(code.co_filename).name}:{traceback.tb_lineno}"
+        text = f"internal error at {place}: {kind.__name__}: {error}"
+        failure = KsplicedError(Code.FAILED, text, "please report it")
+        reporter.failure(failure)
+        SystemJournal().send(Event.FAILED, text, Facts(code=failure.code.value))
+
+    sys.excepthook = report
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs the builder with no rights: `kspliced build` in a hardened transient unit.
+
+It compiles downloaded source, so it gets a user of its own, no network, and bounds on memory, tasks
+and time. Its progress comes through a pipe; its pack is read as untrusted.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kspliced
+from kspliced.engine.command import require_space
+from kspliced.engine.edges import BuildOrder, Built, Job
+from kspliced.engine.files import read_regular
+from kspliced.engine.oserror import translated
+from kspliced.engine.paths import Paths
+from kspliced.engine.store import MAX_PACK
+from kspliced.errors import BuildError, Code
+from kspliced.model import FunctionChange, Refusal
+from kspliced.record import RecordError, decode
+from kspliced.worker import clean, run_worker
+
+BUILD_BYTES = 4 << 30
+_CACHE_NAME = "kspliced"
+_PROPERTIES = (
+    "DynamicUser=yes",
+    "User=kspliced-build",
+    f"CacheDirectory={_CACHE_NAME}",
+    "CacheDirectoryMode=0755",
+    "PrivateNetwork=yes",
+    "RestrictAddressFamilies=AF_UNIX",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectProc=invisible",
+    "PrivateUsers=yes",
+    "NoNewPrivileges=yes",
+    "CapabilityBoundingSet=",
+    "RestrictSUIDSGID=yes",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "LockPersonality=yes",
+    "RemoveIPC=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallErrorNumber=EPERM",
+    "UMask=0022",
+    "MemoryMax=2G",
+    "TasksMax=512",
+    "LimitFSIZE=4G",
+    "LimitCORE=0",
+    "RuntimeMaxSec=4h",
+    "Nice=10",
+    "CPUWeight=20",
+    "IOWeight=20",
+    "OOMScoreAdjust=500",
+)
+
+Wrap = Callable[[str, list[str]], list[str]]
+
+
+def transient_unit(unit: str, command: list[str]) -> list[str]:
+    """The command that runs ``command`` in the hardened transient service ``unit``."""
+    options = [f"--property={value}" for value in _PROPERTIES]
+    # PrivateTmp's /var/tmp is on the disk, and systemd removes it with the unit.
+    environment = [
+        f"--setenv=PYTHONPATH={Path(kspliced.__file__).resolve().parent.parent}",
+        "--setenv=TMPDIR=/var/tmp",
+        "--setenv=PYTHONDONTWRITEBYTECODE=1",
+    ]
+    run = ["systemd-run", "--pipe", "--wait", "--collect", f"--unit={unit}"]
+    return [*run, "--description=kspliced builder", *options, *environment, "--", *command]
+
+
+@dataclass(frozen=True)
+class UnitBuilder:
+    """The builder as a transient unit. ``wrap`` makes the sandboxed command of a plain one."""
+
+    paths: Paths
+    wrap: Wrap = transient_unit
+
+    def build(self, order: BuildOrder, job: Job) -> Built:
+        """Build the update.
+
+        :raises KsplicedError: what the builder reports, CANCELLED, NO_SPACE, TOOL_MISSING.
+        """
+        name = f"{order.kernel.version}-{order.to_version}-{os.getpid()}".replace(":", "")
+        unit = f"kspliced-build-{os.getpid()}.service"
+        output = self.paths.cache / f"{name}.kspack"
+        targets = self.paths.run / f"targets-{os.getpid()}"
+        with translated():
+            require_space(self.paths.cache, BUILD_BYTES, "building the update")
+            targets.parent.mkdir(parents=True, exist_ok=True)
+            targets.write_text("".join(f"{target}\n" for target in order.targets), "utf-8")
+            try:
+                value = run_worker(
+                    self.wrap(unit, _command(order, targets, output)),
+                    job.part(0.2, 0.84),
+                    lambda: job.cancel.wanted,
+                    lambda: _stop(unit),
+                )
+                functions, refused, has_pack = _parse(value)
+                content = read_regular(output, MAX_PACK) if has_pack else None
+            finally:
+                targets.unlink(missing_ok=True)
+                output.unlink(missing_ok=True)
+        return Built(content, functions, refused)
+
+
+def _command(order: BuildOrder, targets: Path, output: Path) -> list[str]:
+    return [
+        sys.executable or "/usr/bin/python3",
+        "-m",
+        "kspliced.cli",
+        "build",
+        "--from",
+        str(order.source),
+        "--to",
+        str(order.target),
+        "--config",
+        str(order.config),
+        "--headers",
+        str(order.headers),
+        "--targets",
+        str(targets),
+        "-o",
+        str(output),
+        "--progress",
+        "json",
+    ]
+
+
+def _stop(unit: str) -> None:
+    """Stop the unit with everything in it; systemd-run then ends by itself."""
+    subprocess.run(
+        ["systemctl", "stop", unit],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def _parse(value: object) -> tuple[tuple[FunctionChange, ...], tuple[Refusal, ...], bool]:
+    """The builder's result (the JSON of `kspliced build --json`), which is untrusted."""
+    try:
+        if not isinstance(value, dict):
+            raise RecordError("not an object")
+        functions = tuple(decode(FunctionChange, item) for item in _list(value, "functions"))
+        refused = tuple(_refusal(item) for item in _list(value, "refused"))
+        return functions, refused, bool(value.get("pack"))
+    except RecordError as error:
+        raise BuildError(Code.FAILED, f"the builder's result is malformed: {error}") from error
+
+
+def _list(value: dict[str, Any], key: str) -> list[Any]:
+    items = value.get(key)
+    if not isinstance(items, list):
+        raise RecordError(f"{key} is no array")
+    return items
+
+
+def _refusal(item: object) -> Refusal:
+    if isinstance(item, dict):
+        item = {"evidence": "", **item}
+    parsed = decode(Refusal, item)
+    return Refusal(
+        clean(parsed.code),
+        clean(parsed.unit),
+        clean(parsed.symbol),
+        clean(parsed.reason),
+        clean(parsed.evidence),
+    )

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Source and headers packages, through apt so that its signatures count.
+
+Kept below /var/lib/kspliced/sources: source-VERSION/ holds a .deb or a .dsc with its files,
+headers-RELEASE/ unpacked headers packages. A directory of that name is whole, or not there.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from kspliced.engine.command import Finished, require_space, run
+from kspliced.engine.edges import BuildOrder, Job
+from kspliced.engine.files import sync_directory
+from kspliced.engine.kernels import installed_version, loaded_modules, series
+from kspliced.engine.oserror import translated
+from kspliced.engine.paths import Paths
+from kspliced.errors import Code, KsplicedError, SourceError
+from kspliced.model import KernelId
+
+_APT_SECONDS = 3600.0
+_UNPACK_SECONDS = 600.0
+_SPARE_BYTES = 64 << 20
+_URI = re.compile(r"'(?P<uri>[^']*)' (?P<name>\S+) (?P<size>\d+) ")
+_DEPENDENCY = re.compile(
+    r"(?P<name>linux-(?:headers|kbuild)-[^ ,|]+)(?: \(= (?P<version>[^)]+)\))?"
+)
+_APT = (
+    "apt-get",
+    "-q",
+    "-o",
+    "APT::Get::AllowUnauthenticated=false",
+    "-o",
+    "Acquire::Retries=2",
+    "-o",
+    "Acquire::http::Timeout=60",
+)
+
+
+@dataclass(frozen=True)
+class AptFetcher:
+    """The fetcher of a Debian machine. ``options`` go to apt-get (tests point it elsewhere)."""
+
+    paths: Paths
+    options: tuple[str, ...] = ()
+
+    def order(self, running: KernelId, newest: KernelId, job: Job) -> BuildOrder:
+        """Everything that building the update needs, fetched if it is not there.
+
+        :raises KsplicedError: SOURCE_UNAVAILABLE, HEADERS_MISSING, CONFIG_MISSING, NO_SPACE,
+            CANCELLED, IO.
+        """
+        with translated():
+            self._sweep()
+            job.at("fetch", 0.02, f"source of {running.version}")
+            source = self._source(running, running.version, job)
+            job.at("fetch", 0.08, f"source of {newest.version}")
+            target = self._source(running, newest.version, job)
+            job.at("fetch", 0.16, f"headers of {running.release}")
+            headers = self._headers(running, job)
+            return BuildOrder(
+                kernel=running,
+                to_version=newest.version,
+                source=source,
+                target=target,
+                config=self._config(running, headers),
+                headers=headers,
+                targets=("vmlinux", *loaded_modules(self.paths)),
+            )
+
+    def ahead(self, running: KernelId, newest: KernelId, job: Job) -> tuple[str, ...]:
+        """Fetch source and headers of the running kernel; remove what no build will need.
+
+        :raises KsplicedError: as order().
+        """
+        with translated():
+            self._sweep()
+            keep = {
+                f"source-{running.version}",
+                f"source-{newest.version}",
+                f"headers-{running.release}",
+            }
+            if self.paths.sources.is_dir():
+                for directory in self.paths.sources.iterdir():
+                    if directory.name not in keep:
+                        shutil.rmtree(directory)
+            job.at("fetch", 0.1, f"source of {running.version}")
+            self._source(running, running.version, job)
+            job.at("fetch", 0.8, f"headers of {running.release}")
+            self._headers(running, job)
+            return tuple(sorted(d.name for d in self.paths.sources.iterdir()))
+
+    def _config(self, running: KernelId, headers: Path) -> Path:
+        for config in (self.paths.config(running.release), headers / ".config"):
+            if config.is_file():
+                return config
+        raise SourceError(
+            Code.CONFIG_MISSING,
+            f"there is no {self.paths.config(running.release)}",
+            f"reinstall linux-image-{running.release}",
+        )
+
+    def _source(self, running: KernelId, version: str, job: Job) -> Path:
+        directory = self.paths.sources / f"source-{version}"
+        if not directory.is_dir():
+            package = f"linux-source-{series(running.release)}={version}"
+            try:
+                self._download(directory, ("download", package), job)
+            except SourceError as first:
+                try:
+                    source = ("source", "--download-only", "--only-source", f"linux={version}")
+                    self._download(directory, source, job)
+                except SourceError as second:
+                    raise SourceError(
+                        Code.SOURCE_UNAVAILABLE,
+                        f"apt offers no source of the kernel {version}",
+                        "run `apt update`, or add the archive that has it (deb or deb-src)",
+                        (*first.details, *second.details),
+                    ) from second
+        for pattern in ("*.deb", "*.dsc"):
+            for file in sorted(directory.glob(pattern)):
+                return file
+        raise SourceError(
+            Code.SOURCE_UNREADABLE, f"{directory} holds no source", f"remove {directory}"
+        )
+
+    def _headers(self, running: KernelId, job: Job) -> Path:
+        name = f"linux-headers-{running.release}"
+        installed = self.paths.usr_src / name
+        if installed.is_dir() and installed_version(self.paths, name) == running.version:
+            return installed
+        directory = self.paths.sources / f"headers-{running.release}"
+        unpacked = directory / "usr/src" / name
+        if not directory.is_dir():
+            try:
+                self._unpack_headers(directory, f"{name}={running.version}", job)
+            except SourceError as error:
+                raise SourceError(
+                    Code.HEADERS_MISSING,
+                    f"{name} {running.version} is not installed and apt does not offer it",
+                    f"install {name}",
+                    error.details,
+                ) from error
+        if not unpacked.is_dir():
+            raise SourceError(
+                Code.HEADERS_MISSING, f"{directory} holds no {name}", f"remove {directory}"
+            )
+        return unpacked
+
+    def _unpack_headers(self, directory: Path, package: str, job: Job) -> None:
+        archives = self.paths.sources / f".debs-{directory.name}"
+        first = archives / "first"
+        self._download(first, ("download", package), job)
+        (deb,) = first.glob("*.deb")
+        fields = _succeed(run(("dpkg-deb", "-f", str(deb), "Depends"), job.cancel, 60, None))
+        needed = [
+            match["name"] + (f"={match['version']}" if match["version"] else "")
+            for match in _DEPENDENCY.finditer(fields.output)
+        ]
+        if needed:
+            self._download(archives / "rest", ("download", *needed), job)
+        whole = self.paths.sources / f".unpack-{directory.name}"
+        whole.mkdir()
+        for archive in sorted(archives.glob("*/*.deb")):
+            unpack = ("dpkg-deb", "-x", str(archive), str(whole))
+            _succeed(run(unpack, job.cancel, _UNPACK_SECONDS, None))
+        shutil.rmtree(archives)
+        _publish(whole, directory)
+
+    def _download(self, directory: Path, arguments: tuple[str, ...], job: Job) -> None:
+        """Let apt download into ``directory``, which then is there whole, or not at all."""
+        verb = (*_APT, *self.options, arguments[0])
+        uris = _succeed(
+            run((*verb, "--print-uris", *arguments[1:]), job.cancel, _APT_SECONDS, None)
+        )
+        size = sum(int(match["size"]) for match in _URI.finditer(uris.output))
+        require_space(directory.parent, size + _SPARE_BYTES, f"downloading {arguments[-1]}")
+        partial = directory.with_name(f".partial-{directory.name}")
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        _give_to_apt(partial)
+        try:
+            _succeed(run((*verb, *arguments[1:]), job.cancel, _APT_SECONDS, partial))
+            files = [file for file in partial.iterdir() if file.is_file()]
+            if not files:
+                raise SourceError(Code.SOURCE_UNAVAILABLE, f"apt fetched no {arguments[-1]}")
+            for file in files:
+                os.chown(file, os.geteuid(), os.getegid(), follow_symlinks=False)
+                file.chmod(0o644)
+        except (OSError, KsplicedError):
+            shutil.rmtree(partial)
+            raise
+        _publish(partial, directory)
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted fetch left (only the holder of the lock comes here)."""
+        self.paths.sources.mkdir(parents=True, exist_ok=True)
+        for directory in self.paths.sources.iterdir():
+            if directory.name.startswith("."):
+                shutil.rmtree(directory)
+
+
+def _succeed(finished: Finished) -> Finished:
+    """Give ``finished`` back if the tool succeeded.
+
+    :raises SourceError: SOURCE_UNAVAILABLE with what it wrote.
+    """
+    if finished.status != 0:
+        lines = finished.errors[-10:] or (f"status {finished.status}",)
+        raise SourceError(Code.SOURCE_UNAVAILABLE, lines[-1], "run `apt update`", lines)
+    return finished
+
+
+def _give_to_apt(directory: Path) -> None:
+    """apt drops its right for the download to the user _apt, who must be able to write here."""
+    directory.chmod(0o755)
+    if os.geteuid() == 0:
+        try:
+            os.chown(directory, pwd.getpwnam("_apt").pw_uid, -1)
+        except KeyError:
+            return  # no such user: apt downloads as root
+
+
+def _publish(partial: Path, directory: Path) -> None:
+    """Make the complete directory appear under its name, owned by us, durably."""
+    os.chown(partial, os.geteuid(), os.getegid())
+    partial.chmod(0o755)
+    for file in partial.iterdir():
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial.rename(directory)
+    sync_directory(directory.parent)

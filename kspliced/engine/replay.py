@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Boot replay: apply again what was live, unless another kernel or the last boot says no.
+
+What is about to be replayed is durable before it is tried. If the machine then dies before the
+`healthy` mark, the next boot finds that and does not try again (the boot-loop guard).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kspliced.engine.edges import Context
+from kspliced.engine.journal import Event, Facts
+from kspliced.engine.kernels import boot_id, running_kernel, switched_off
+from kspliced.engine.policy import refuse_danger, replayable
+from kspliced.engine.state import Guard, ReplayGuard, UpdateRecord
+from kspliced.engine.store import Store, check_kernel
+from kspliced.engine.switch import Outcome, applied_names, outcome_of, retire_others, switch
+from kspliced.engine.transactions import transaction
+
+_WAIT_SECONDS = 10.0
+
+
+def replay(context: Context) -> Outcome:
+    """Apply the update of this kernel again, early in the boot.
+
+    :raises KsplicedError: BOOT_LOOP; any failure of a switch: the machine then runs its own code.
+    """
+    if switched_off(context.paths):
+        text = "kspliced=off is on the kernel command line: nothing is replayed"
+        context.journal.send(Event.SWITCHED_OFF, text)
+        return Outcome("nothing", text)
+    with transaction(context, "replay", _WAIT_SECONDS) as store:
+        running = running_kernel(context.paths)
+        retired = retire_others(context, store, running)
+        record = replayable(store.state, running)
+        if record is None:
+            if retired:
+                return outcome_of("retired", f"{running.release} was booted", retired[-1])
+            return Outcome("nothing", "no update of this kernel is to be replayed")
+        if record.update in applied_names(context):
+            return outcome_of("nothing", "the update is live already", record)
+        _arm(context, store)
+        pack = store.load_pack(record.digest)
+        check_kernel(pack, running)
+        live = switch(context, store, record, pack)
+        _tell(context, live)
+        return outcome_of("replayed", f"the changes up to {live.to_version} are live", live)
+
+
+def healthy(context: Context) -> Outcome:
+    """Mark this boot as healthy: what it replayed may be replayed again."""
+    with transaction(context, "healthy", _WAIT_SECONDS) as store:
+        guard = store.state.guard
+        boot = boot_id(context.paths)
+        if guard is None or guard.guard is not Guard.REPLAYING or guard.boot_id != boot:
+            return Outcome("nothing", "this boot replayed nothing")
+        store.save(replace(store.state, guard=ReplayGuard(boot, Guard.HEALTHY)))
+        return Outcome("healthy", "this boot is healthy")
+
+
+def _arm(context: Context, store: Store) -> None:
+    """Record that this boot replays.
+
+    :raises StateError: BOOT_LOOP when the boot that did so last never became healthy.
+    """
+    boot = boot_id(context.paths)
+    guard = store.state.guard
+    if guard is not None and guard.guard is Guard.REPLAYING and guard.boot_id != boot:
+        tripped = ReplayGuard(guard.boot_id, Guard.TRIPPED)
+        store.save(replace(store.state, guard=tripped))
+    refuse_danger(store.state, None)
+    store.save(replace(store.state, guard=ReplayGuard(boot, Guard.REPLAYING)))
+
+
+def _tell(context: Context, live: UpdateRecord) -> None:
+    context.journal.send(
+        Event.REPLAYED,
+        f"{len(live.functions)} functions of {live.kernel.version} have the code of "
+        f"{live.to_version} again; the CPUs were held for {live.pause_us} µs",
+        Facts(
+            update=live.update,
+            from_=live.kernel.version,
+            to=live.to_version,
+            pause_us=str(live.pause_us),
+        ),
+    )

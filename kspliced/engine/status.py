@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is live now, asked of the kernel and not only of the record. Cheap to import: the daemon's.
+
+status_json() is the JSON of `kspliced status --json`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from kspliced.engine.kernels import (
+    compare_versions,
+    installed_kernels,
+    running_kernel,
+    switched_off,
+)
+from kspliced.engine.paths import Paths
+from kspliced.engine.state import Problem, Stage, State, UpdateRecord, load_state, problem_of
+from kspliced.errors import Code, KsplicedError
+from kspliced.model import KernelId, Progress
+from kspliced.record import encode
+
+
+class StatusState(str, Enum):
+    """One word for all of it.
+
+    IDLE: nothing to do. BUSY: a job runs. PENDING: a newer kernel is installed and was not
+    looked at yet. LIVE: all of the newest kernel's changes run. PARTLY: some do. The others: none
+    does, and why.
+    """
+
+    IDLE = "idle"
+    BUSY = "busy"
+    PENDING = "pending"
+    LIVE = "live"
+    PARTLY = "partly"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNDONE = "undone"
+    RETIRED = "retired"
+    SWITCHED_OFF = "switched_off"
+
+
+class Verdict(str, Enum):
+    """Whether the machine must be rebooted to have the newest installed kernel's changes."""
+
+    NO = "no"
+    YES = "yes"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a reboot is needed: ``code`` is a refusal's or an error's word."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RebootRequired:
+    """The verdict and, unless it is NO, its reasons."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Changed units: those whose every change is live, and all that the upgrade changes here."""
+
+    live: int
+    total: int
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job under way, as the daemon knows it."""
+
+    verb: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole answer. Versions are source package versions; ``effective`` is the version whose
+    changes all run; ``live`` tells whether the core has ``update`` applied."""
+
+    running: KernelId
+    effective: str
+    installed: str
+    state: StatusState
+    live: bool
+    update: UpdateRecord | None
+    changes: Counts
+    job: JobStatus | None
+    reboot_required: RebootRequired
+    problem: Problem | None
+
+
+def core_applied(paths: Paths) -> frozenset[str]:
+    """Names of the updates that the core has applied; none when it is not loaded."""
+    applied = set()
+    try:
+        for directory in (paths.core / "updates").iterdir():
+            if (directory / "stage").read_text("ascii").strip() == "applied":
+                applied.add(directory.name)
+    except (OSError, ValueError):
+        # The core is not loaded, or an update went while we looked: what was seen still holds.
+        pass
+    return frozenset(applied)
+
+
+def current_status(paths: Paths, job: JobStatus | None = None) -> Status:
+    """The status at this moment.
+
+    :raises KsplicedError: KERNEL_UNREADABLE, IO. A malformed state is part of the answer.
+    """
+    running = running_kernel(paths)
+    try:
+        state = load_state(paths)
+    except KsplicedError as error:
+        if error.code is not Code.STATE_MALFORMED:
+            raise
+        state = State(problem=problem_of(error, 0))
+    return build_status(paths, running, state, core_applied(paths), job)
+
+
+def build_status(
+    paths: Paths,
+    running: KernelId,
+    state: State,
+    applied: frozenset[str],
+    job: JobStatus | None,
+) -> Status:
+    """The status that ``state`` and the core's word ``applied`` amount to."""
+    installed = installed_kernels(paths, running)
+    newest = installed.newest.version
+    here = [record for record in state.history if record.kernel == running]
+    update = next((r for r in reversed(here) if r.update in applied), None)
+    live = update is not None
+    if update is None:
+        update = here[-1] if here else (state.history[-1] if state.history else None)
+    upgrade = compare_versions(newest, running.version) > 0
+    changes = count_changes(update, live)
+    # The newest kernel's own record: its update may have failed while an older one is live.
+    latest = next((r for r in reversed(here) if r.to_version == newest), None)
+    effective = running.version
+    if update is not None and live and not update.refused:
+        effective = update.to_version
+    if latest is not None and latest.stage is Stage.EMPTY and upgrade:
+        effective = newest
+    word = _word(paths, state, update, latest, live, effective, newest, job)
+    reboot = _reboot(word, state, update, latest, live, upgrade, effective, newest)
+    if installed.other_series is not None:
+        text = f"{installed.other_series.release} is of another kernel series"
+        reasons = (*reboot.reasons, Reason("other_series", text))
+        reboot = RebootRequired(Verdict.YES, reasons)
+    return Status(
+        running, effective, newest, word, live, update, changes, job, reboot, state.problem
+    )
+
+
+def count_changes(update: UpdateRecord | None, live: bool) -> Counts:
+    """How many changed units there are, and how many of them are live as a whole."""
+    if update is None:
+        return Counts(0, 0)
+    refused = {refusal.unit or refusal.symbol for refusal in update.refused}
+    units = {change.unit for change in update.functions}
+    return Counts(len(units - refused) if live else 0, len(units | refused))
+
+
+def _word(
+    paths: Paths,
+    state: State,
+    update: UpdateRecord | None,
+    latest: UpdateRecord | None,
+    live: bool,
+    effective: str,
+    newest: str,
+    job: JobStatus | None,
+) -> StatusState:
+    if job is not None:
+        return StatusState.BUSY
+    if update is not None and live and update.to_version == newest:
+        return StatusState.PARTLY if update.refused else StatusState.LIVE
+    if switched_off(paths):
+        return StatusState.SWITCHED_OFF
+    if latest is not None and effective != newest:
+        words = {
+            Stage.REFUSED: StatusState.REFUSED,
+            Stage.FAILED: StatusState.FAILED,
+            Stage.UNDONE: StatusState.UNDONE,
+            Stage.UNDOING: StatusState.UNDONE,
+            # Recorded as live, but the core says no.
+            Stage.LIVE: StatusState.FAILED,
+            Stage.APPLYING: StatusState.FAILED,
+        }
+        return words.get(latest.stage, StatusState.PENDING)
+    if effective != newest:
+        return StatusState.FAILED if state.problem is not None else StatusState.PENDING
+    if update is not None and live:
+        return StatusState.PARTLY if update.refused else StatusState.LIVE
+    if update is not None:
+        shown = {Stage.RETIRED: StatusState.RETIRED, Stage.UNDONE: StatusState.UNDONE}
+        return shown.get(update.stage, StatusState.IDLE)
+    return StatusState.IDLE
+
+
+def _reboot(
+    word: StatusState,
+    state: State,
+    update: UpdateRecord | None,
+    latest: UpdateRecord | None,
+    live: bool,
+    upgrade: bool,
+    effective: str,
+    newest: str,
+) -> RebootRequired:
+    if not upgrade or effective == newest:
+        return RebootRequired(Verdict.NO, ())
+    if word in (StatusState.BUSY, StatusState.PENDING):
+        text = f"the update to {newest} is not there yet"
+        return RebootRequired(Verdict.PENDING, (Reason("pending", text),))
+    record = update if live else latest
+    if record is not None and record.refused:
+        reasons = tuple(
+            Reason(r.code, f"{r.unit} {r.symbol}: {r.reason}".strip()) for r in record.refused
+        )
+        return RebootRequired(Verdict.YES, reasons)
+    if word is StatusState.UNDONE:
+        return RebootRequired(Verdict.YES, (Reason("undone", "the update was undone"),))
+    if word is StatusState.SWITCHED_OFF:
+        text = "kspliced=off is on the kernel command line"
+        return RebootRequired(Verdict.YES, (Reason(Code.SWITCHED_OFF.value, text),))
+    problem = (latest.problem if latest is not None else None) or state.problem
+    if problem is not None:
+        return RebootRequired(Verdict.YES, (Reason(problem.code.value, problem.message),))
+    text = f"the core does not have the update to {newest} applied"
+    return RebootRequired(Verdict.YES, (Reason(Code.NO_UPDATE.value, text),))
+
+
+def status_json(status: Status) -> dict[str, Any]:
+    """The object that `kspliced status --json` prints (ARCHITECTURE.md, DESIGN)."""
+    return {
+        "running": status.running.version,
+        "release": status.running.release,
+        "effective": status.effective,
+        "installed": status.installed,
+        "state": status.state.value,
+        "update": _update_json(status) if status.update is not None else None,
+        "job": _job_json(status.job) if status.job is not None else None,
+        "reboot_required": encode(status.reboot_required),
+        "problem": encode(status.problem),
+    }
+
+
+def _update_json(status: Status) -> dict[str, Any]:
+    record = status.update
+    assert record is not None
+    value: dict[str, Any] = encode(record)
+    counts = status.changes
+    noun = "change" if counts.total == 1 else "changes"
+    value["live"] = status.live
+    value["changes"] = encode(counts)
+    value["summary"] = f"{counts.live} of {counts.total} {noun} live"
+    return value
+
+
+def _job_json(job: JobStatus) -> dict[str, Any]:
+    progress = job.progress
+    return {
+        "verb": job.verb,
+        "phase": progress.phase,
+        "fraction": progress.fraction,
+        "message": progress.message,
+    }

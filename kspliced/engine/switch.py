@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The switch of an update, and the way back: recorded before it is tried, and after.
+
+Whatever happens in between, the core knows what is live; recover() brings the record in line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kspliced.engine.edges import Context, CoreStage
+from kspliced.engine.journal import Event, Facts
+from kspliced.engine.kernels import boot_id
+from kspliced.engine.policy import APPLY_ANYWAY
+from kspliced.engine.state import Problem, Stage, UpdateRecord, problem_of
+from kspliced.engine.store import Store
+from kspliced.errors import Code, KernelError, KsplicedError
+from kspliced.model import ChangeKind, KernelId
+from kspliced.pack import Pack
+
+_STEP_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a worker. ``action`` is a stable word: live, built, undone, replayed, retired,
+    nothing, healthy, fetched, matched."""
+
+    action: str
+    message: str
+    update: str = ""
+    digest: str = ""
+    to_version: str = ""
+    functions: int = 0
+    refused: int = 0
+    pause_us: int = 0
+
+
+def outcome_of(action: str, message: str, record: UpdateRecord) -> Outcome:
+    """The result that a record is the evidence of."""
+    return Outcome(
+        action,
+        message,
+        record.update,
+        record.digest,
+        record.to_version,
+        len(record.functions),
+        len(record.refused),
+        record.pause_us,
+    )
+
+
+def applied_names(context: Context) -> frozenset[str]:
+    """What the core has applied: the truth about what is live."""
+    return frozenset(u.name for u in context.kernel.updates() if u.stage is CoreStage.APPLIED)
+
+
+def switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> UpdateRecord:
+    """Make the update live: match, link, load, apply. Returns its record, in stage LIVE.
+
+    :raises KsplicedError: then the running kernel is as it was, and the record says FAILED (or
+        BUILT when cancelled).
+    """
+    try:
+        return _switch(context, store, record, pack)
+    except KsplicedError as error:
+        cancelled = error.code is Code.CANCELLED
+        store.put(
+            replace(
+                record,
+                stage=Stage.BUILT if cancelled else Stage.FAILED,
+                problem=None if cancelled else problem_of(error, int(context.clock.now())),
+            )
+        )
+        raise
+
+
+def _switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> UpdateRecord:
+    name = record.update
+    context.job.at("core", 0.86, "loading the kernel core")
+    context.kernel.ready()
+    unload_leftovers(context, store)  # a target may have moved since they were linked
+    module = b""
+    if not any(update.name == name for update in context.kernel.updates()):
+        context.job.at("match", 0.88, "comparing with the running kernel")
+        module = context.kernel.link(pack)
+    context.job.cancel.check()
+    store.put(
+        replace(
+            record,
+            stage=Stage.APPLYING,
+            wanted=True,
+            boot_id=boot_id(context.paths),
+            problem=None,
+        )
+    )
+    context.job.at("apply", 0.95, "switching")
+    if module:
+        context.kernel.load(name, module)
+    try:
+        pause = insist(context, record, context.kernel.apply)
+    except KsplicedError:
+        if module:
+            _unload_quietly(context, name)
+        raise
+    live = replace(
+        record,
+        stage=Stage.LIVE,
+        wanted=True,
+        pause_us=pause,
+        applied_at=int(context.clock.now()),
+        boot_id=boot_id(context.paths),
+        problem=None,
+    )
+    _replace_others(store, live)
+    unload_leftovers(context, store)
+    return live
+
+
+def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateRecord:
+    """Restore the running kernel's own code. Returns the record, in stage UNDONE.
+
+    :raises KsplicedError: then the update is still live, and the record says so.
+    """
+    undoing = replace(record, stage=Stage.UNDOING, wanted=False)
+    store.put(undoing)
+    try:
+        insist(context, record, context.kernel.reverse)
+    except KsplicedError as error:
+        problem = problem_of(error, int(context.clock.now()))
+        store.put(replace(record, problem=problem))
+        raise
+    undone = replace(undoing, stage=Stage.UNDONE, problem=None)
+    store.put(undone)
+    unload_leftovers(context, store)
+    return undone
+
+
+def insist(context: Context, record: UpdateRecord, attempt: Callable[[str], int]) -> int:
+    """Repeat ``attempt`` while code is busy, within the back-off; returns its pause in µs.
+
+    :raises KsplicedError: what ``attempt`` raises, CODE_BUSY when the time is over, CANCELLED.
+    """
+    delays = context.backoff.delays()
+    attempts = 1
+    while True:
+        try:
+            return attempt(record.update)
+        except KernelError as error:
+            delay = next(delays, None) if error.code is Code.CODE_BUSY else None
+            if error.code is not Code.CODE_BUSY:
+                raise
+            if delay is None:
+                raise KernelError(
+                    Code.CODE_BUSY,
+                    f"{error.message} ({attempts} attempts)",
+                    error.remedy,
+                    error.details,
+                ) from error
+            busy = error.details[0] if error.details else error.message
+        context.job.at("apply", 0.96, f"waiting, attempt {attempts}: {busy}")
+        _wait(context, delay)
+        attempts += 1
+
+
+def _wait(context: Context, seconds: float) -> None:
+    """Sleep in short steps, each of them a safe point.
+
+    :raises KsplicedError: CANCELLED.
+    """
+    while seconds > 0:
+        context.clock.sleep(min(seconds, _STEP_SECONDS))
+        context.job.cancel.check()
+        seconds -= _STEP_SECONDS
+
+
+def recover(context: Context, store: Store) -> None:
+    """Bring records of switches that a worker did not finish in line with the core."""
+    boot = boot_id(context.paths)
+    live = {u.name: u for u in context.kernel.updates() if u.stage is CoreStage.APPLIED}
+    state = store.state
+    for record in state.history:
+        if record.stage not in (Stage.APPLYING, Stage.UNDOING):
+            continue
+        if record.update in live:
+            pause = live[record.update].pause_us
+            changed = replace(record, stage=Stage.LIVE, pause_us=pause)
+        elif record.stage is Stage.UNDOING:
+            changed = replace(record, stage=Stage.UNDONE)
+        else:
+            problem = _interrupted(record, boot, int(context.clock.now()))
+            changed = replace(record, stage=Stage.FAILED, problem=problem)
+        state = state.change(record, changed)
+    store.save(state)
+
+
+def _interrupted(record: UpdateRecord, boot: str, now: int) -> Problem:
+    if record.boot_id == boot:
+        text = "the job that applied it was killed before the switch"
+        return Problem(Code.FAILED, text, "run `kspliced apply`", (), now)
+    text = f"the machine went down while the update to {record.to_version} was switched in"
+    return Problem(Code.BOOT_LOOP, text, APPLY_ANYWAY, (), now)
+
+
+def retire_others(context: Context, store: Store, running: KernelId) -> tuple[UpdateRecord, ...]:
+    """Retire the updates of kernels that do not run, and remove their packs; returns them."""
+    state = store.state
+    retired = []
+    for record in state.history:
+        if record.kernel != running and record.stage is not Stage.RETIRED:
+            changed = replace(record, stage=Stage.RETIRED, wanted=False)
+            state = state.change(record, changed)
+            retired.append(changed)
+    store.save(state)
+    if retired:
+        store.prune()
+    for record in retired:
+        context.journal.send(
+            Event.RETIRED,
+            f"{running.release} runs: the update of {record.kernel.release} is retired",
+            Facts(update=record.update, from_=record.kernel.version, to=record.to_version),
+        )
+    return tuple(retired)
+
+
+def _replace_others(store: Store, live: UpdateRecord) -> None:
+    """Record ``live``, and in the same write that it took the place of what was live before."""
+    state = store.state
+    for record in state.history:
+        if record.stage in (Stage.LIVE, Stage.UNDOING) and record.digest != live.digest:
+            state = state.change(record, replace(record, stage=Stage.REPLACED))
+    store.save(state.put(live))
+    store.prune()
+
+
+def unload_leftovers(context: Context, store: Store) -> None:
+    """Remove update modules that are not applied, where nothing can still point into them.
+
+    An update with new functions stays: their address may have been taken and kept.
+    """
+    ours = {record.update: record for record in store.state.history}
+    for update in context.kernel.updates():
+        if update.stage is CoreStage.APPLIED or update.name not in ours:
+            continue
+        functions = ours[update.name].functions
+        if all(change.kind is not ChangeKind.NEW for change in functions):
+            _unload_quietly(context, update.name)
+
+
+def _unload_quietly(context: Context, name: str) -> None:
+    """Unload a module; one that the kernel still holds stays, harmless, until the reboot."""
+    try:
+        context.kernel.unload(name)
+    except KsplicedError as error:
+        context.journal.send(
+            Event.LEFT_LOADED, f"{name} stays loaded: {error.message}", Facts(update=name)
+        )

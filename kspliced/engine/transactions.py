@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The jobs: upgrade, build, apply, undo, fetch, match. One at a time, under the lock.
+
+Each returns an Outcome or raises a KsplicedError; either way what happened is durable first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from kspliced import __version__
+from kspliced.engine import queue
+from kspliced.engine.edges import Context
+from kspliced.engine.files import read_regular
+from kspliced.engine.journal import Event, Facts
+from kspliced.engine.kernels import (
+    compare_versions,
+    installed_kernels,
+    running_kernel,
+    switched_off,
+)
+from kspliced.engine.oserror import translate, translated
+from kspliced.engine.policy import TRANSIENT, Action, Decision, decide
+from kspliced.engine.state import Stage, UpdateRecord, problem_of
+from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
+from kspliced.engine.switch import (
+    Outcome,
+    applied_names,
+    outcome_of,
+    recover,
+    retire_others,
+    switch,
+    switch_back,
+)
+from kspliced.errors import Code, KsplicedError, PackError, StateError
+from kspliced.model import KernelId
+from kspliced.pack import Pack, read_pack
+
+
+def upgrade(context: Context) -> Outcome:
+    """Make the newest installed kernel's changes live, for all queued requests at once.
+
+    :raises KsplicedError: NOTHING_TO_DO; REFUSED when no change can go live; any other failure.
+    """
+    requests = queue.Queue((), ())
+    with translated():
+        try:
+            with transaction(context, "upgrade", mends=True) as store:
+                requests = _take_requests(context)
+                outcome = _upgrade(context, store, insisting=False)
+        except KsplicedError as error:
+            # The result is durable by now; only then may its requests go.
+            if error.code in TRANSIENT:
+                queue.defer(context.paths, requests)
+            else:
+                queue.discard(context.paths, requests)
+            raise
+        queue.discard(context.paths, requests)
+    return outcome
+
+
+def build(context: Context) -> Outcome:
+    """Build and keep the pack for the newest installed kernel without applying it.
+
+    :raises KsplicedError: as upgrade().
+    """
+    with transaction(context, "build", mends=True) as store:
+        running, newest = _survey(context, store)
+        if compare_versions(newest.version, running.version) <= 0:
+            raise _nothing(f"the newest installed kernel, {running.version}, runs")
+        record, _ = _build(context, store, running, newest)
+        return outcome_of("built", f"built the update to {record.to_version}", record)
+
+
+def apply(context: Context, file: Path | None) -> Outcome:
+    """Make a pack live: ``file``, or else what is newest, undone or blocked before included.
+
+    :raises KsplicedError: NO_UPDATE, NOTHING_TO_DO, PACK_OTHER_KERNEL, any failure of upgrade().
+    """
+    with transaction(context, "apply", mends=True) as store:
+        _refuse_switched_off(context)
+        if file is not None:
+            running = running_kernel(context.paths)
+            pack = store.take_pack(read_regular(file, MAX_PACK), str(file), running)
+            _clear_guard(store)
+            return _apply_pack(context, store, record_of(pack), pack)
+        _clear_guard(store)
+        running, newest = _survey(context, store)
+        if compare_versions(newest.version, running.version) > 0:
+            return _upgrade(context, store, insisting=True)
+        record = store.state.newest(lambda r: r.kernel == running and store.has_pack(r))
+        if record is None:
+            raise StateError(
+                Code.NO_UPDATE,
+                f"there is no update for the running kernel {running.version}",
+                "install a newer kernel package, or name a pack",
+            )
+        return _apply_pack(context, store, record, _reread(store, record, running))
+
+
+def undo(context: Context) -> Outcome:
+    """Restore the running kernel's own code; the update is not applied again unasked.
+
+    :raises KsplicedError: NO_UPDATE when nothing is live; CODE_BUSY; NO_MATCH.
+    """
+    with transaction(context, "undo", mends=True) as store:
+        context.job.at("undo", 0.1, "restoring the kernel's own code")
+        applied = applied_names(context)
+        record = store.state.newest(lambda r: r.update in applied)
+        if record is None:
+            if applied:
+                raise StateError(
+                    Code.NO_UPDATE,
+                    f"{', '.join(sorted(applied))} is live, but kspliced did not apply it",
+                    "write `reverse` to its control file in /sys/kernel/kspliced/updates",
+                )
+            raise StateError(Code.NO_UPDATE, "no update is live")
+        undone = switch_back(context, store, record)
+        context.journal.send(
+            Event.UNDONE,
+            f"the update to {undone.to_version} was undone",
+            Facts(update=undone.update, from_=undone.kernel.version, to=undone.to_version),
+        )
+        return outcome_of("undone", f"the kernel is {undone.kernel.version} again", undone)
+
+
+def fetch(context: Context) -> Outcome:
+    """Fetch ahead what a later build will need, and drop what none will. Deferred requests of
+    hooks are put back into the queue, so that the daemon tries them again.
+
+    :raises KsplicedError: SOURCE_UNAVAILABLE, NO_SPACE, HEADERS_MISSING.
+    """
+    with transaction(context, "fetch") as store:
+        queue.resume(context.paths)
+        running, newest = _survey(context, store)
+        names = context.fetcher.ahead(running, newest, context.job)
+        context.journal.send(
+            Event.FETCHED, f"kept: {', '.join(names)}", Facts(from_=running.version)
+        )
+        return Outcome("fetched", f"{len(names)} packages are kept")
+
+
+def match(context: Context, file: Path) -> Outcome:
+    """Match a pack against the running kernel and link it; nothing is loaded or recorded.
+
+    :raises KsplicedError: PACK_OTHER_KERNEL, NO_MATCH, AMBIGUOUS, UNRESOLVED, ...
+    """
+    with translated():
+        pack = read_pack(file)
+        check_kernel(pack, running_kernel(context.paths))
+        context.job.at("match", 0.1, "comparing with the running kernel")
+        context.kernel.link(pack)
+        record = record_of(pack)
+        return outcome_of("matched", "the running kernel is what the pack was built for", record)
+
+
+@contextmanager
+def transaction(
+    context: Context, job: str, wait: float = 0.0, mends: bool = False
+) -> Iterator[Store]:
+    """The lock, the recovery of what was interrupted, and the memory of a failure, which the
+    success of a job that ``mends`` clears.
+
+    :raises KsplicedError: what the block raises, OSError translated.
+    """
+    now = context.clock.now()
+    with translated(), opened(context.paths, context.journal, now, wait) as store:
+        try:
+            with translated():
+                recover(context, store)
+                yield store
+                if mends:
+                    store.save(replace(store.state, problem=None))
+        except KsplicedError as error:
+            _remember(context, store, job, error)
+            raise
+
+
+def _remember(context: Context, store: Store, job: str, error: KsplicedError) -> None:
+    if error.code in (Code.NOTHING_TO_DO, Code.CANCELLED):
+        context.journal.send(Event.NOTHING, f"{job}: {error.message}", Facts(job=job))
+        if error.code is Code.NOTHING_TO_DO:
+            store.save(replace(store.state, problem=None))
+        return
+    events = {
+        Code.CODE_BUSY: Event.BUSY,
+        Code.NO_MATCH: Event.NO_MATCH,
+        Code.BOOT_LOOP: Event.BOOT_LOOP,
+        Code.SWITCHED_OFF: Event.SWITCHED_OFF,
+    }
+    text = "\n".join((f"{job}: {error}", *error.details))
+    facts = Facts(job=job, code=error.code.value, remedy=error.remedy)
+    context.journal.send(events.get(error.code, Event.FAILED), text, facts)
+    problem = problem_of(error, int(context.clock.now()))
+    try:
+        store.save(replace(store.state, problem=problem))
+    except OSError as failed:
+        # The full disk is perhaps the very failure to remember; it was in the journal first.
+        context.journal.send(Event.FAILED, f"{job}: {translate(failed)}", facts)
+
+
+def _upgrade(context: Context, store: Store, insisting: bool) -> Outcome:
+    _refuse_switched_off(context)
+    context.job.at("prepare", 0.0, "looking at the installed kernels")
+    running, newest = _survey(context, store)
+    decision = decide(
+        store.state, running, newest, applied_names(context), __version__, insisting
+    )
+    if decision.action is Action.NOTHING:
+        raise _nothing(decision.reason)
+    pack, record = _pack_of(context, store, decision, running, newest)
+    return _apply_pack(context, store, record, pack)
+
+
+def _pack_of(
+    context: Context, store: Store, decision: Decision, running: KernelId, newest: KernelId
+) -> tuple[Pack, UpdateRecord]:
+    record = decision.record
+    if record is not None and store.has_pack(record):
+        try:
+            return _reread(store, record, running), record
+        except PackError as error:
+            context.journal.send(Event.BAD_FILE, str(error), Facts(file=record.digest))
+    built, pack = _build(context, store, running, newest)
+    return pack, built
+
+
+def _reread(store: Store, record: UpdateRecord, running: KernelId) -> Pack:
+    pack = store.load_pack(record.digest)
+    check_kernel(pack, running)
+    return pack
+
+
+def _apply_pack(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> Outcome:
+    if record.update in applied_names(context):
+        raise _nothing(f"the update to {record.to_version} is live already")
+    live = switch(context, store, record, pack)
+    context.journal.send(
+        Event.LIVE,
+        f"{len(live.functions)} functions of {live.kernel.version} now have the code of "
+        f"{live.to_version}; the CPUs were held for {live.pause_us} µs",
+        Facts(
+            update=live.update,
+            from_=live.kernel.version,
+            to=live.to_version,
+            pause_us=str(live.pause_us),
+        ),
+    )
+    return outcome_of("live", f"the changes up to {live.to_version} are live", live)
+
+
+def _build(
+    context: Context, store: Store, running: KernelId, newest: KernelId
+) -> tuple[UpdateRecord, Pack]:
+    """Fetch, build, verify and keep the pack.
+
+    :raises KsplicedError: REFUSED and NOTHING_TO_DO are recorded as results, all else as failures.
+    """
+    blank = _blank(running, newest.version)
+    try:
+        order = context.fetcher.order(running, newest, context.job)
+        context.job.at("build", 0.2, f"building {running.version} to {newest.version}")
+        built = context.builder.build(order, context.job)
+        context.job.at("verify", 0.84, "verifying the pack")
+        for refusal in built.refused:
+            _journal_refusal(context, running, newest, refusal.code, refusal.unit, refusal.symbol)
+        if built.content is None:
+            store.put(replace(blank, stage=Stage.REFUSED, refused=built.refused))
+            raise KsplicedError(
+                Code.REFUSED,
+                f"none of the changes in {newest.version} can go live",
+                f"reboot into {newest.release}",
+                tuple(f"{r.unit} {r.symbol}: {r.reason}" for r in built.refused),
+            )
+        pack = store.take_pack(built.content, "the builder's pack", running)
+        if pack.manifest.to_version != newest.version:
+            raise PackError(
+                Code.PACK_MALFORMED,
+                f"the builder made a pack to {pack.manifest.to_version}, not {newest.version}",
+            )
+    except KsplicedError as error:
+        if error.code is Code.NOTHING_TO_DO:
+            store.put(replace(blank, stage=Stage.EMPTY))
+        elif error.code not in (Code.REFUSED, Code.CANCELLED):
+            problem = problem_of(error, int(context.clock.now()))
+            store.put(replace(blank, problem=problem))
+        raise
+    record = record_of(pack)
+    store.put(record)
+    context.journal.send(
+        Event.BUILT,
+        f"built {record.update} with {len(record.functions)} functions",
+        Facts(update=record.update, from_=running.version, to=newest.version),
+    )
+    return record, pack
+
+
+def _blank(running: KernelId, to_version: str) -> UpdateRecord:
+    """A record of an update without a pack."""
+    return UpdateRecord(
+        "", "", running, to_version, Stage.FAILED, True, (), (), (), 0, 0, "", __version__, None
+    )
+
+
+def _journal_refusal(
+    context: Context, running: KernelId, newest: KernelId, code: str, unit: str, symbol: str
+) -> None:
+    context.journal.send(
+        Event.CHANGE_REFUSED,
+        f"{unit} {symbol} cannot go live: {code}",
+        Facts(unit=unit, symbol=symbol, code=code, from_=running.version, to=newest.version),
+    )
+
+
+def _survey(context: Context, store: Store) -> tuple[KernelId, KernelId]:
+    """The running and the newest installed kernel; the latter is remembered for the status."""
+    running = running_kernel(context.paths)
+    retire_others(context, store, running)
+    newest = installed_kernels(context.paths, running).newest
+    store.save(replace(store.state, installed=newest.version))
+    return running, newest
+
+
+def _take_requests(context: Context) -> queue.Queue:
+    """The queue's requests; files that are none are put aside and reported."""
+    found = queue.read_queue(context.paths)
+    for bad in found.bad:
+        kept = queue.put_aside(context.paths, bad)
+        if kept is not None:
+            text = f"{bad.file.name} in the queue is no request: {bad.reason}; kept as {kept}"
+            context.journal.send(Event.BAD_FILE, text, Facts(file=str(kept)))
+    return found
+
+
+def _clear_guard(store: Store) -> None:
+    """An administrator's apply is the word that the cause of a boot loop lay elsewhere."""
+    store.save(replace(store.state, guard=None))
+
+
+def _refuse_switched_off(context: Context) -> None:
+    if switched_off(context.paths):
+        raise StateError(
+            Code.SWITCHED_OFF,
+            "kspliced=off is on the kernel command line",
+            "boot without it to apply updates",
+        )
+
+
+def _nothing(reason: str) -> KsplicedError:
+    return KsplicedError(Code.NOTHING_TO_DO, reason)

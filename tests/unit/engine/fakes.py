@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine for the engine: real files below a root, a kernel that keeps the core's rules."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kspliced.engine.edges import (
+    BuildOrder,
+    Built,
+    Cancel,
+    Context,
+    CoreStage,
+    CoreUpdate,
+    Job,
+)
+from kspliced.engine.journal import NO_FACTS, Event, Facts
+from kspliced.engine.paths import Paths
+from kspliced.engine.policy import Backoff
+from kspliced.errors import Code, KernelError, KsplicedError
+from kspliced.model import (
+    ChangeKind,
+    ChangelogEntry,
+    FunctionChange,
+    KernelId,
+    Manifest,
+    Progress,
+    Refusal,
+)
+from kspliced.pack import MODULE_BLOB, Blob, Pack, pack_bytes
+
+RUNNING = KernelId("6.1.0-55-amd64", "6.1.192-1", "x86_64")
+NEWER = KernelId("6.1.0-56-amd64", "6.1.192-2", "x86_64")
+NEWEST = KernelId("6.1.0-57-amd64", "6.1.193-1", "x86_64")
+UPDATE = "ks_0123456789abcdef"
+MALLOC = "ext4_mb_load_buddy_gfp"
+
+
+def manifest(to: KernelId = NEWER, update: str = UPDATE, new: bool = False) -> Manifest:
+    """The manifest of an update of two ext4 functions, and of a new one with ``new``."""
+    names = ["ext4_mb_init_group", MALLOC]
+    functions = [
+        FunctionChange("ext4", "fs/ext4/mballoc.o", name, ChangeKind.CHANGED, "own source")
+        for name in names
+    ]
+    if new:
+        functions.append(
+            FunctionChange("ext4", "fs/ext4/mballoc.o", "fresh", ChangeKind.NEW, "new function")
+        )
+    entry = ChangelogEntry(to.version, "ext4: fix a crash", (), ("1140001",))
+    return Manifest(
+        update, RUNNING, to.version, "gcc-12", 1, (), tuple(functions), (), (entry,), (), ()
+    )
+
+
+def pack_content(of: Manifest) -> bytes:
+    """A real pack's bytes."""
+    return pack_bytes(of, (Blob(MODULE_BLOB, b"\x7fELF" + of.update.encode()),))[0]
+
+
+@dataclass
+class FakeJournal:
+    """Remembers what was sent."""
+
+    entries: list[tuple[Event, str, Facts]] = field(default_factory=list)
+
+    def send(self, event: Event, message: str, facts: Facts = NO_FACTS) -> None:
+        """Remember one entry."""
+        self.entries.append((event, message, facts))
+
+    def events(self) -> list[Event]:
+        """The kinds of what was sent, in order."""
+        return [event for event, _, _ in self.entries]
+
+
+@dataclass
+class FakeClock:
+    """Time that passes only when somebody sleeps."""
+
+    time: float = 1_000_000.0
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.time += seconds
+
+
+@dataclass
+class FakeFetcher:
+    """Has every source."""
+
+    root: Path
+    error: KsplicedError | None = None
+
+    def order(self, running: KernelId, newest: KernelId, job: Job) -> BuildOrder:
+        """An order whose files need not exist."""
+        if self.error is not None:
+            raise self.error
+        file = self.root / "source.deb"
+        return BuildOrder(running, newest.version, file, file, file, self.root, ("vmlinux",))
+
+    def ahead(self, running: KernelId, newest: KernelId, job: Job) -> tuple[str, ...]:
+        """Fetch nothing."""
+        if self.error is not None:
+            raise self.error
+        return (f"source-{running.version}",)
+
+
+@dataclass
+class FakeBuilder:
+    """Builds a real, small pack, or what ``result`` says."""
+
+    result: Built | KsplicedError | None = None
+    new: bool = False
+    orders: list[BuildOrder] = field(default_factory=list)
+
+    def build(self, order: BuildOrder, job: Job) -> Built:
+        """The pack for any order."""
+        self.orders.append(order)
+        if isinstance(self.result, KsplicedError):
+            raise self.result
+        if self.result is not None:
+            return self.result
+        to = replace(NEWER, version=order.to_version)
+        update = UPDATE if order.to_version == NEWER.version else UPDATE[:-1] + "0"
+        built = manifest(to, update, self.new)
+        return Built(pack_content(built), built.functions, built.refused)
+
+
+@dataclass
+class FakeKernel:
+    """A kernel core by the rules of docs/kernel-core.md, showing its files below ``paths``."""
+
+    paths: Paths
+    core_error: KsplicedError | None = None
+    link_error: KsplicedError | None = None
+    busy: int = 0
+    calls: list[str] = field(default_factory=list)
+    loaded: dict[str, CoreStage] = field(default_factory=dict)
+
+    def ready(self) -> None:
+        """The core is there unless told otherwise."""
+        if self.core_error is not None:
+            raise self.core_error
+
+    def updates(self) -> tuple[CoreUpdate, ...]:
+        """What is registered."""
+        return tuple(CoreUpdate(name, stage, 1180) for name, stage in self.loaded.items())
+
+    def link(self, pack: Pack) -> bytes:
+        """Link anything."""
+        self.calls.append("link")
+        if self.link_error is not None:
+            raise self.link_error
+        return pack.module
+
+    def load(self, name: str, module: bytes) -> None:
+        """Register in stage preparing."""
+        self.calls.append(f"load {name}")
+        if name in self.loaded or not module:
+            raise KernelError(Code.LOAD_FAILED, "cannot load it")
+        self._set(name, CoreStage.PREPARING)
+
+    def apply(self, name: str) -> int:
+        """Switch; another applied update goes in the same switch."""
+        self._attempt("apply", name)
+        for other, stage in self.loaded.items():
+            if stage is CoreStage.APPLIED:
+                self._set(other, CoreStage.REVERSED)
+        self._set(name, CoreStage.APPLIED)
+        return 1180
+
+    def reverse(self, name: str) -> int:
+        """Switch back."""
+        self._attempt("reverse", name)
+        self._set(name, CoreStage.REVERSED)
+        return 900
+
+    def unload(self, name: str) -> None:
+        """Forget an update that is not applied."""
+        self.calls.append(f"unload {name}")
+        if self.loaded.get(name) in (None, CoreStage.APPLIED):
+            raise KernelError(Code.BUSY, f"{name} is in use")
+        del self.loaded[name]
+        shutil.rmtree(self.paths.core / "updates" / name)
+
+    def reboot(self) -> None:
+        """Nothing is applied after a boot."""
+        for name in list(self.loaded):
+            del self.loaded[name]
+            shutil.rmtree(self.paths.core / "updates" / name)
+
+    def _attempt(self, what: str, name: str) -> None:
+        self.calls.append(f"{what} {name}")
+        if name not in self.loaded:
+            raise KernelError(Code.SWITCH_FAILED, f"{name} is not loaded")
+        if self.busy:
+            self.busy -= 1
+            raise KernelError(
+                Code.CODE_BUSY, "code is in use", "", (f"dd (pid 4711) is in {MALLOC}",)
+            )
+
+    def _set(self, name: str, stage: CoreStage) -> None:
+        self.loaded[name] = stage
+        directory = self.paths.core / "updates" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "stage").write_text(f"{stage.value}\n")
+
+
+class Machine:
+    """A machine below ``root`` that runs RUNNING and has ``installed`` installed."""
+
+    def __init__(self, root: Path, *installed: KernelId) -> None:
+        self.paths = Paths(root)
+        self.boots = 0
+        self.journal = FakeJournal()
+        self.clock = FakeClock()
+        self.fetcher = FakeFetcher(root)
+        self.builder = FakeBuilder()
+        self.kernel = FakeKernel(self.paths)
+        self.cancel = Cancel()
+        self.steps: list[Progress] = []
+        self.boot(RUNNING)
+        self.install(RUNNING, *installed)
+
+    @property
+    def context(self) -> Context:
+        """What a worker gets."""
+        return Context(
+            paths=self.paths,
+            job=Job(self.steps.append, self.cancel),
+            journal=self.journal,
+            fetcher=self.fetcher,
+            builder=self.builder,
+            kernel=self.kernel,
+            clock=self.clock,
+            backoff=Backoff(),
+        )
+
+    def boot(self, kernel: KernelId, cmdline: str = "root=/dev/vda1 ro quiet") -> None:
+        """Power off, and boot ``kernel``."""
+        self.boots += 1
+        self.kernel.reboot()
+        proc = self.paths.proc
+        (proc / "sys/kernel/random").mkdir(parents=True, exist_ok=True)
+        (proc / "sys/kernel/osrelease").write_text(f"{kernel.release}\n")
+        (proc / "sys/kernel/version").write_text(
+            f"#1 SMP PREEMPT_DYNAMIC Debian {kernel.version} (2026-11-14)\n"
+        )
+        (proc / "sys/kernel/random/boot_id").write_text(f"boot-{self.boots}\n")
+        (proc / "cmdline").write_text(cmdline + "\n")
+        (proc / "modules").write_text("ext4 1056768 1 - Live 0x0\nkspliced 65536 0 - Live 0x0\n")
+
+    def install(self, *kernels: KernelId, flavour: str = "") -> None:
+        """What dpkg says is installed."""
+        stanzas = [
+            f"Package: linux-image-{k.release}\nStatus: install ok installed\n"
+            f"Architecture: amd64\nSource: linux-signed-amd64 ({k.version.replace('-', '+')})\n"
+            f"Version: {k.version}\n"
+            for k in kernels
+        ]
+        self.paths.dpkg.mkdir(parents=True, exist_ok=True)
+        (self.paths.dpkg / "status").write_text("\n".join(stanzas))
+
+
+def refusal(symbol: str = "ext4_init_fs") -> Refusal:
+    """A refusal in another unit."""
+    return Refusal("init_code", "fs/ext4/super.o", symbol, "runs only at boot")
