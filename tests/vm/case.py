@@ -18,11 +18,11 @@ META_OLD_VERSION = "6.1.176-1"
 
 FAULTY_FUNCTION = "ext4_mb_load_buddy_gfp"
 
-# What the upgrade brings, as the archive has it. The headers let DKMS build the core for the new
-# kernel too. The sources are those that the daemon builds the update from.
-REPOSITORY_PACKAGES = (
+# What the archive offers before the upgrade, and what joins it. The sources are those that the
+# daemon builds the update from.
+BEFORE = (f"linux-source-6.1={OLD_VERSION}",)
+AFTER = (
     f"{META}={NEW_VERSION}",
     f"linux-image-{NEW_RELEASE}={NEW_VERSION}",
-    f"linux-source-6.1={OLD_VERSION}",
     f"linux-source-6.1={NEW_VERSION}",
 )

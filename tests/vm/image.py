@@ -26,6 +26,8 @@ PACKAGES = (
     # the running kernel, and the metapackage that will pull the next one
     f"linux-image-{case.OLD_RELEASE}={case.OLD_VERSION}",
     f"{case.META}={case.META_OLD_VERSION} initramfs-tools zstd",
+    # recommended by the kernel: `apt upgrade` keeps back what would lose a recommendation
+    "firmware-linux-free apparmor",
     # what our packages depend on, so that the story measures ours
     f"dkms gcc gcc-12 make dpkg-dev linux-headers-{case.OLD_RELEASE}={case.OLD_VERSION}",
     "binutils xz-utils patch bc bison flex libelf-dev libssl-dev rsync cpio",
@@ -36,14 +38,20 @@ PACKAGES = (
 )
 
 # Documentation is left out by dpkg itself, in the guest's own later upgrades too.
-DPKG_OPTIONS = tuple(
-    f"path-exclude={path}/*" for path in ("/usr/share/man", "/usr/share/doc", "/usr/share/locale")
-) + ("path-include=/usr/share/doc/*/copyright", "force-unsafe-io")
+DPKG_OPTIONS = (
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/locale/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-include=/usr/share/doc/linux-*/*",  # changelogs, which say what an upgrade mends
+    "force-unsafe-io",
+)
 
 # The initramfs holds what mounts a virtio disk and nothing else, as on a machine tuned for a
 # quick boot: making one in the guest takes seconds, not minutes.
 FILES = {
-    "etc/initramfs-tools/conf.d/guest": "MODULES=list\nCOMPRESS=zstd\nCOMPRESSLEVEL=1\nRESUME=none\n",
+    "etc/initramfs-tools/conf.d/guest": "MODULES=list\nCOMPRESS=zstd\n"
+    "COMPRESSLEVEL=1\nRESUME=none\n",
     "etc/initramfs-tools/modules": "virtio_pci\nvirtio_blk\next4\n",
 }
 
@@ -51,8 +59,7 @@ FILES = {
 LATE_FILES = {
     "etc/hostname": "guest\n",
     "etc/hosts": "127.0.0.1 localhost guest\n",
-    "etc/fstab": "/dev/vda / ext4 errors=remount-ro 0 1\n"
-    "LABEL=repository /srv/media ext4 ro,nofail,x-systemd.device-timeout=2 0 0\n",
+    "etc/fstab": "/dev/vda / ext4 errors=remount-ro 0 1\n",
     "etc/systemd/network/80-guest.network": "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n",
     "etc/systemd/journald.conf.d/guest.conf": "[Journal]\nStorage=persistent\n",
     "etc/systemd/system/harness-agent.service": """\
@@ -69,10 +76,17 @@ Restart=on-failure
     'ENV{SYSTEMD_WANTS}="harness-agent.service"\n',
 }
 
-MASKED = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer",
-          "dpkg-db-backup.timer", "man-db.timer", "serial-getty@ttyS0.service", "getty@tty1.service",
-          "networkd-dispatcher.service", "systemd-networkd-wait-online.service",
-          "e2scrub_reap.service")  # fmt: skip
+MASKED = (
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+    "getty@tty1.service",
+    "serial-getty@ttyS0.service",
+    "systemd-networkd-wait-online.service",
+)
 
 
 @dataclass(frozen=True)
@@ -181,7 +195,8 @@ def _customize() -> str:
         'systemctl --root "$root" --quiet enable systemd-networkd; '
         'rm -f "$root/etc/apt/sources.list" "$root/etc/apt/apt.conf.d/99mmdebstrap"; '
         'rm -rf "$root"/var/cache/apt/*.bin "$root"/var/lib/apt/lists/*; '
-        'mkdir -p "$root/srv/media" "$root/var/log/journal"; : > "$root/etc/machine-id"; '
+        'mkdir -p "$root/var/log/journal"; '
+        ': > "$root/etc/machine-id"; '
         'chroot "$root" useradd --create-home --shell /bin/bash somebody'
     )
 
