@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the parts of the kspliced core share. The contract with user space is
+ * docs/kernel-core.md, the contract with update modules kspliced_abi.h.
+ */
+#ifndef KSPLICED_H
+#define KSPLICED_H
+
+#include <linux/atomic.h>
+#include <linux/kallsyms.h>
+#include <linux/kobject.h>
+#include <linux/kprobes.h>
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/sched.h>
+#include <linux/stacktrace.h>
+#include <linux/static_call.h>
+#include <linux/stop_machine.h>
+#include <asm/text-patching.h>
+
+#include "kspliced_abi.h"
+
+#define KSPLICED_VERSION	"0.1.0"
+
+#define KSPLICED_MAX_SPANS	65536
+#define KSPLICED_MAX_REPORTS	64	/* conflicts, and mismatches, of an attempt */
+#define KSPLICED_MAX_DEPTH	256	/* frames of a stack; deeper ones are scanned */
+#define KSPLICED_MAX_EVIDENCE	16	/* bytes of a mismatch that are shown */
+#define KSPLICED_NAME_LEN	160	/* of a function in a report */
+
+#define KSPLICED_VMLINUX	"vmlinux"
+
+/* Unexported functions, called directly: these work on a sealed endbr too. */
+DECLARE_STATIC_CALL(kspliced_text_poke, text_poke);
+DECLARE_STATIC_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable);
+DECLARE_STATIC_CALL(kspliced_stop_machine, stop_machine_cpuslocked);
+DECLARE_STATIC_CALL(kspliced_idle_task, idle_task);
+DECLARE_STATIC_CALL(kspliced_core_kernel_text, core_kernel_text);
+DECLARE_STATIC_CALL(kspliced_module_address, __module_address);
+DECLARE_STATIC_CALL(kspliced_module_text_address, __module_text_address);
+DECLARE_STATIC_CALL(kspliced_get_kprobe, get_kprobe);
+
+enum kspliced_stage {
+	KSPLICED_PREPARING,
+	KSPLICED_APPLIED,
+	KSPLICED_REVERSED,
+};
+
+enum kspliced_cause {
+	KSPLICED_OK,
+	KSPLICED_NO_MATCH,
+	KSPLICED_CODE_BUSY,
+	KSPLICED_OUT_OF_MEMORY,
+	KSPLICED_TARGET_GONE,
+	KSPLICED_ALREADY,
+	KSPLICED_UNEXPECTED,
+};
+
+/**
+ * struct kspliced_site - a span with what the core keeps of it
+ * @span: the span, in the update module's memory
+ * @jump: the jump to the replacement, made once at registration
+ * @original: what stood there; valid while the update is applied
+ */
+struct kspliced_site {
+	const struct kspliced_span *span;
+	u8 jump[JMP32_INSN_SIZE];
+	u8 original[JMP32_INSN_SIZE];
+};
+
+/**
+ * struct kspliced_pins - the modules that must stay while an update is applied
+ * @owner: the update module itself
+ * @targets: the modules that own a span, each once
+ * @nr_targets: number of entries in @targets
+ */
+struct kspliced_pins {
+	struct module *owner;
+	struct module **targets;
+	unsigned int nr_targets;
+};
+
+/**
+ * struct kspliced_conflict - a thread inside code that would change
+ * @pid: its id in the initial namespace
+ * @comm: its name
+ * @reliable: the unwinder vouches for the stack; else a word of it was found
+ * @addr: the address on its stack
+ * @span: the old function that holds @addr, or NULL in the leaving module
+ * @where: function and offset, filled in after the machine runs again
+ */
+struct kspliced_conflict {
+	pid_t pid;
+	char comm[TASK_COMM_LEN];
+	bool reliable;
+	unsigned long addr;
+	const struct kspliced_span *span;
+	char where[KSPLICED_NAME_LEN];
+};
+
+/**
+ * struct kspliced_mismatch - a span whose bytes are not the expected ones
+ * @name: of the function
+ * @target: "vmlinux" or a module
+ * @offset: of the first byte that differs, in the span
+ * @len: how many bytes are shown
+ * @expected: bytes that should stand there
+ * @found: bytes that stand there
+ */
+struct kspliced_mismatch {
+	char name[KSPLICED_NAME_LEN];
+	char target[MODULE_NAME_LEN];
+	u32 offset;
+	u32 len;
+	u8 expected[KSPLICED_MAX_EVIDENCE];
+	u8 found[KSPLICED_MAX_EVIDENCE];
+};
+
+struct kspliced_live;
+
+/**
+ * struct kspliced_attempt - one attempt at a switch, and its report
+ * @in: the update that is to be applied, or NULL
+ * @out: the update that is to leave, or NULL
+ * @nr_cpus: how many CPUs take part
+ * @arrived: how many have checked their own stack
+ * @done: the verdict stands and the text will not change any more
+ * @start_ns: when the first CPU was held
+ * @pause_ns: how long all were
+ * @cause: the verdict
+ * @probed: a span with a kprobe where its jump is or would be, or NULL
+ * @nr_conflicts: may exceed what @conflicts holds
+ * @nr_mismatches: entries in @mismatches
+ * @conflicts: see there
+ * @mismatches: see there
+ * @entries: room for one stack trace
+ *
+ * Everything that the switch needs is allocated before the machine stops.
+ */
+struct kspliced_attempt {
+	struct kspliced_live *in;
+	struct kspliced_live *out;
+	int nr_cpus;
+	atomic_t arrived;
+	bool done;
+	u64 start_ns;
+	u64 pause_ns;
+	enum kspliced_cause cause;
+	const struct kspliced_span *probed;
+	atomic_t nr_conflicts;
+	unsigned int nr_mismatches;
+	struct kspliced_conflict conflicts[KSPLICED_MAX_REPORTS];
+	struct kspliced_mismatch mismatches[KSPLICED_MAX_REPORTS];
+	unsigned long entries[KSPLICED_MAX_DEPTH];
+};
+
+/**
+ * struct kspliced_live - a registered update
+ * @kobj: its directory under /sys/kernel/kspliced/updates
+ * @list: entry in the list of registered updates
+ * @update: what the update module passed
+ * @sites: one for each span, sorted by address
+ * @pins: held while applied
+ * @stage: see docs/kernel-core.md
+ * @cause: of the last attempt
+ * @pause_ns: of the last successful switch
+ * @report: the last attempt if it failed with something to show, else NULL
+ * @leaving: being unregistered; takes no switch that would apply it
+ *
+ * Everything but @kobj, @update and the order of @sites is protected by
+ * kspliced_lock.
+ */
+struct kspliced_live {
+	struct kobject kobj;
+	struct list_head list;
+	const struct kspliced_update *update;
+	struct kspliced_site *sites;
+	struct kspliced_pins pins;
+	enum kspliced_stage stage;
+	enum kspliced_cause cause;
+	u64 pause_ns;
+	struct kspliced_attempt *report;
+	bool leaving;
+};
+
+extern struct mutex kspliced_lock;	/* see core.c */
+extern const struct kobj_type kspliced_ktype;
+
+/* symbols.c */
+int kspliced_find_symbols(void);
+void kspliced_lock_text(void);
+void kspliced_unlock_text(void);
+bool kspliced_return_trampoline(unsigned long addr);
+
+/* core.c */
+struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
+					 unsigned long addr);
+struct module *kspliced_text_owner(unsigned long addr);
+
+/* switch.c */
+int kspliced_apply(struct kspliced_live *live);
+int kspliced_reverse(struct kspliced_live *live);
+void kspliced_retire(struct kspliced_live *live);
+
+/* stack_check.c */
+void kspliced_check_self(struct kspliced_attempt *attempt);
+void kspliced_check_tasks(struct kspliced_attempt *attempt);
+
+/* trampoline.c */
+void kspliced_make_jump(struct kspliced_site *site);
+void kspliced_verify_jumps(struct kspliced_attempt *attempt);
+void kspliced_verify_spans(struct kspliced_attempt *attempt);
+void kspliced_restore_text(struct kspliced_live *live);
+void kspliced_write_jumps(struct kspliced_live *live);
+
+/* sysfs.c */
+int kspliced_sysfs_init(void);
+void kspliced_sysfs_exit(void);
+int kspliced_sysfs_add(struct kspliced_live *live);
+
+static inline unsigned long kspliced_jump_addr(const struct kspliced_span *span)
+{
+	return span->addr + span->jump_offset;
+}
+
+#endif /* KSPLICED_H */

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * One switch: pin what must stay, stop the machine, verify, check all stacks,
+ * write, report, let grace periods pass, release.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cpu.h>
+#include <linux/delay.h>
+#include <linux/ktime.h>
+#include <linux/math64.h>
+#include <linux/processor.h>
+#include <linux/rcupdate.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <asm/sync_core.h>
+
+#include "kspliced.h"
+
+/*
+ * One switch at a time, with the grace periods that follow it. kspliced_lock
+ * is taken inside and held for less, so that files can be read meanwhile.
+ */
+static DEFINE_MUTEX(switch_lock);
+
+static struct kspliced_live *applied;	/* protected by kspliced_lock */
+
+/* Runs on the last CPU to arrive, with all others held. */
+static enum kspliced_cause decide(struct kspliced_attempt *attempt)
+{
+	if (attempt->out)
+		kspliced_verify_jumps(attempt);
+	if (attempt->in)
+		kspliced_verify_spans(attempt);
+	if (attempt->nr_mismatches)
+		return KSPLICED_NO_MATCH;
+	if (attempt->probed)
+		return KSPLICED_UNEXPECTED;
+	kspliced_check_tasks(attempt);
+	if (atomic_read(&attempt->nr_conflicts))
+		return KSPLICED_CODE_BUSY;
+
+	/* Nothing fails from here on. */
+	if (attempt->out)
+		kspliced_restore_text(attempt->out);
+	if (attempt->in)
+		kspliced_write_jumps(attempt->in);
+	return KSPLICED_OK;
+}
+
+/*
+ * On every CPU, interrupts off. Each checks the stack it runs on; the last one
+ * does the rest, so that it knows what all the others found.
+ */
+static int switch_cpu(void *data)
+{
+	struct kspliced_attempt *attempt = data;
+	u64 now = ktime_get_ns();
+
+	/* The first to come sets it; the clock never reads 0 after boot. */
+	cmpxchg(&attempt->start_ns, 0, now);
+	kspliced_check_self(attempt);
+	if (atomic_inc_return(&attempt->arrived) == attempt->nr_cpus) {
+		attempt->cause = decide(attempt);
+		attempt->pause_ns = ktime_get_ns() - attempt->start_ns;
+		/* Pairs with the acquire of the CPUs that wait. */
+		smp_store_release(&attempt->done, true);
+	} else {
+		/* The text is as it will be when this ends. */
+		while (!smp_load_acquire(&attempt->done))
+			cpu_relax();
+	}
+	/* Before this CPU can reach text that changed. */
+	sync_core();
+	return 0;
+}
+
+static int stop_and_switch(struct kspliced_attempt *attempt)
+{
+	int error;
+
+	/* The kernel's own order: CPU hotplug, then text. */
+	cpus_read_lock();
+	kspliced_lock_text();
+	attempt->nr_cpus = num_online_cpus();
+	error = static_call(kspliced_stop_machine)(switch_cpu, attempt,
+						   cpu_online_mask);
+	kspliced_unlock_text();
+	cpus_read_unlock();
+	return error;
+}
+
+static void unpin(struct kspliced_pins *pins)
+{
+	unsigned int i;
+
+	for (i = 0; i < pins->nr_targets; i++)
+		module_put(pins->targets[i]);
+	kvfree(pins->targets);
+	module_put(pins->owner);
+	memset(pins, 0, sizeof(*pins));
+}
+
+static bool pinned(const struct kspliced_pins *pins, const struct module *mod)
+{
+	unsigned int i;
+
+	for (i = 0; i < pins->nr_targets; i++)
+		if (pins->targets[i] == mod)
+			return true;
+	return false;
+}
+
+/* Pin the module that holds @span now; it may be another than when we matched. */
+static bool pin_target(struct kspliced_pins *pins,
+		       const struct kspliced_span *span)
+{
+	struct module *mod;
+	bool ok = true;
+
+	if (!strcmp(span->target, KSPLICED_VMLINUX))
+		return true;
+	preempt_disable();
+	mod = kspliced_text_owner(span->addr);
+	if (!mod || mod->state != MODULE_STATE_LIVE ||
+	    strcmp(mod->name, span->target) ||
+	    mod != kspliced_text_owner(span->addr + span->size - 1))
+		ok = false;
+	else if (!pinned(pins, mod))
+		ok = try_module_get(mod);
+	else
+		mod = NULL;
+	preempt_enable();
+	if (ok && mod)
+		pins->targets[pins->nr_targets++] = mod;
+	return ok;
+}
+
+static enum kspliced_cause pin(struct kspliced_live *live)
+{
+	const struct kspliced_update *update = live->update;
+	struct kspliced_pins *pins = &live->pins;
+	u32 i;
+
+	/* Before its init has returned, the module loader may still free it. */
+	if (live->leaving || update->owner->state != MODULE_STATE_LIVE ||
+	    !try_module_get(update->owner)) {
+		pr_err("update %s: its module is not live\n", update->owner->name);
+		return KSPLICED_UNEXPECTED;
+	}
+	pins->owner = update->owner;
+	pins->targets = kvcalloc(update->nr_spans, sizeof(*pins->targets),
+				 GFP_KERNEL);
+	if (!pins->targets) {
+		unpin(pins);
+		return KSPLICED_OUT_OF_MEMORY;
+	}
+	for (i = 0; i < update->nr_spans; i++) {
+		if (pin_target(pins, live->sites[i].span))
+			continue;
+		unpin(pins);
+		return KSPLICED_TARGET_GONE;
+	}
+	return KSPLICED_OK;
+}
+
+/* Name the functions of the conflicts, now that the machine runs again. */
+static void explain(struct kspliced_attempt *attempt)
+{
+	unsigned int nr = atomic_read(&attempt->nr_conflicts);
+	struct kspliced_conflict *conflict;
+	char symbol[KSYM_SYMBOL_LEN];
+	unsigned int i;
+
+	if (attempt->probed)
+		pr_err("%s: a kprobe stands where the jump is or would be\n",
+		       attempt->probed->name);
+	for (i = 0; i < min_t(unsigned int, nr, KSPLICED_MAX_REPORTS); i++) {
+		conflict = &attempt->conflicts[i];
+		if (conflict->span) {
+			snprintf(conflict->where, sizeof(conflict->where),
+				 "%s+0x%lx", conflict->span->name,
+				 conflict->addr - conflict->span->addr);
+			continue;
+		}
+		/* name+0xOFF/0xSIZE [module] */
+		sprint_symbol(symbol, conflict->addr);
+		symbol[strcspn(symbol, "/ ")] = '\0';
+		strscpy(conflict->where, symbol, sizeof(conflict->where));
+	}
+}
+
+static void report_success(const struct kspliced_attempt *attempt,
+			   const struct kspliced_live *subject)
+{
+	const char *replaced = attempt->in && attempt->out ?
+			       attempt->out->update->owner->name : NULL;
+
+	pr_info("%s %s%s%s: %u spans, all CPUs held for %llu us\n",
+		attempt->in ? "applied" : "reversed",
+		subject->update->owner->name,
+		replaced ? ", replacing " : "", replaced ?: "",
+		subject->update->nr_spans,
+		div_u64(attempt->pause_ns, NSEC_PER_USEC));
+}
+
+/* The switch took place: move the stages; @gone is what may be released. */
+static void commit(struct kspliced_attempt *attempt,
+		   struct kspliced_live *subject, struct kspliced_pins *gone)
+{
+	report_success(attempt, subject);
+	subject->pause_ns = attempt->pause_ns;
+	if (attempt->out) {
+		WRITE_ONCE(attempt->out->stage, KSPLICED_REVERSED);
+		*gone = attempt->out->pins;
+		memset(&attempt->out->pins, 0, sizeof(attempt->out->pins));
+	}
+	if (attempt->in)
+		WRITE_ONCE(attempt->in->stage, KSPLICED_APPLIED);
+	applied = attempt->in;
+}
+
+static enum kspliced_cause run(struct kspliced_live *in,
+			       struct kspliced_live *out,
+			       struct kspliced_pins *gone)
+{
+	struct kspliced_live *subject = in ?: out;
+	struct kspliced_attempt *attempt;
+	enum kspliced_cause cause;
+	int error;
+
+	attempt = kvzalloc(sizeof(*attempt), GFP_KERNEL);
+	if (!attempt)
+		return KSPLICED_OUT_OF_MEMORY;
+	attempt->in = in;
+	attempt->out = out;
+	cause = in ? pin(in) : KSPLICED_OK;
+	if (cause != KSPLICED_OK)
+		goto free;
+
+	error = stop_and_switch(attempt);
+	cause = attempt->cause;
+	if (error) {
+		pr_err("update %s: the machine could not be stopped (error %d)\n",
+		       subject->update->owner->name, error);
+		cause = KSPLICED_UNEXPECTED;
+	}
+	if (cause == KSPLICED_OK) {
+		commit(attempt, subject, gone);
+		goto free;
+	}
+	explain(attempt);
+	if (in)
+		unpin(&in->pins);
+	if (cause == KSPLICED_NO_MATCH || cause == KSPLICED_CODE_BUSY) {
+		subject->report = attempt;
+		return cause;
+	}
+free:
+	kvfree(attempt);
+	return cause;
+}
+
+/*
+ * Nothing runs the code of the update that left, bar what the stacks do not
+ * show: a thread that has left the list of threads on its way out, or one in a
+ * trampoline of ftrace or BPF. RCU-tasks waits for those.
+ */
+static void release(struct kspliced_pins *gone)
+{
+	if (!gone->owner)
+		return;
+	synchronize_rcu_tasks();
+	synchronize_rcu();
+	unpin(gone);
+}
+
+static int cause_to_errno(enum kspliced_cause cause)
+{
+	switch (cause) {
+	case KSPLICED_OK:
+		return 0;
+	case KSPLICED_NO_MATCH:
+		return -EILSEQ;
+	case KSPLICED_CODE_BUSY:
+		return -EBUSY;
+	case KSPLICED_OUT_OF_MEMORY:
+		return -ENOMEM;
+	case KSPLICED_TARGET_GONE:
+		return -ENODEV;
+	case KSPLICED_ALREADY:
+		return -EALREADY;
+	case KSPLICED_UNEXPECTED:
+		break;
+	}
+	return -EIO;
+}
+
+static int attempt_switch(struct kspliced_live *live, bool apply)
+{
+	struct kspliced_pins gone = { };
+	enum kspliced_cause cause;
+
+	mutex_lock(&switch_lock);
+	mutex_lock(&kspliced_lock);
+	kvfree(live->report);
+	live->report = NULL;
+	if (apply == (live->stage == KSPLICED_APPLIED))
+		cause = KSPLICED_ALREADY;
+	else if (apply)
+		cause = run(live, applied, &gone);
+	else
+		cause = run(NULL, live, &gone);
+	live->cause = cause;
+	mutex_unlock(&kspliced_lock);
+
+	release(&gone);
+	mutex_unlock(&switch_lock);
+	return cause_to_errno(cause);
+}
+
+/**
+ * kspliced_apply() - one attempt to make an update live
+ * @live: a registered update
+ *
+ * Another update that is applied is replaced in the same switch. May sleep.
+ *
+ * Return: 0, or the error number of the abort cause (docs/kernel-core.md).
+ */
+int kspliced_apply(struct kspliced_live *live)
+{
+	return attempt_switch(live, true);
+}
+
+/**
+ * kspliced_reverse() - one attempt to put the original code back
+ * @live: a registered update
+ *
+ * Returns after the grace periods; only then may the update's module go. May
+ * sleep.
+ *
+ * Return: 0, or the error number of the abort cause (docs/kernel-core.md).
+ */
+int kspliced_reverse(struct kspliced_live *live)
+{
+	return attempt_switch(live, false);
+}
+
+/**
+ * kspliced_retire() - make sure that no switch uses an update any more
+ * @live: a registered update, about to be unregistered
+ *
+ * An applied update pins its module, so one that is still applied here is
+ * being unloaded by force: its code must not go while anything can run it. A
+ * jump that is not ours any more cannot be undone by anybody here; waiting for
+ * ever beats freeing the code under it.
+ */
+void kspliced_retire(struct kspliced_live *live)
+{
+	mutex_lock(&kspliced_lock);
+	live->leaving = true;
+	if (live->stage == KSPLICED_APPLIED)
+		pr_err("update %s is unloaded while applied; reversing it first\n",
+		       live->update->owner->name);
+	mutex_unlock(&kspliced_lock);
+
+	while (READ_ONCE(live->stage) == KSPLICED_APPLIED &&
+	       kspliced_reverse(live))
+		msleep(100);
+
+	/* Another update may have replaced this one and be about to unpin it. */
+	mutex_lock(&switch_lock);
+	mutex_unlock(&switch_lock);
+}

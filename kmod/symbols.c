@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Functions of the kernel that it does not export to modules. They are found
+ * when the core loads, and it does not load where one is missing.
+ *
+ * They are called through static calls: a direct call needs neither a
+ * retpoline nor the endbr64 that the kernel takes away from functions whose
+ * address it never takes (CONFIG_X86_KERNEL_IBT). The prototypes are the
+ * kernel's own, so a signature that changed does not compile.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/memory.h>
+#include <linux/sched/task.h>
+#ifdef CONFIG_X86_KERNEL_IBT
+#include <asm/ibt.h>
+#endif
+
+#include "kspliced.h"
+
+#ifndef CONFIG_SMP
+#error "the core needs CONFIG_SMP"
+#endif
+
+DEFINE_STATIC_CALL_NULL(kspliced_text_poke, text_poke);
+DEFINE_STATIC_CALL_NULL(kspliced_stack_trace, stack_trace_save_tsk_reliable);
+DEFINE_STATIC_CALL_NULL(kspliced_stop_machine, stop_machine_cpuslocked);
+DEFINE_STATIC_CALL_NULL(kspliced_idle_task, idle_task);
+DEFINE_STATIC_CALL_NULL(kspliced_core_kernel_text, core_kernel_text);
+DEFINE_STATIC_CALL_NULL(kspliced_module_address, __module_address);
+DEFINE_STATIC_CALL_NULL(kspliced_module_text_address, __module_text_address);
+DEFINE_STATIC_CALL_NULL(kspliced_get_kprobe, get_kprobe);
+DEFINE_STATIC_CALL_NULL(kspliced_lookup_name, kallsyms_lookup_name);
+
+static struct mutex *text_mutex_found;
+
+/* Where a return address lies that a tracer hid: rethook's and fgraph's. */
+static const char * const trampoline_names[] = {
+	"arch_rethook_trampoline",
+	"__kretprobe_trampoline",
+	"return_to_handler",
+};
+
+static unsigned long trampolines[ARRAY_SIZE(trampoline_names)];
+
+/* kallsyms_lookup_name itself is not exported; a kprobe knows its address. */
+static void *find_lookup_name(void)
+{
+	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	unsigned long addr;
+	int error;
+
+	error = register_kprobe(&probe);
+	if (error) {
+		pr_err("cannot load: no kprobe on kallsyms_lookup_name (error %d); the kernel needs CONFIG_KPROBES and CONFIG_KALLSYMS\n",
+		       error);
+		return NULL;
+	}
+	addr = (unsigned long)probe.addr;
+	unregister_kprobe(&probe);
+	return (void *)addr;
+}
+
+static void *find(const char *name)
+{
+	void *addr = (void *)static_call(kspliced_lookup_name)(name);
+
+	if (!addr)
+		pr_err("cannot load: this kernel has no %s\n", name);
+	return addr;
+}
+
+#define FIND_CALL(call, function)					\
+({									\
+	typeof(&function) found__ = find(#function);			\
+									\
+	if (found__)							\
+		static_call_update(call, found__);			\
+	!!found__;							\
+})
+
+/**
+ * kspliced_find_symbols() - find every unexported symbol that the core calls
+ *
+ * Return: 0, or -ENOENT after a message that names the one that is missing.
+ */
+int kspliced_find_symbols(void)
+{
+	typeof(&kallsyms_lookup_name) lookup = find_lookup_name();
+	int i;
+
+	if (!lookup)
+		return -ENOENT;
+	static_call_update(kspliced_lookup_name, lookup);
+
+	text_mutex_found = find("text_mutex");
+	if (!text_mutex_found ||
+	    !FIND_CALL(kspliced_text_poke, text_poke) ||
+	    !FIND_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable) ||
+	    !FIND_CALL(kspliced_stop_machine, stop_machine_cpuslocked) ||
+	    !FIND_CALL(kspliced_idle_task, idle_task) ||
+	    !FIND_CALL(kspliced_core_kernel_text, core_kernel_text) ||
+	    !FIND_CALL(kspliced_module_address, __module_address) ||
+	    !FIND_CALL(kspliced_module_text_address, __module_text_address) ||
+	    !FIND_CALL(kspliced_get_kprobe, get_kprobe))
+		return -ENOENT;
+
+	/* A kernel without the tracer has no trampoline of it: none to miss. */
+	for (i = 0; i < ARRAY_SIZE(trampolines); i++)
+		trampolines[i] = static_call(kspliced_lookup_name)(trampoline_names[i]);
+	return 0;
+}
+
+/**
+ * kspliced_lock_text() - keep everybody else from changing the kernel's text
+ */
+void kspliced_lock_text(void)
+{
+	mutex_lock(text_mutex_found);
+}
+
+/**
+ * kspliced_unlock_text() - let others change the kernel's text again
+ */
+void kspliced_unlock_text(void)
+{
+	mutex_unlock(text_mutex_found);
+}
+
+/**
+ * kspliced_return_trampoline() - is this a return address that a tracer put?
+ * @addr: a word of a stack
+ *
+ * Behind it hides the real return address, which a scan does not see.
+ */
+bool kspliced_return_trampoline(unsigned long addr)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(trampolines); i++)
+		if (trampolines[i] && addr == trampolines[i])
+			return true;
+	return false;
+}

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * /sys/kernel/kspliced: the contract with user space, docs/kernel-core.md.
+ * Files that may grow beyond a page are binary attributes; their text is made
+ * line by line for each read, so nothing is allocated.
+ */
+#include <linux/kernel.h>
+#include <linux/minmax.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+#include <linux/sysfs.h>
+
+#include "kspliced.h"
+
+#define LINE_LEN	(KSYM_NAME_LEN + MODULE_NAME_LEN + 128)
+
+static struct kobject *root;
+static struct kobject *updates_dir;
+
+static const char * const stage_names[] = {
+	[KSPLICED_PREPARING] = "preparing",
+	[KSPLICED_APPLIED] = "applied",
+	[KSPLICED_REVERSED] = "reversed",
+};
+
+static const char * const cause_names[] = {
+	[KSPLICED_OK] = "ok",
+	[KSPLICED_NO_MATCH] = "no_match",
+	[KSPLICED_CODE_BUSY] = "code_busy",
+	[KSPLICED_OUT_OF_MEMORY] = "out_of_memory",
+	[KSPLICED_TARGET_GONE] = "target_gone",
+	[KSPLICED_ALREADY] = "already",
+	[KSPLICED_UNEXPECTED] = "unexpected",
+};
+
+static struct kspliced_live *to_live(struct kobject *kobj)
+{
+	return container_of(kobj, struct kspliced_live, kobj);
+}
+
+/* The part of a long text that a reader asked for. */
+struct window {
+	char *buf;
+	loff_t offset;
+	size_t count;
+	loff_t pos;		/* length of the text so far */
+	size_t filled;
+};
+
+static __printf(2, 3) void emit(struct window *window, const char *format, ...)
+{
+	char line[LINE_LEN];
+	size_t length, skip, take;
+	va_list args;
+
+	va_start(args, format);
+	length = vscnprintf(line, sizeof(line), format, args);
+	va_end(args);
+
+	skip = clamp_t(loff_t, window->offset - window->pos, 0, length);
+	take = min(length - skip, window->count - window->filled);
+	memcpy(window->buf + window->filled, line + skip, take);
+	window->filled += take;
+	window->pos += length;
+}
+
+typedef void (*text_fn)(struct window *window, struct kspliced_live *live);
+
+static ssize_t read_text(struct kobject *kobj, char *buf, loff_t offset,
+			 size_t count, text_fn text)
+{
+	struct window window = { .buf = buf, .offset = offset, .count = count };
+
+	mutex_lock(&kspliced_lock);
+	text(&window, to_live(kobj));
+	mutex_unlock(&kspliced_lock);
+	return window.filled;
+}
+
+/* The name of a thread with what would break a line or a field as \xNN. */
+static void escape(char *to, const char *from)
+{
+	for (; *from; from++) {
+		if (*from > ' ' && *from < 0x7f && *from != '\\')
+			*to++ = *from;
+		else
+			to += sprintf(to, "\\x%02x", (u8)*from);
+	}
+	*to = '\0';
+}
+
+static void conflicts_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_conflict *conflict;
+	char comm[4 * TASK_COMM_LEN];	/* each byte may become four */
+	int i, nr = 0;
+
+	if (live->report)
+		nr = min(atomic_read(&live->report->nr_conflicts),
+			 KSPLICED_MAX_REPORTS);
+	for (i = 0; i < nr; i++) {
+		conflict = &live->report->conflicts[i];
+		escape(comm, conflict->comm);
+		emit(window, "%d %s\t%s\t%s\n", conflict->pid, comm,
+		     conflict->where, conflict->reliable ? "reliable" : "scan");
+	}
+}
+
+static void mismatch_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_mismatch *mismatch;
+	unsigned int i;
+
+	for (i = 0; live->report && i < live->report->nr_mismatches; i++) {
+		mismatch = &live->report->mismatches[i];
+		emit(window, "%s\t%s\t%u\t%*phN\t%*phN\n", mismatch->target,
+		     mismatch->name, mismatch->offset,
+		     (int)mismatch->len, mismatch->expected,
+		     (int)mismatch->len, mismatch->found);
+	}
+}
+
+static void spans_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_span *span;
+	u32 i;
+
+	for (i = 0; i < live->update->nr_spans; i++) {
+		span = &live->update->spans[i];
+		emit(window, "0x%lx\t%u\t%u\t0x%lx\t%s\t%s\n", span->addr,
+		     span->size, span->jump_offset, span->new_addr,
+		     span->target, span->name);
+	}
+}
+
+static void original_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_site *site;
+	u32 i;
+
+	if (live->stage != KSPLICED_APPLIED)
+		return;
+	for (i = 0; i < live->update->nr_spans; i++) {
+		site = &live->sites[i];
+		if (site->span->new_addr)
+			emit(window, "0x%lx\t%*phN\n",
+			     kspliced_jump_addr(site->span),
+			     JMP32_INSN_SIZE, site->original);
+	}
+}
+
+#define TEXT_FILE(name, mode)						\
+static ssize_t name##_read(struct file *file, struct kobject *kobj,	\
+			   struct bin_attribute *attr, char *buf,	\
+			   loff_t offset, size_t count)			\
+{									\
+	return read_text(kobj, buf, offset, count, name##_text);	\
+}									\
+static struct bin_attribute name##_file =		\
+	__BIN_ATTR(name, mode, name##_read, NULL, 0)
+
+TEXT_FILE(conflicts, 0444);
+TEXT_FILE(mismatch, 0444);
+TEXT_FILE(spans, 0400);
+TEXT_FILE(original, 0400);
+
+static struct bin_attribute *update_texts[] = {
+	&conflicts_file,
+	&mismatch_file,
+	&spans_file,
+	&original_file,
+	NULL
+};
+
+static ssize_t stage_show(struct kobject *kobj, struct kobj_attribute *attr,
+			  char *buf)
+{
+	enum kspliced_stage stage = READ_ONCE(to_live(kobj)->stage);
+
+	return sysfs_emit(buf, "%s\n", stage_names[stage]);
+}
+
+static ssize_t abort_cause_show(struct kobject *kobj,
+				struct kobj_attribute *attr, char *buf)
+{
+	enum kspliced_cause cause = READ_ONCE(to_live(kobj)->cause);
+
+	return sysfs_emit(buf, "%s\n", cause_names[cause]);
+}
+
+static ssize_t pause_ns_show(struct kobject *kobj, struct kobj_attribute *attr,
+			     char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(to_live(kobj)->pause_ns));
+}
+
+static ssize_t control_store(struct kobject *kobj, struct kobj_attribute *attr,
+			     const char *buf, size_t count)
+{
+	int error = -EINVAL;
+
+	if (sysfs_streq(buf, "apply"))
+		error = kspliced_apply(to_live(kobj));
+	else if (sysfs_streq(buf, "reverse"))
+		error = kspliced_reverse(to_live(kobj));
+	return error ?: count;
+}
+
+static struct kobj_attribute stage_attr = __ATTR_RO(stage);
+static struct kobj_attribute abort_cause_attr = __ATTR_RO(abort_cause);
+static struct kobj_attribute pause_ns_attr = __ATTR_RO(pause_ns);
+static struct kobj_attribute control_attr = __ATTR(control, 0200, NULL, control_store);
+
+static struct attribute *update_attrs[] = {
+	&stage_attr.attr,
+	&abort_cause_attr.attr,
+	&pause_ns_attr.attr,
+	&control_attr.attr,
+	NULL
+};
+
+static const struct attribute_group update_group = {
+	.attrs = update_attrs,
+	.bin_attrs = update_texts,
+};
+
+static const struct attribute_group *update_groups[] = { &update_group, NULL };
+
+static void release_live(struct kobject *kobj)
+{
+	struct kspliced_live *live = to_live(kobj);
+
+	kvfree(live->report);
+	kvfree(live->sites);
+	kfree(live);
+}
+
+const struct kobj_type kspliced_ktype = {
+	.release = release_live,
+	.sysfs_ops = &kobj_sysfs_ops,
+	.default_groups = update_groups,
+};
+
+/**
+ * kspliced_sysfs_add() - make the directory of an update
+ * @live: its kobject is initialised
+ *
+ * Return: 0 or a negative error number; the kobject is to be put then.
+ */
+int kspliced_sysfs_add(struct kspliced_live *live)
+{
+	return kobject_add(&live->kobj, updates_dir, "%s",
+			   live->update->owner->name);
+}
+
+static ssize_t abi_show(struct kobject *kobj, struct kobj_attribute *attr,
+			char *buf)
+{
+	return sysfs_emit(buf, "%u\n", KSPLICED_ABI);
+}
+
+static ssize_t version_show(struct kobject *kobj, struct kobj_attribute *attr,
+			    char *buf)
+{
+	return sysfs_emit(buf, "%s\n", KSPLICED_VERSION);
+}
+
+/*
+ * The linker sorts a module's exports by name and keeps their CRCs in the same
+ * order: ours are the two below, so no table of names is needed, which newer
+ * kernels hide.
+ */
+static ssize_t register_crc_show(struct kobject *kobj,
+				 struct kobj_attribute *attr, char *buf)
+{
+#ifdef CONFIG_MODVERSIONS
+	if (THIS_MODULE->num_gpl_syms == 2 && THIS_MODULE->gpl_crcs)
+		return sysfs_emit(buf,
+				  "kspliced_register_update 0x%08x\nkspliced_unregister_update 0x%08x\n",
+				  (u32)THIS_MODULE->gpl_crcs[0],
+				  (u32)THIS_MODULE->gpl_crcs[1]);
+#endif
+	return 0;
+}
+
+static struct kobj_attribute abi_attr = __ATTR_RO(abi);
+static struct kobj_attribute version_attr = __ATTR_RO(version);
+static struct kobj_attribute register_crc_attr = __ATTR_RO(register_crc);
+
+static struct attribute *root_attrs[] = {
+	&abi_attr.attr,
+	&version_attr.attr,
+	&register_crc_attr.attr,
+	NULL
+};
+
+static const struct attribute_group root_group = { .attrs = root_attrs };
+
+/**
+ * kspliced_sysfs_init() - make /sys/kernel/kspliced
+ *
+ * Return: 0 or a negative error number.
+ */
+int __init kspliced_sysfs_init(void)
+{
+	int error = -ENOMEM;
+
+	root = kobject_create_and_add("kspliced", kernel_kobj);
+	if (!root)
+		return error;
+	updates_dir = kobject_create_and_add("updates", root);
+	if (!updates_dir)
+		goto put;
+	error = sysfs_create_group(root, &root_group);
+	if (!error)
+		return 0;
+	kobject_put(updates_dir);
+put:
+	kobject_put(root);
+	return error;
+}
+
+/**
+ * kspliced_sysfs_exit() - remove /sys/kernel/kspliced
+ */
+void kspliced_sysfs_exit(void)
+{
+	kobject_put(updates_dir);
+	kobject_put(root);
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The bytes of the running kernel: compare them with what user space matched,
+ * write the jumps, put back what stood there. Under stop_machine(), with
+ * text_mutex held by the thread that stopped the machine.
+ */
+#include <linux/string.h>
+
+#include "kspliced.h"
+
+/**
+ * kspliced_make_jump() - encode the jump of a site
+ * @site: its span has a replacement within reach of a 32-bit displacement
+ */
+void kspliced_make_jump(struct kspliced_site *site)
+{
+	unsigned long next = kspliced_jump_addr(site->span) + JMP32_INSN_SIZE;
+	s32 displacement = site->span->new_addr - next;
+
+	site->jump[0] = JMP32_INSN_OPCODE;
+	memcpy(site->jump + 1, &displacement, sizeof(displacement));
+}
+
+/* A new report of @span from @offset on, or NULL where there is no room. */
+static struct kspliced_mismatch *record(struct kspliced_attempt *attempt,
+					const struct kspliced_span *span,
+					u32 offset, u32 len)
+{
+	struct kspliced_mismatch *mismatch;
+
+	if (attempt->nr_mismatches == KSPLICED_MAX_REPORTS)
+		return NULL;
+	mismatch = &attempt->mismatches[attempt->nr_mismatches++];
+	strscpy(mismatch->name, span->name, sizeof(mismatch->name));
+	strscpy(mismatch->target, span->target, sizeof(mismatch->target));
+	mismatch->offset = offset;
+	mismatch->len = min_t(u32, len, KSPLICED_MAX_EVIDENCE);
+	return mismatch;
+}
+
+/*
+ * A kprobe in the jump that is disarmed at the moment leaves no trace in the
+ * text, but arming it later would break the jump or revive a copy of it.
+ */
+static void check_probes(struct kspliced_attempt *attempt,
+			 const struct kspliced_span *span)
+{
+	u8 *addr = (u8 *)kspliced_jump_addr(span);
+	int i;
+
+	for (i = 0; i < JMP32_INSN_SIZE; i++)
+		if (static_call(kspliced_get_kprobe)(addr + i))
+			attempt->probed = span;
+}
+
+/**
+ * kspliced_verify_jumps() - are the jumps of the leaving update still ours?
+ * @attempt: the attempt at hand
+ */
+void kspliced_verify_jumps(struct kspliced_attempt *attempt)
+{
+	const struct kspliced_live *out = attempt->out;
+	const struct kspliced_site *site;
+	struct kspliced_mismatch *mismatch;
+	const u8 *text;
+	u32 i;
+
+	for (i = 0; i < out->update->nr_spans; i++) {
+		site = &out->sites[i];
+		if (!site->span->new_addr)
+			continue;
+		check_probes(attempt, site->span);
+		text = (const u8 *)kspliced_jump_addr(site->span);
+		if (!memcmp(text, site->jump, JMP32_INSN_SIZE))
+			continue;
+		mismatch = record(attempt, site->span, site->span->jump_offset,
+				  JMP32_INSN_SIZE);
+		if (!mismatch)
+			return;
+		memcpy(mismatch->expected, site->jump, JMP32_INSN_SIZE);
+		memcpy(mismatch->found, text, JMP32_INSN_SIZE);
+	}
+}
+
+/*
+ * The byte at @addr as it was before any update. @cursor is an index into the
+ * sites of @out that only moves forward, as the addresses asked for do.
+ */
+static u8 original_byte(const struct kspliced_live *out, u32 *cursor,
+			unsigned long addr)
+{
+	const struct kspliced_span *span;
+	unsigned long offset;
+
+	for (; out && *cursor < out->update->nr_spans; (*cursor)++) {
+		span = out->sites[*cursor].span;
+		if (addr >= span->addr + span->size)
+			continue;
+		offset = addr - kspliced_jump_addr(span);
+		if (span->new_addr && offset < JMP32_INSN_SIZE)
+			return out->sites[*cursor].original[offset];
+		break;
+	}
+	return *(const u8 *)addr;
+}
+
+/* Record the first difference in @span; @cursor points at or before it. */
+static bool verify_span(struct kspliced_attempt *attempt,
+			const struct kspliced_span *span, u32 *cursor)
+{
+	struct kspliced_mismatch *mismatch;
+	u32 offset, i;
+	u8 found;
+
+	for (offset = 0; offset < span->size; offset++) {
+		found = original_byte(attempt->out, cursor, span->addr + offset);
+		if ((found ^ span->expect[offset]) & span->mask[offset])
+			break;
+	}
+	if (offset == span->size)
+		return true;
+
+	mismatch = record(attempt, span, offset, span->size - offset);
+	if (!mismatch)
+		return false;
+	for (i = 0; i < mismatch->len; i++) {
+		mismatch->expected[i] = span->expect[offset + i];
+		mismatch->found[i] = original_byte(attempt->out, cursor,
+						   span->addr + offset + i);
+	}
+	return true;
+}
+
+/**
+ * kspliced_verify_spans() - is the running code what user space matched?
+ * @attempt: the attempt at hand
+ *
+ * Where the leaving update has its jumps, the bytes that it replaced count.
+ */
+void kspliced_verify_spans(struct kspliced_attempt *attempt)
+{
+	const struct kspliced_live *in = attempt->in;
+	u32 cursor = 0;
+	u32 i;
+
+	for (i = 0; i < in->update->nr_spans; i++) {
+		if (in->sites[i].span->new_addr)
+			check_probes(attempt, in->sites[i].span);
+		if (!verify_span(attempt, in->sites[i].span, &cursor))
+			return;
+	}
+}
+
+/**
+ * kspliced_restore_text() - put back what stood where the jumps are
+ * @live: an update that is applied, its jumps verified
+ */
+void kspliced_restore_text(struct kspliced_live *live)
+{
+	struct kspliced_site *site;
+	u32 i;
+
+	for (i = 0; i < live->update->nr_spans; i++) {
+		site = &live->sites[i];
+		if (site->span->new_addr)
+			static_call(kspliced_text_poke)((void *)kspliced_jump_addr(site->span),
+							site->original,
+							JMP32_INSN_SIZE);
+	}
+}
+
+/**
+ * kspliced_write_jumps() - keep the original bytes and write the jumps
+ * @live: an update whose spans are verified, with no other update applied
+ */
+void kspliced_write_jumps(struct kspliced_live *live)
+{
+	struct kspliced_site *site;
+	void *addr;
+	u32 i;
+
+	for (i = 0; i < live->update->nr_spans; i++) {
+		site = &live->sites[i];
+		if (!site->span->new_addr)
+			continue;
+		addr = (void *)kspliced_jump_addr(site->span);
+		memcpy(site->original, addr, JMP32_INSN_SIZE);
+		static_call(kspliced_text_poke)(addr, site->jump, JMP32_INSN_SIZE);
+	}
+}
