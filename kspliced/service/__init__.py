@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The daemon on D-Bus."""
+"""The daemon on D-Bus: api.py says what it offers, daemon.py how it works."""

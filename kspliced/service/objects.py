@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Objects on the bus: reading them, their signals, their introspection. Calls go to a Handler.
+
+dbus-next's own service classes are not used: they hide who calls, emit ObjectManager's signals
+from the wrong path, send tracebacks to callers and never close the file descriptors they get.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+from dbus_next.constants import MessageFlag, MessageType
+from dbus_next.message import Message
+from dbus_next.signature import Variant
+
+from kspliced.errors import Code, KsplicedError
+from kspliced.service import interface as standard
+from kspliced.service.interface import Emits, Interface, Method
+
+ERROR_PREFIX = "org.kspliced1.Error."
+_DBUS_ERROR = "org.freedesktop.DBus.Error."
+
+
+class BusObject(ABC):
+    """An object with one interface of ours. ``path`` and ``interface`` never change."""
+
+    path: str
+    interface: Interface
+
+    @abstractmethod
+    def values(self) -> dict[str, Any]:
+        """The value of each property; one that cannot be had now is left out."""
+
+    def missing(self) -> KsplicedError:
+        """Why a property cannot be had now."""
+        return KsplicedError(Code.FAILED, "the property has no value now", "see the journal")
+
+
+class Handler(Protocol):
+    """Who carries out the methods of our interfaces, and is asked before anything is read."""
+
+    def before_read(self) -> None:
+        """Bring the objects up to date."""
+        ...
+
+    def call(self, target: BusObject, method: Method, message: Any) -> None:
+        """Carry out a call and answer it, now or later; the descriptors in it are the handler's."""
+        ...
+
+
+class Connection(Protocol):
+    """What is used of dbus_next.aio.MessageBus."""
+
+    def send(self, message: Any) -> Any:
+        """Queue a message."""
+        ...
+
+
+class StandardError(Exception):
+    """A failure with a name of org.freedesktop.DBus.Error."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(text)
+        self.name = name
+        self.text = text
+
+
+def error_name(code: Code) -> str:
+    """The D-Bus error name of a code: ``org.kspliced1.Error.CodeBusy`` of ``code_busy``."""
+    return ERROR_PREFIX + "".join(word.capitalize() for word in code.value.split("_"))
+
+
+def error_reply(message: Any, error: KsplicedError) -> Any:
+    """The error reply: message, remedy and lines of evidence."""
+    return Message(
+        message_type=MessageType.ERROR,
+        reply_serial=message.serial,
+        destination=message.sender,
+        error_name=error_name(error.code),
+        signature="ssas",
+        body=[error.message, error.remedy, list(error.details)],
+    )
+
+
+class ObjectTree:
+    """The objects below an ObjectManager at ``root.path``."""
+
+    def __init__(self, connection: Connection, root: BusObject, handler: Handler) -> None:
+        self._connection = connection
+        self._root = root
+        self._handler = handler
+        self._objects = {root.path: root}
+        self._told = {root.path: root.values()}
+
+    def add(self, item: BusObject) -> None:
+        """Put an object on the bus."""
+        values = item.values()
+        self._objects[item.path] = item
+        self._told[item.path] = values
+        added = {item.interface.name: _variants(item.interface, values)}
+        self._emit(self._root.path, standard.OBJECT_MANAGER, "InterfacesAdded", [item.path, added])
+
+    def remove(self, path: str) -> None:
+        """Take an object off the bus; nothing happens if it is not there."""
+        item = self._objects.pop(path, None)
+        if item is not None:
+            del self._told[path]
+            body = [path, [item.interface.name]]
+            self._emit(self._root.path, standard.OBJECT_MANAGER, "InterfacesRemoved", body)
+
+    def changed(self, item: BusObject) -> None:
+        """Tell what has changed of an object's properties since it was last told."""
+        if item.path not in self._objects:
+            return
+        old, new = self._told[item.path], item.values()
+        self._told[item.path] = new
+        differ = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        sent: dict[str, Any] = {}
+        invalidated: list[str] = []
+        for prop in item.interface.properties:
+            if prop.name not in differ:
+                continue
+            if prop.emits is Emits.INVALIDATES or prop.name not in new:
+                invalidated.append(prop.name)
+            else:
+                sent[prop.name] = Variant(prop.signature, new[prop.name])
+        if sent or invalidated:
+            body = [item.interface.name, sent, invalidated]
+            self._emit(item.path, standard.PROPERTIES, "PropertiesChanged", body)
+
+    def signal(self, item: BusObject, name: str, body: list[Any]) -> None:
+        """Emit a signal of the object's own interface."""
+        self._emit(item.path, item.interface, name, body)
+
+    def reply(self, message: Any, method: Method, body: list[Any]) -> None:
+        """Answer a call."""
+        if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
+            signature = "".join(arg.signature for arg in method.outputs)
+            self._connection.send(Message.new_method_return(message, signature, body))
+
+    def fail(self, message: Any, error: KsplicedError) -> None:
+        """Answer a call with an error of ours."""
+        if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
+            self._connection.send(error_reply(message, error))
+
+    def handle(self, message: Any) -> bool:
+        """The message handler for dbus-next: True if nobody else is to look at the message."""
+        if message.message_type is not MessageType.METHOD_CALL:
+            close_descriptors(message)
+            return False
+        try:
+            self._dispatch(message)
+        except KsplicedError as error:
+            self.fail(message, error)
+        except StandardError as error:
+            close_descriptors(message)
+            if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
+                name = _DBUS_ERROR + error.name
+                self._connection.send(Message.new_error(message, name, error.text))
+        return True
+
+    def _dispatch(self, message: Any) -> None:
+        path = message.path
+        interfaces = self._interfaces(path)
+        if not interfaces:
+            raise StandardError("UnknownObject", f"there is no object {path}")
+        # A call need not name the interface.
+        named = [i for i in interfaces if message.interface in (None, i.name)]
+        if not named:
+            raise StandardError("UnknownInterface", f"{path} has no {message.interface}")
+        found = [(i, m) for i in named for m in i.methods if m.name == message.member]
+        if not found:
+            raise StandardError("UnknownMethod", f"{path} has no method {message.member}")
+        interface, method = found[0]
+        if message.signature != method.signature:
+            text = f"{method.name} takes '{method.signature}', not '{message.signature}'"
+            raise StandardError("InvalidArgs", text)
+        target = self._objects.get(path)
+        if target is not None and interface is target.interface:
+            self._handler.call(target, method, message)
+            return
+        close_descriptors(message)
+        self.reply(message, method, self._standard(path, method.name, message.body))
+
+    def _standard(self, path: str, member: str, arguments: list[Any]) -> list[Any]:
+        if member == "Introspect":
+            return [standard.node_xml(self._interfaces(path), self._children(path))]
+        if member == "GetMachineId":
+            return [_machine_id()]
+        if member == "Ping":
+            return []
+        self._handler.before_read()
+        if member == "GetManagedObjects":
+            return [self._managed()]
+        if member == "GetAll":
+            item = self._item(path, arguments[0])
+            return [_variants(item.interface, item.values()) if item else {}]
+        name = arguments[1]
+        item = self._item(path, arguments[0])
+        known = item.interface.properties if item else ()
+        prop = next((p for p in known if p.name == name), None)
+        if item is None or prop is None:
+            raise StandardError("UnknownProperty", f"{path} has no property {name}")
+        if member == "Set":
+            raise StandardError("PropertyReadOnly", f"{name} cannot be set")
+        values = item.values()
+        if name not in values:
+            raise item.missing()
+        return [Variant(prop.signature, values[name])]
+
+    def _item(self, path: str, interface: str) -> BusObject | None:
+        """The object whose own interface is named, or None for a standard interface."""
+        item = self._objects.get(path)
+        # An empty interface name stands for any.
+        if item is not None and interface in ("", item.interface.name):
+            return item
+        if interface and interface not in [i.name for i in self._interfaces(path)]:
+            raise StandardError("UnknownInterface", f"{path} has no {interface}")
+        return None
+
+    def _managed(self) -> dict[str, Any]:
+        return {
+            path: {item.interface.name: _variants(item.interface, item.values())}
+            for path, item in self._objects.items()
+            if item is not self._root
+        }
+
+    def _interfaces(self, path: str) -> tuple[Interface, ...]:
+        item = self._objects.get(path)
+        if item is None:
+            inner = self._children(path)
+            return (standard.PEER, standard.INTROSPECTABLE) if inner else ()
+        base = (standard.PEER, standard.INTROSPECTABLE, standard.PROPERTIES)
+        managed = (standard.OBJECT_MANAGER,) if item is self._root else ()
+        return (*base, *managed, item.interface)
+
+    def _children(self, path: str) -> tuple[str, ...]:
+        start = path.rstrip("/") + "/"
+        below = {p[len(start) :].split("/")[0] for p in self._objects if p.startswith(start)}
+        return tuple(sorted(below))
+
+    def _emit(self, path: str, interface: Interface, name: str, body: list[Any]) -> None:
+        signal = next(s for s in interface.signals if s.name == name)
+        signature = "".join(arg.signature for arg in signal.args)
+        self._connection.send(Message.new_signal(path, interface.name, name, signature, body))
+
+
+def close_descriptors(message: Any) -> None:
+    """Close the file descriptors that came with a message."""
+    for descriptor in message.unix_fds:
+        os.close(descriptor)
+    message.unix_fds.clear()
+
+
+def _variants(interface: Interface, values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        prop.name: Variant(prop.signature, values[prop.name])
+        for prop in interface.properties
+        if prop.name in values
+    }
+
+
+def _machine_id() -> str:
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:  # noqa: PTH123 (no Path needed)
+            return file.read().strip()
+    except (OSError, ValueError) as error:
+        raise StandardError("Failed", "this machine has no machine id") from error

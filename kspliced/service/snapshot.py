@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The status, read again only when one of the files behind it has changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from kspliced.engine.paths import Paths
+from kspliced.engine.state import State, load_state
+from kspliced.engine.status import JobStatus, Status, core_applied, current_status
+from kspliced.errors import Code, KsplicedError
+
+_Stamp = tuple[object, ...]
+
+
+class Snapshot:
+    """What is known of the machine. ``error`` says why there is no ``status``."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._stamp: _Stamp | None = None
+        self.status: Status | None = None
+        self.state = State()
+        self.error: KsplicedError | None = None
+
+    def update(self, job: JobStatus | None, background: bool = False) -> None:
+        """Bring it up to date; cheap when nothing has changed.
+
+        ``background``: the job is shown, but changes nothing about the kernel.
+        """
+        busy = None if background else job
+        paths = self._paths
+        # A job changes the word of the status; its progress changes nothing but itself.
+        stamp: _Stamp = (
+            _stat(paths.state),
+            _stat(paths.dpkg / "status"),
+            _stat(paths.dpkg / "updates"),
+            core_applied(paths),
+            busy is not None,
+        )
+        if stamp == self._stamp:
+            self._show(job)
+            return
+        self._stamp = stamp
+        try:
+            self.status = current_status(paths, busy)
+            self.error = None
+        except KsplicedError as error:
+            self.status = None
+            self.error = error
+        try:
+            self.state = load_state(paths)
+        except KsplicedError as error:
+            # A malformed state is part of the status already.
+            self.state = State()
+            self.error = self.error or (None if error.code is Code.STATE_MALFORMED else error)
+        self._show(job)
+
+    def _show(self, job: JobStatus | None) -> None:
+        if self.status is not None:
+            self.status = replace(self.status, job=job)
+
+
+def _stat(path: Path) -> _Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
