@@ -9,12 +9,13 @@ settle others through the addresses its code shows; what stays possible at two i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kspliced.elf.object import Symbol
 from kspliced.kernel.image import KernelImage
 from kspliced.match.compare import Bindings, Failure, Trial, stem_of
 from kspliced.match.diagnose import diagnose, judge_unit
+from kspliced.match.layout import Layout
 from kspliced.match.oracle import Oracle
 from kspliced.match.report import Cause, Mismatch
 from kspliced.match.tables import KeyTables
@@ -41,6 +42,11 @@ class UnitMatch:
         self.bound = Bindings(externs)
         self.places: dict[int, Place] = {}
         self.failures: dict[int, Mismatch] = {}
+        self.layout = Layout(unit)
+
+    def addresses(self) -> dict[int, int]:
+        """Run-time address of each matched function, by symbol index."""
+        return {index: place.address for index, place in self.places.items()}
 
     def address_of(self, index: int) -> int | None:
         """Run-time address of symbol ``index`` of the pre object, if matching showed it."""
@@ -70,6 +76,8 @@ class TargetMatch:
         while waiting:
             left = [(match, f) for match, f in waiting if not self._settle(match, f)]
             if len(left) == len(waiting):
+                left = [(match, f) for match, f in waiting if not self._settle(match, f, True)]
+            if len(left) == len(waiting):
                 break
             waiting = left
         for match, function in waiting:
@@ -97,9 +105,17 @@ class TargetMatch:
         possible[0].commit()
         return match.address_of(symbol.index)
 
-    def _settle(self, match: UnitMatch, function: Function) -> bool:
-        """Try ``function`` at all its candidates; False when several remain possible."""
+    def _settle(self, match: UnitMatch, function: Function, by_layout: bool = False) -> bool:
+        """Try ``function`` at all its candidates; False when several remain possible.
+
+        ``by_layout``: the one behind the function before it in the object, or before the function
+        behind it, is meant, as a unit's code is in one piece.
+        """
         candidates = self.candidates(match, function)
+        if by_layout:
+            candidates = match.layout.fitting(function, candidates, match.addresses())
+            if len(candidates) != 1:
+                return False
         possible: list[tuple[int, Trial]] = []
         worst: tuple[int, Failure, bytes] | None = None
         for address in candidates:
@@ -137,6 +153,8 @@ class TargetMatch:
                 match, function, 0, Failure(0, b"", b"", Cause.NO_SYMBOL, _NO_SYMBOL)
             )
         address, failure, found = worst
+        if function.weak and failure.cause is Cause.OTHER_CODE:
+            failure = replace(failure, cause=Cause.OVERRIDDEN, reason=_OVERRIDDEN)
         failure = diagnose(self._kernel, failure, address, found)
         return self._mismatch(match, function, address, failure)
 
@@ -161,4 +179,5 @@ class TargetMatch:
         )
 
 
+_OVERRIDDEN = "it is weak, and the function of this name in the kernel is another unit's"
 _NO_SYMBOL = "the running kernel has no function of this name"

@@ -22,6 +22,7 @@ class Cause(str, Enum):
     OTHER_DATA = "other_data"
     OTHER_REFERENCE = "other_reference"
     NO_SYMBOL = "no_symbol"
+    OVERRIDDEN = "overridden"
     AMBIGUOUS = "ambiguous"
     UNREADABLE = "unreadable"
 

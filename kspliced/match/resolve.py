@@ -79,8 +79,11 @@ class Resolver:
                 _REBUILD,
             )
         symbol = symbols[wanted.index]
-        if _function(match, wanted.index) is not None:
+        function = _function(match, wanted.index)
+        if function is not None:
             place = match.places.get(wanted.index)
+            if place is None and function.weak:
+                return self._extern(wanted)
             if place is None:
                 raise _unmatched(match, wanted.index, wanted.symbol)
             return place.address

@@ -67,6 +67,10 @@ def find_sites(unit: Unit) -> dict[int, list[Site]]:
             section, offset = _place(unit, entry.relocations[0])
             for edit in maker(unit, entry, section, offset, edits):
                 edits.setdefault(section, []).append(edit)
+    for symbol in unit.object.symbols:
+        if symbol.name.startswith("__SCT__") and symbol.section in unit.sections:
+            edit = _trampoline(symbol.name, symbol.value)
+            edits.setdefault(symbol.section, []).append(edit)
     return {s: [_site(unit, s, group) for group in _groups(edits[s])] for s in edits}
 
 
@@ -171,6 +175,13 @@ def _static_call(
     else:
         raise ValueError("a static call is neither a call nor a jump")
     yield _Edit(offset, 5, SiteKind.STATIC_CALL, tuple(options), keeps=False)
+
+
+def _trampoline(name: str, offset: int) -> _Edit:
+    """A static call's trampoline, of which the first instruction follows the call's function."""
+    jump = _branch(_JMP32, Destination(Allowed.STATIC_TAIL_CALL, name.removeprefix("__SCT__")))
+    options = (jump, Variant(_RET + _INT3 * 4))
+    return _Edit(offset, 5, SiteKind.STATIC_CALL, options, keeps=False)
 
 
 def _smp_lock(

@@ -13,6 +13,7 @@ from kspliced.elf.object import (
     SHF_WRITE,
     SHN_ABS,
     SHT_NOBITS,
+    Binding,
     Object,
     Relocation,
     Section,
@@ -35,19 +36,26 @@ from kspliced.match.pattern import (
 )
 from kspliced.match.sites import find_sites
 
+# The link of vmlinux fills it in (tools/bpf/resolve_btfids).
+_FILLED_BY_LINK = ".BTF_ids"
+
 # Freed after boot, or not even loaded: their content cannot be checked in a running kernel.
 _TRANSIENT = (".init.", ".exit.", ".meminit.", ".memexit.", ".devinit.", ".devexit.")
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function symbol of the pre object; ``value`` and ``size`` within section ``section``."""
+    """A function symbol of the pre object; ``value`` and ``size`` within section ``section``.
+
+    ``weak``: another unit may override it, then the name leads elsewhere.
+    """
 
     index: int
     name: str
     section: int
     value: int
     size: int
+    weak: bool
 
 
 class Unit:
@@ -70,7 +78,7 @@ class Unit:
     def functions(self) -> tuple[Function, ...]:
         """The functions in code sections, in the order of the symbol table."""
         return tuple(
-            Function(s.index, s.name, s.section, s.value, s.size)
+            Function(s.index, s.name, s.section, s.value, s.size, s.binding is Binding.WEAK)
             for s in self.object.symbols
             if s.type == SymbolType.FUNC and s.size and s.section in self.sections
             if self.sections[s.section].executable
@@ -98,7 +106,7 @@ class Unit:
             and not s.executable
             and not s.flags & SHF_WRITE
             and s.type != SHT_NOBITS
-            and not s.name.startswith(_TRANSIENT)
+            and not s.name.startswith((*_TRANSIENT, _FILLED_BY_LINK))
         )
 
     def recipe(self, section: int, start: int, size: int) -> Recipe:
@@ -176,7 +184,8 @@ class Unit:
     def _want(self, symbol: Symbol, addend: int, relative: bool) -> Want:
         if symbol.section == SHN_ABS:
             return Constant(symbol.value)
-        if not symbol.defined:
+        if not symbol.defined or (symbol.binding is Binding.WEAK and symbol.name):
+            # ld may have resolved a weak name to another unit's definition.
             return Bound(symbol.name, 0, symbol.name)
         section = self.sections.get(symbol.section)
         if section is None:
