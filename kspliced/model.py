@@ -122,7 +122,10 @@ class PreUnit:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a pack says of itself. ``update`` is the update module's name (``ks_<digest>``)."""
+    """What a pack says of itself. ``update`` is the update module's name (``ks_<digest>``).
+
+    ``pinned``: the address of a new function escapes, so the module is never to be unloaded.
+    """
 
     update: str
     kernel: KernelId
@@ -135,6 +138,7 @@ class Manifest:
     entries: tuple[ChangelogEntry, ...]
     imports: tuple[Import, ...]
     spans: tuple[Span, ...]
+    pinned: bool
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ that subsystem is compiled; sources that do not change are not kept at all.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from kspliced.source.members import Member
 from kspliced.source.package import Source
+
+_INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+\.c)"', re.MULTILINE)
 
 
 class ChangeType(str, Enum):
@@ -33,6 +36,14 @@ class FileChange:
 
     path: str
     type: ChangeType
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``included`` holds the base names of .c files that some source of the old tree includes."""
+
+    changes: tuple[FileChange, ...]
+    included: frozenset[str]
 
 
 class Keep(Enum):
@@ -111,7 +122,7 @@ def lay_out(
     changed: Tree,
     keep: Callable[[str], Keep],
     seen: Callable[[int], None],
-) -> tuple[FileChange, ...]:
+) -> Comparison:
     """Lay ``old`` out in ``tree`` as ``keep`` says, and return what differs in ``new``.
 
     A file that differs is always written: its old version to ``tree``, its new one to
@@ -136,8 +147,11 @@ class _Walk:
         self._old: dict[str, bytes] = {}
         self._new: dict[str, bytes] = {}
         self._changes: list[FileChange] = []
+        self._included: set[str] = set()
 
     def step(self, old: Member | None, new: Member | None) -> None:
+        if old is not None:
+            self._note_includes(old)
         if old is not None and new is not None and old.path == new.path:
             if old == new:
                 self._unchanged(old)
@@ -173,11 +187,17 @@ class _Walk:
         else:
             (self._changed.top / member.path).unlink()
 
-    def result(self) -> tuple[FileChange, ...]:
+    def _note_includes(self, member: Member) -> None:
+        if b'.c"' in member.data and member.path.endswith((".c", ".h", ".S")):
+            for path in _INCLUDE.findall(member.data):
+                self._included.add(path.rpartition(b"/")[2].decode("utf-8", "replace"))
+
+    def result(self) -> Comparison:
         changes = list(self._changes)
         changes += (FileChange(path, ChangeType.REMOVED) for path in self._old)
         changes += (FileChange(path, ChangeType.ADDED) for path in self._new)
-        return tuple(sorted(changes, key=lambda change: change.path))
+        ordered = tuple(sorted(changes, key=lambda change: change.path))
+        return Comparison(ordered, frozenset(self._included))
 
 
 def _digest(member: Member) -> bytes:

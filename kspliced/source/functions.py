@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kspliced.source.lines import Hunk
+from kspliced.source.lines import hunks
 
 _NAME = re.compile(r"([A-Za-z_]\w*)\s*\(")
 
 
-def touched_functions(path: Path, hunks: tuple[Hunk, ...]) -> tuple[str, ...]:
-    """Names of the functions of the new file ``path`` that a hunk's new lines lie in."""
+def touched_functions(old: Path, new: Path) -> tuple[str, ...]:
+    """Names of the functions of the file ``new`` in which it differs from ``old``."""
     names: list[str] = []
-    spans = function_lines(path.read_text("utf-8", "replace"))
-    for hunk in hunks:
+    spans = function_lines(new.read_text("utf-8", "replace"))
+    for hunk in hunks(old, new):
         last = hunk.new_start + max(hunk.new_count, 1) - 1
         for name, start, end in spans:
             if start <= last and hunk.new_start <= end and name not in names:

@@ -191,7 +191,8 @@ def _unpack_dsc(path: Path, into: Path) -> Path:
 
 def _makefile_version(makefile: Path) -> str:
     text = makefile.read_text("utf-8", "replace")
-    found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", text, re.M))
+    pattern = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", re.MULTILINE)
+    found = {match.group(1): match.group(2) for match in pattern.finditer(text)}
     numbers = [found.get(key, "0") for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
     return ".".join(numbers) + found.get("EXTRAVERSION", "")
 

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's own build system, asked for single objects.
+
+The object tree is made of the distribution's headers package, which ships the configuration, the
+generated headers and the host programs, so that nothing has to be configured or prepared.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kspliced.errors import BuildError, Code, SourceError
+from kspliced.model import KernelId
+
+FLAGS = "-ffunction-sections -fdata-sections -g0"
+
+_HERE = Path(__file__).resolve().parent
+_MAKE_ERROR = re.compile(r"(error|Error|undefined|No such file|No space left)", re.IGNORECASE)
+_SET = re.compile(r"^CONFIG_\w+=.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Headers:
+    """A headers package: ``top`` holds .config, include/ and links to scripts/ and tools/."""
+
+    top: Path
+    kernel: KernelId
+    compiler: str
+    compiler_version: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """An object the configuration builds: Kbuild compiles it in ``directory``."""
+
+    path: str
+    directory: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one directory builds: (module object, its parts), and where Kbuild descends."""
+
+    builtin: frozenset[str]
+    modular: frozenset[str]
+    multi: tuple[tuple[str, frozenset[str]], ...]
+    down: frozenset[str]
+
+
+def open_headers(path: Path, config: Path) -> Headers:
+    """Find the headers package in ``path`` and check it against the kernel's configuration.
+
+    :param path: /usr/src/linux-headers-RELEASE, or a directory the packages were unpacked in.
+    :raises SourceError: HEADERS_MISSING, CONFIG_MISSING.
+    """
+    places = [path, *sorted(path.glob("usr/src/linux-headers-*"))]
+    top = next((p for p in places if (p / ".config").is_file() and (p / "tools").exists()), None)
+    if top is None:
+        raise SourceError(
+            Code.HEADERS_MISSING,
+            f"{path} holds no kernel headers package (no .config with its tools)",
+            "install linux-headers and linux-kbuild of the running kernel",
+        )
+    try:
+        text = (top / ".config").read_text("utf-8")
+        release = _quoted(top / "include/generated/utsrelease.h")
+        version = _quoted(top / "include/generated/package.h").split()[-1]
+    except (OSError, ValueError, IndexError) as error:
+        raise SourceError(
+            Code.HEADERS_MISSING,
+            f"{top} is not a complete headers package: {error}",
+            "install linux-headers of the running kernel again",
+        ) from error
+    _check_config(config, text, top)
+    match = re.search(r'^CONFIG_CC_VERSION_TEXT="((\S+) .*)"$', text, re.MULTILINE)
+    if match is None:
+        raise SourceError(Code.CONFIG_MISSING, f"{top}/.config does not name its compiler")
+    kernel = KernelId(release, version, os.uname().machine)
+    return Headers(top.resolve(), kernel, match.group(2), match.group(1))
+
+
+def _quoted(path: Path) -> str:
+    match = re.search(r'"(.*)"', path.read_text("utf-8"))
+    if match is None:
+        raise ValueError(f"{path.name} names nothing")
+    return match.group(1)
+
+
+def _check_config(config: Path, headers_config: str, top: Path) -> None:
+    try:
+        wanted = _SET.findall(config.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SourceError(
+            Code.CONFIG_MISSING,
+            f"cannot read the kernel configuration {config}: {error}",
+            "name the running kernel's /boot/config-*",
+        ) from error
+    have = set(_SET.findall(headers_config))
+    other = [line for line in wanted if line not in have]
+    if other or not wanted:
+        raise SourceError(
+            Code.CONFIG_MISSING,
+            f"{config} is not the configuration of the headers in {top}",
+            "use the configuration and the headers of one kernel",
+            tuple(other[:10]),
+        )
+
+
+def check_compiler(headers: Headers) -> None:
+    """Verify that the compiler that built the kernel is the one installed.
+
+    :raises BuildError: COMPILER_MISSING, COMPILER_MISMATCH.
+    """
+    try:
+        done = subprocess.run(
+            [headers.compiler, "--version"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise BuildError(
+            Code.COMPILER_MISSING,
+            f"{headers.compiler}, which built the running kernel, is not installed",
+            f"install {headers.compiler}",
+        ) from error
+    installed = (done.stdout.splitlines() or [""])[0].strip()
+    if installed != headers.compiler_version:
+        raise BuildError(
+            Code.COMPILER_MISMATCH,
+            f"the kernel was built by {headers.compiler_version!r}; installed is {installed!r}",
+            f"install the version of {headers.compiler} that built the kernel",
+        )
+
+
+class Kbuild:
+    """One source tree with one object tree."""
+
+    def __init__(self, srctree: Path, objtree: Path, headers: Headers, jobs: int) -> None:
+        self._srctree, self._objtree = srctree, objtree
+        self._headers, self._jobs = headers, jobs
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        top, here = self._headers.top, self._objtree
+        (here / "include").mkdir(parents=True)
+        (here / "arch/x86/include").mkdir(parents=True)
+        shutil.copyfile(top / ".config", here / ".config")
+        for name in ("include/config", "include/generated", "arch/x86/include/generated"):
+            (here / name).symlink_to(top / name)
+        for name in ("scripts", "tools"):
+            (here / name).symlink_to((top / name).resolve())
+
+    def list_directories(self, directories: Iterable[str]) -> dict[str, Listing]:
+        """Ask Kbuild what it builds in each of ``directories``.
+
+        :raises BuildError: COMPILE_FAILED when a Kbuild file cannot be read.
+        """
+        wanted = " ".join(directories)
+        command = self._command("kspliced-list", f"KSPLICED_DIRS={wanted}")
+        return _listings(self._run(command, f"listing {wanted:.80}"))
+
+    def compile(self, units: Iterable[Unit]) -> None:
+        """Compile objects into the object tree.
+
+        :raises BuildError: COMPILE_FAILED with the compiler's first words, TOOL_MISSING.
+        """
+        words = " ".join(f"{unit.directory}:{unit.path}" for unit in units)
+        command = self._command("kspliced-units", f"KSPLICED_UNITS={words}", f"KCFLAGS={FLAGS}")
+        self._run(command, "compiling")
+
+    def object_path(self, unit: Unit) -> Path:
+        """Where the compiled unit lies."""
+        return self._objtree / unit.path
+
+    def prerequisites(self, unit: Unit) -> frozenset[str]:
+        """The files of the source tree that the unit was compiled from."""
+        path = self.object_path(unit)
+        text = path.with_name(f".{path.name}.cmd").read_text("utf-8", "replace")
+        prefix = re.escape(f"{self._srctree}/")
+        return frozenset(re.findall(rf"(?:^|\s){prefix}(\S+)", text))
+
+    def _command(self, goal: str, *variables: str) -> list[str]:
+        return [
+            "make",
+            f"-j{self._jobs}",
+            "--no-print-directory",
+            "-f",
+            str(_HERE / "units.mk"),
+            "sub_make_done=1",
+            f"abs_srctree={self._srctree}",
+            f"abs_objtree={self._objtree}",
+            f"CC={self._headers.compiler}",
+            f"KERNELRELEASE={self._headers.kernel.release}",
+            "ARCH=x86",
+            "may-sync-config=",
+            f"KSPLICED_LIST={_HERE / 'list.mk'}",
+            *variables,
+            goal,
+        ]
+
+    def _run(self, command: list[str], what: str) -> str:
+        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"}
+        environment["TMPDIR"] = str(self._objtree)
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=self._objtree,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise BuildError(Code.TOOL_MISSING, "make is not installed", "install make") from error
+        try:
+            output = process.communicate()[0].decode("utf-8", "replace")
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if process.returncode:
+            raise _failure(what, output)
+        return output
+
+
+def _failure(what: str, output: str) -> BuildError:
+    lines = [line for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if _MAKE_ERROR.search(line)] or lines[-5:]
+    if "No space left on device" in output:
+        return BuildError(
+            Code.NO_SPACE, f"{what} failed: the disk is full", "make room and try again"
+        )
+    first = errors[0] if errors else "make failed without a word"
+    return BuildError(
+        Code.COMPILE_FAILED,
+        f"{what} failed: {first.strip()}",
+        "the source may not be that of this kernel; see the details",
+        tuple(errors[:20]),
+    )
+
+
+def _listings(output: str) -> dict[str, Listing]:
+    rows: dict[str, list[list[str]]] = {}
+    for line in output.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[1] in ("y", "m", "multi", "down"):
+            rows.setdefault(words[0], []).append(words[1:])
+    return {directory: _listing(found) for directory, found in rows.items()}
+
+
+def _listing(rows: list[list[str]]) -> Listing:
+    def words(kind: str) -> frozenset[str]:
+        return frozenset(word for row in rows if row[0] == kind for word in row[1:])
+
+    multi = [(row[1], frozenset(row[2:])) for row in rows if row[0] == "multi"]
+    return Listing(words("y"), words("m"), tuple(multi), words("down"))
+
+
+def find_unit(path: str, listings: dict[str, Listing]) -> tuple[Unit, ...]:
+    """The units that the source file ``path`` (``fs/ext4/mballoc.c``) is compiled as.
+
+    Several when modules share the object; none when the configuration does not build it.
+    """
+    obj = f"{path.rpartition('.')[0]}.o"
+    units = []
+    for directory in ancestors(path):
+        listing = listings.get(directory)
+        if listing is None or not _reached(directory, listings):
+            continue
+        if obj in listing.builtin:
+            units.append(Unit(obj, directory, "vmlinux"))
+        if obj in listing.modular:
+            units += [Unit(obj, directory, name) for name in _modules(obj, listing)]
+    return tuple(units)
+
+
+def _modules(obj: str, listing: Listing) -> list[str]:
+    owners = [module for module, parts in listing.multi if obj in parts] or [obj]
+    return [Path(owner).stem.replace("-", "_") for owner in owners]
+
+
+def _reached(directory: str, listings: dict[str, Listing]) -> bool:
+    """Whether Kbuild descends into ``directory`` from the directories above that have a file."""
+    above = [parent for parent in ancestors(directory) if parent in listings]
+    return not above or any(directory in listings[parent].down for parent in above)
+
+
+def ancestors(path: str) -> Iterator[str]:
+    """The directories above ``path``, nearest first, without the tree's top."""
+    parent = path.rpartition("/")[0]
+    while parent:
+        yield parent
+        parent = parent.rpartition("/")[0]

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which of the changed files matter to this kernel, and as which units they are compiled.
+
+Every changed file ends in exactly one of three lists: a unit to compile, irrelevant with the
+reason, or refused with the reason. A file nobody knows is refused, never passed over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit
+from kspliced.model import Refusal
+from kspliced.source.compare import ChangeType, FileChange, Keep
+
+_NOT_KERNEL = ("Documentation/", "tools/", "samples/", "LICENSES/", "usr/", "debian/", "certs/")
+_PROSE = frozenset({"MAINTAINERS", "CREDITS", "README", "COPYING", ".gitignore", ".mailmap"})
+_KBUILD = re.compile(r"(?:^|/)(?:Makefile[^/]*|Kbuild[^/]*|Kconfig[^/]*)$")
+_VERSION_LINE = re.compile(rb"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Irrelevant:
+    """A changed file that this kernel does not consist of."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What becomes of the changed files."""
+
+    units: tuple[Unit, ...]
+    irrelevant: tuple[Irrelevant, ...]
+    refused: tuple[Refusal, ...]
+
+
+def keep(path: str) -> Keep:
+    """What of an unchanged tree a compilation may read (source.compare.lay_out)."""
+    if path.startswith("scripts/"):
+        return Keep.WRITE
+    if not_kernel(path):
+        return Keep.DROP
+    if path.startswith(("include/", "arch/")) or _KBUILD.search(path):
+        return Keep.DROP if path.endswith(".c") else Keep.WRITE
+    return Keep.SPOOL if path.endswith((".h", ".S")) else Keep.DROP
+
+
+def not_kernel(path: str) -> str:
+    """Why a path is no part of an x86 kernel, or ''."""
+    name = PurePosixPath(path).name
+    if path.startswith(_NOT_KERNEL) or path in _PROSE or name in _PROSE:
+        return "not kernel code"
+    if path.endswith((".rst", ".txt", ".yaml", ".dts", ".dtsi")):
+        return "not kernel code"
+    if path.startswith("scripts/") and not _KBUILD.search(path):
+        return "a host tool"
+    if path.startswith("arch/") and path.count("/") > 1 and not path.startswith("arch/x86/"):
+        return "another architecture"
+    return ""
+
+
+def directories(changes: Iterable[FileChange]) -> tuple[str, ...]:
+    """The directories whose Kbuild files say whether the changes are built."""
+    found = {d for change in changes for d in ancestors(change.path) if not not_kernel(change.path)}
+    return tuple(sorted(found))
+
+
+def select(
+    changes: tuple[FileChange, ...],
+    listings: dict[str, Listing],
+    included: frozenset[str],
+    targets: frozenset[str],
+) -> Selection:
+    """Sort the changed files.
+
+    :param included: base names of .c files that other sources include.
+    :param targets: vmlinux and module names that matter; empty for all that is configured.
+    """
+    sorter = _Sorter(listings, included, targets)
+    for change in changes:
+        sorter.sort(change)
+    return Selection(tuple(sorter.units), tuple(sorter.irrelevant), tuple(sorter.refused))
+
+
+def only_version(old: bytes, new: bytes) -> bool:
+    """Whether two top Makefiles differ in nothing but the kernel's version number."""
+    return _VERSION_LINE.sub(b"", old) == _VERSION_LINE.sub(b"", new)
+
+
+class _Sorter:
+    def __init__(
+        self, listings: dict[str, Listing], included: frozenset[str], targets: frozenset[str]
+    ) -> None:
+        self._listings, self._included, self._targets = listings, included, targets
+        self.units: list[Unit] = []
+        self.irrelevant: list[Irrelevant] = []
+        self.refused: list[Refusal] = []
+
+    def sort(self, change: FileChange) -> None:
+        path = change.path
+        reason = not_kernel(path)
+        if reason:
+            self.irrelevant.append(Irrelevant(path, reason))
+        elif _KBUILD.search(path):
+            self._refuse("kbuild_changed", path, "what is built, or how, changes")
+        elif path.startswith("arch/x86/entry/vdso/"):
+            self._refuse("vdso", path, "the vDSO is mapped into running processes")
+        elif path.endswith(".c"):
+            self._source(change)
+        elif path.endswith(".h"):
+            self._header(path)
+        elif path.endswith(".S"):
+            self._assembly(path)
+        elif self._built_near(path):
+            self._refuse("unknown_file", path, "it is not known what the kernel makes of this file")
+        else:
+            self.irrelevant.append(Irrelevant(path, "not configured"))
+
+    def _refuse(self, code: str, path: str, reason: str) -> None:
+        self.refused.append(Refusal(code, path, "", reason))
+
+    def _source(self, change: FileChange) -> None:
+        path = change.path
+        units = find_unit(path, self._listings)
+        if PurePosixPath(path).name in self._included and not units:
+            self._refuse("included_source", path, "another source file includes this one")
+        elif not units:
+            self.irrelevant.append(Irrelevant(path, "not configured"))
+        elif change.type is not ChangeType.MODIFIED:
+            self._refuse("source_set_changed", path, f"the file is {change.type.value}")
+        elif len(units) > 1:
+            self._refuse("several_targets", path, "the object is part of several modules")
+        elif self._targets and units[0].target not in self._targets:
+            reason = f"module {units[0].target} is not loaded; it would load with the old code"
+            self._refuse("module_not_loaded", path, reason)
+        else:
+            self.units.append(units[0])
+
+    def _header(self, path: str) -> None:
+        if path.startswith(("include/", "arch/x86/")) or self._built_near(path):
+            self._refuse("header_changed", path, "units that include this header may change")
+        else:
+            self.irrelevant.append(Irrelevant(path, "not configured"))
+
+    def _assembly(self, path: str) -> None:
+        if self._built_near(path):
+            self._refuse("assembly", path, "assembly is not replaced")
+        else:
+            self.irrelevant.append(Irrelevant(path, "not configured"))
+
+    def _built_near(self, path: str) -> bool:
+        """Whether the nearest directory with a Kbuild file builds anything here."""
+        near = next((d for d in ancestors(path) if d in self._listings), None)
+        if near is None:
+            return True
+        listing = self._listings[near]
+        return bool(listing.builtin or listing.modular or listing.down)

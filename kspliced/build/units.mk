@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Run in an object tree: the kernel's own top Makefile exports the flags, and
+# scripts/Makefile.build compiles single objects with them. Nothing is
+# "prepared": the headers package ships what preparing would make.
+#
+#   KSPLICED_UNITS   objects, as DIRECTORY:OBJECT
+#   KSPLICED_DIRS    directories to list
+
+include $(abs_srctree)/Makefile
+
+PHONY += kspliced-units kspliced-list
+
+kspliced-dirs := $(sort $(foreach u,$(KSPLICED_UNITS),$(firstword $(subst :, ,$(u)))))
+kspliced-units: $(addprefix kspliced-in/,$(kspliced-dirs))
+
+PHONY += $(addprefix kspliced-in/,$(kspliced-dirs))
+
+$(addprefix kspliced-in/,$(kspliced-dirs)): kspliced-in/%:
+	$(Q)$(MAKE) $(build)=$* $(foreach u,$(KSPLICED_UNITS),$(if $(filter $*,$(firstword $(subst :, ,$(u)))),$(lastword $(subst :, ,$(u)))))
+
+kspliced-list:
+	@$(foreach d,$(KSPLICED_DIRS),$(MAKE) -s -f $(KSPLICED_LIST) obj=$(d) &&) :
