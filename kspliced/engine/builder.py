@@ -123,6 +123,7 @@ class UnitBuilder:
 def _command(order: BuildOrder, targets: Path, output: Path) -> list[str]:
     return [
         sys.executable or "/usr/bin/python3",
+        "-P",
         "-m",
         "kspliced.cli",
         "build",

@@ -99,7 +99,7 @@ class Kernel(Protocol):
         """What is registered with the core; nothing when the core is not loaded."""
         ...
 
-    def link(self, pack: Pack) -> bytes:
+    def link(self, pack: Pack, sink: ProgressSink) -> bytes:
         """The module to load: the pack matched against the running kernel and linked.
 
         :raises KsplicedError: NO_MATCH, AMBIGUOUS, UNRESOLVED, TARGET_NOT_LOADED, ...

@@ -15,6 +15,7 @@ from kspliced.engine.edges import Cancel, CoreStage, CoreUpdate
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.core import Core
+from kspliced.model import ProgressSink
 from kspliced.pack import Pack
 
 _MODPROBE_SECONDS = 60.0
@@ -52,7 +53,7 @@ class RunningKernel:
         core = self._core
         return tuple(_update(core, name) for name in core.updates())
 
-    def link(self, pack: Pack) -> bytes:
+    def link(self, pack: Pack, sink: ProgressSink) -> bytes:
         """The module to load: the pack matched against the running kernel and linked.
 
         :raises KsplicedError: NO_MATCH, AMBIGUOUS, UNRESOLVED, TARGET_NOT_LOADED, CORE_ABI,
@@ -62,7 +63,7 @@ class RunningKernel:
         from kspliced.match import link, match
 
         with LiveKernel(self.paths.proc, self._sys) as kernel:
-            matched = match(pack, kernel)
+            matched = match(pack, kernel, sink)
         crcs = self._core.crcs() if self._core.present else ()
         return link(pack, matched, crcs)
 

@@ -69,7 +69,8 @@ class UpdateRecord:
     ``update`` is its module name ("" while there is no pack), ``digest`` its pack's. ``wanted`` is
     False once the administrator undid it: it is then neither replayed nor built again unasked.
     ``boot_id`` is the boot of the last switch. ``made_by`` is the version of kspliced that built
-    it. Times are seconds since the epoch, 0 for never.
+    it. ``pinned``: its module is never to be unloaded. Times are seconds since the epoch, 0 for
+    never.
     """
 
     update: str
@@ -85,6 +86,7 @@ class UpdateRecord:
     applied_at: int
     boot_id: str
     made_by: str
+    pinned: bool
     problem: Problem | None
 
 

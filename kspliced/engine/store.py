@@ -190,5 +190,6 @@ def record_of(pack: Pack) -> UpdateRecord:
         applied_at=0,
         boot_id="",
         made_by=__version__,
+        pinned=manifest.pinned,
         problem=None,
     )

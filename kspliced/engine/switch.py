@@ -16,7 +16,7 @@ from kspliced.engine.policy import APPLY_ANYWAY
 from kspliced.engine.state import Problem, Stage, UpdateRecord, problem_of
 from kspliced.engine.store import Store
 from kspliced.errors import Code, KernelError, KsplicedError
-from kspliced.model import ChangeKind, KernelId
+from kspliced.model import KernelId
 from kspliced.pack import Pack
 
 _STEP_SECONDS = 0.25
@@ -84,7 +84,7 @@ def _switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) ->
     module = b""
     if not any(update.name == name for update in context.kernel.updates()):
         context.job.at("match", 0.88, "comparing with the running kernel")
-        module = context.kernel.link(pack)
+        module = context.kernel.link(pack, context.job.part(0.88, 0.94))
     context.job.cancel.check()
     store.put(
         replace(
@@ -209,7 +209,7 @@ def retire_others(context: Context, store: Store, running: KernelId) -> tuple[Up
     retired = []
     for record in state.history:
         if record.kernel != running and record.stage is not Stage.RETIRED:
-            changed = replace(record, stage=Stage.RETIRED, wanted=False)
+            changed = replace(record, stage=Stage.RETIRED)
             state = state.change(record, changed)
             retired.append(changed)
     store.save(state)
@@ -237,14 +237,13 @@ def _replace_others(store: Store, live: UpdateRecord) -> None:
 def unload_leftovers(context: Context, store: Store) -> None:
     """Remove update modules that are not applied, where nothing can still point into them.
 
-    An update with new functions stays: their address may have been taken and kept.
+    A pinned update stays: the kernel may have kept the address of one of its new functions.
     """
     ours = {record.update: record for record in store.state.history}
     for update in context.kernel.updates():
         if update.stage is CoreStage.APPLIED or update.name not in ours:
             continue
-        functions = ours[update.name].functions
-        if all(change.kind is not ChangeKind.NEW for change in functions):
+        if not ours[update.name].pinned:
             _unload_quietly(context, update.name)
 
 

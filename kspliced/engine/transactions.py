@@ -152,7 +152,7 @@ def match(context: Context, file: Path) -> Outcome:
         pack = read_pack(file)
         check_kernel(pack, running_kernel(context.paths))
         context.job.at("match", 0.1, "comparing with the running kernel")
-        context.kernel.link(pack)
+        context.kernel.link(pack, context.job.part(0.1, 1.0))
         record = record_of(pack)
         return outcome_of("matched", "the running kernel is what the pack was built for", record)
 
@@ -267,6 +267,8 @@ def _build(
         context.job.at("verify", 0.84, "verifying the pack")
         for refusal in built.refused:
             _journal_refusal(context, running, newest, refusal.code, refusal.unit, refusal.symbol)
+        if built.content is None and not built.refused:
+            raise _nothing(f"{newest.version} changes nothing that runs on this machine")
         if built.content is None:
             store.put(replace(blank, stage=Stage.REFUSED, refused=built.refused))
             raise KsplicedError(
@@ -301,7 +303,21 @@ def _build(
 def _blank(running: KernelId, to_version: str) -> UpdateRecord:
     """A record of an update without a pack."""
     return UpdateRecord(
-        "", "", running, to_version, Stage.FAILED, True, (), (), (), 0, 0, "", __version__, None
+        update="",
+        digest="",
+        kernel=running,
+        to_version=to_version,
+        stage=Stage.FAILED,
+        wanted=True,
+        functions=(),
+        entries=(),
+        refused=(),
+        pause_us=0,
+        applied_at=0,
+        boot_id="",
+        made_by=__version__,
+        pinned=False,
+        problem=None,
     )
 
 

@@ -27,6 +27,7 @@ from kspliced.model import (
     KernelId,
     Manifest,
     Progress,
+    ProgressSink,
     Refusal,
 )
 from kspliced.pack import MODULE_BLOB, Blob, Pack, pack_bytes
@@ -51,7 +52,7 @@ def manifest(to: KernelId = NEWER, update: str = UPDATE, new: bool = False) -> M
         )
     entry = ChangelogEntry(to.version, "ext4: fix a crash", (), ("1140001",))
     return Manifest(
-        update, RUNNING, to.version, "gcc-12", 1, (), tuple(functions), (), (entry,), (), ()
+        update, RUNNING, to.version, "gcc-12", 1, (), tuple(functions), (), (entry,), (), (), new
     )
 
 
@@ -152,7 +153,7 @@ class FakeKernel:
         """What is registered."""
         return tuple(CoreUpdate(name, stage, 1180) for name, stage in self.loaded.items())
 
-    def link(self, pack: Pack) -> bytes:
+    def link(self, pack: Pack, sink: ProgressSink) -> bytes:
         """Link anything."""
         self.calls.append("link")
         if self.link_error is not None:

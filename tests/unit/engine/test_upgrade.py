@@ -112,7 +112,7 @@ def test_a_later_kernel_replaces_the_update(machine: Machine) -> None:
     assert current_status(machine.paths).effective == NEWEST.version
 
 
-def test_an_update_with_new_functions_stays_loaded(machine: Machine) -> None:
+def test_a_pinned_update_stays_loaded(machine: Machine) -> None:
     machine.builder.new = True
     transactions.upgrade(machine.context)
     transactions.undo(machine.context)
@@ -211,8 +211,11 @@ def test_refused_in_part(machine: Machine) -> None:
     assert status.reboot_required.verdict is Verdict.YES
 
 
-def test_no_code_changes(machine: Machine) -> None:
-    machine.builder.result = BuildError(Code.NOTHING_TO_DO, "only s390x changes")
+@pytest.mark.parametrize(
+    "result", [BuildError(Code.NOTHING_TO_DO, "only s390x changes"), Built(None, (), ())]
+)
+def test_no_code_changes(machine: Machine, result: Built | BuildError) -> None:
+    machine.builder.result = result
     fails(machine, Code.NOTHING_TO_DO)
     status = current_status(machine.paths)
     assert status.effective == NEWER.version and status.state is StatusState.IDLE

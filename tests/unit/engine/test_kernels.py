@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which kernels there are, and the order of their versions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from debian.debian_support import NativeVersion
+
+from kspliced.engine.kernels import (
+    compare_versions,
+    flavour,
+    installed_kernels,
+    installed_version,
+    loaded_modules,
+    running_kernel,
+    series,
+    source_version,
+    switched_off,
+)
+from kspliced.errors import Code, KernelError
+from kspliced.model import KernelId
+from tests.unit.engine.fakes import NEWER, NEWEST, RUNNING, Machine
+
+VERSIONS = [
+    "1.0",
+    "1.0-1",
+    "1.0~rc1-1",
+    "6.1.192-1",
+    "6.1.192-2",
+    "6.1.90-1",
+    "6.1.190-1",
+    "1:0.1",
+    "6.1.192-1+b1",
+    "6.5~rc7-1~exp1",
+    "6.5-1",
+    "6.12.94-1",
+    "1.0a",
+    "1.0+",
+    "1.0+a",
+    "1.0-1.1",
+    "1.00",
+    "1.a",
+    "1a",
+    "6.1.52-1+deb12u1",
+    "6.1.52-1~bpo",
+    "1.0~~",
+    "1.0~",
+    "1-1-1",
+]
+
+
+def test_the_order_is_dpkgs() -> None:
+    for left, right in product(VERSIONS, VERSIONS):
+        ours, theirs = NativeVersion(left), NativeVersion(right)
+        assert compare_versions(left, right) == (ours > theirs) - (ours < theirs), (left, right)
+
+
+@pytest.mark.parametrize(
+    "release,expected",
+    [
+        ("6.1.0-55-amd64", ("6.1", "amd64")),
+        ("6.1.0-55-cloud-amd64", ("6.1", "cloud-amd64")),
+        ("6.1.0-55-rt-amd64", ("6.1", "rt-amd64")),
+        ("6.12.94+deb13-amd64", ("6.12", "amd64")),
+        ("6.12.94+deb13-cloud-amd64", ("6.12", "cloud-amd64")),
+        ("6.1.0-0.deb11.55-amd64", ("6.1", "amd64")),
+        ("vanilla", ("", "")),
+    ],
+)
+def test_release_names(release: str, expected: tuple[str, str]) -> None:
+    assert (series(release), flavour(release)) == expected
+
+
+@pytest.mark.parametrize(
+    "source,version,expected",
+    [
+        ("linux-signed-amd64 (6.1.192+2)", "6.1.192-2", "6.1.192-2"),
+        ("linux-signed-amd64 (6.5~rc7+1~exp1)", "6.5~rc7-1~exp1", "6.5~rc7-1~exp1"),
+        ("linux-signed-amd64 (6.1.52+1+deb12u1)", "6.1.52-1+deb12u1", "6.1.52-1+deb12u1"),
+        ("linux", "6.1.192-2", "6.1.192-2"),
+        ("linux (6.1.192-2)", "6.1.192-2+b1", "6.1.192-2"),
+        ("", "6.1.192-2+b1", "6.1.192-2"),
+    ],
+)
+def test_the_source_behind_a_binary(source: str, version: str, expected: str) -> None:
+    assert source_version(source, version) == expected
+
+
+def test_the_running_kernel_is_not_the_compilers_version(machine: Machine) -> None:
+    assert running_kernel(machine.paths) == RUNNING
+
+
+@pytest.mark.parametrize("build", ["#1 SMP PREEMPT_DYNAMIC Thu Jan 1 00:00:00 UTC 1970", ""])
+def test_a_kernel_that_is_not_debians(machine: Machine, build: str) -> None:
+    (machine.paths.proc / "sys/kernel/version").write_text(build)
+    with pytest.raises(KernelError) as caught:
+        running_kernel(machine.paths)
+    assert caught.value.code is Code.KERNEL_UNREADABLE and caught.value.remedy
+
+
+def test_no_procfs(tmp_path: Path) -> None:
+    with pytest.raises(KernelError):
+        running_kernel(Machine(tmp_path / "a").paths.__class__(tmp_path / "b"))
+
+
+def test_the_newest_of_the_flavour_and_series(machine: Machine) -> None:
+    cloud = KernelId("6.1.0-99-cloud-amd64", "6.1.199-1", "x86_64")
+    other = KernelId("6.12.94+deb13-amd64", "6.12.94-1", "x86_64")
+    machine.install(NEWEST, other, RUNNING, cloud, NEWER)
+    found = installed_kernels(machine.paths, RUNNING)
+    assert (found.newest, found.other_series) == (NEWEST, other)
+
+
+def test_an_older_series_is_nothing(machine: Machine) -> None:
+    machine.install(NEWER, KernelId("5.10.0-30-amd64", "5.10.218-1", "x86_64"))
+    assert installed_kernels(machine.paths, RUNNING).other_series is None
+
+
+@pytest.mark.parametrize(
+    "status,there",
+    [
+        ("install ok installed", True),
+        ("install ok half-configured", True),
+        ("install ok unpacked", True),
+        ("install ok triggers-pending", True),
+        ("deinstall ok config-files", False),
+        ("install ok not-installed", False),
+        ("install reinstreq half-installed", False),
+    ],
+)
+def test_only_what_is_on_the_disk(machine: Machine, status: str, there: bool) -> None:
+    file = machine.paths.dpkg / "status"
+    file.write_text(file.read_text().replace("install ok installed", status))
+    newest = installed_kernels(machine.paths, RUNNING).newest
+    assert newest == (NEWER if there else RUNNING)
+
+
+def test_dpkgs_unmerged_updates_count(machine: Machine) -> None:
+    machine.install(RUNNING, NEWER, NEWEST)
+    updates = machine.paths.dpkg / "updates"
+    status = (machine.paths.dpkg / "status").read_text()
+    machine.install(RUNNING)
+    updates.mkdir()
+    (updates / "0001").write_text(status.split("\n\n")[1] + "\n")
+    (updates / "tmp.i").write_text(status.split("\n\n")[2] + "\n")
+    assert installed_kernels(machine.paths, RUNNING).newest == NEWER
+
+
+def test_metapackages_debug_packages_and_garbage(machine: Machine) -> None:
+    with (machine.paths.dpkg / "status").open("ab") as file:
+        for name in ("linux-image-amd64", "linux-image-6.1.0-99-amd64-dbg"):
+            stanza = f"\nPackage: {name}\nStatus: install ok installed\nVersion: 6.1.199-1\n"
+            file.write(stanza.encode())
+        file.write(b"\n\xff\xfe\x00\nPackage: linux-image-\n\nPackage: linux-image-7")
+    assert installed_kernels(machine.paths, RUNNING).newest == NEWER
+
+
+def test_an_unsigned_image_is_a_kernel(machine: Machine) -> None:
+    machine.install(replace(NEWER, release=f"{NEWER.release}-unsigned"))
+    assert installed_kernels(machine.paths, RUNNING).newest == NEWER
+
+
+def test_no_dpkg(tmp_path: Path, machine: Machine) -> None:
+    (machine.paths.dpkg / "status").unlink()
+    assert installed_kernels(machine.paths, RUNNING).newest == RUNNING
+    assert installed_version(machine.paths, "linux-source-6.1") is None
+
+
+def test_our_own_modules_are_no_targets(machine: Machine) -> None:
+    (machine.paths.proc / "modules").write_text("ext4 1 1 - Live 0x0\nks_0123 1 1 - Live 0x0\n")
+    assert loaded_modules(machine.paths) == ("ext4",)
+
+
+def test_the_switch_on_the_command_line(machine: Machine) -> None:
+    assert not switched_off(machine.paths)
+    machine.boot(RUNNING, "quiet kspliced=off")
+    assert switched_off(machine.paths)

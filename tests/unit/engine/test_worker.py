@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The worker protocol, both ends, with real processes; and the engine as a worker."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kspliced.engine.builder import UnitBuilder, transient_unit
+from kspliced.engine.edges import BuildOrder, Cancel, Job
+from kspliced.errors import Code, KsplicedError
+from kspliced.model import Progress
+from kspliced.worker import Failure, Reporter, Result, clean, parse_line, run_worker
+from tests.unit.engine.fakes import NEWER, RUNNING, Machine, manifest, pack_content
+
+
+def script(body: str) -> list[str]:
+    return [sys.executable, "-c", "import sys, time, signal, json\n" + body]
+
+
+def test_both_ends_agree() -> None:
+    stream = io.BytesIO()
+    reporter = Reporter(stream)
+    step = Progress("compile", 0.4, "fs/ext4/mballoc.o")
+    reporter.progress(step)
+    reporter.failure(KsplicedError(Code.NO_SPACE, "full", "free some", ("a", "b")))
+    reporter.result(NEWER)
+    lines = stream.getvalue().splitlines()
+    assert parse_line(lines[0]) == step
+    assert parse_line(lines[1]) == Failure(Code.NO_SPACE, "full", "free some", ("a", "b"))
+    last = parse_line(lines[2])
+    assert isinstance(last, Result) and last.value == json.loads(lines[2])["result"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"hello",
+        b"[]",
+        b"{}",
+        b'{"progress":{}}',
+        b'{"progress":{"phase":1,"fraction":0,"message":""}}',
+        b'{"result":1,"error":2}',
+        b'{"error":{"code":"no_such_code","message":"","remedy":"","details":[]}}',
+        b'{"shell":"rm"}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
+)
+def test_lines_that_are_not_of_the_protocol(line: bytes) -> None:
+    with pytest.raises(KsplicedError) as caught:
+        parse_line(line)
+    assert caught.value.code is Code.FAILED
+
+
+def test_text_of_a_worker_commands_no_terminal() -> None:
+    progress = {"phase": "a\x1b[2J", "fraction": 7.0, "message": "é\x00\u202e"}
+    step = parse_line(json.dumps({"progress": progress}).encode())
+    assert step == Progress("a\ufffd[2J", 1.0, "é\ufffd\ufffd")
+    assert len(clean("x" * 100_000)) < 5000
+
+
+def test_a_worker_that_succeeds() -> None:
+    steps: list[Progress] = []
+    body = (
+        'print(json.dumps({"progress":{"phase":"a","fraction":0.5,"message":"m"}}))\n'
+        'print(json.dumps({"result":{"x":1}}))\nprint("noise", file=sys.stderr)'
+    )
+    assert run_worker(script(body), steps.append) == {"x": 1}
+    assert steps == [Progress("a", 0.5, "m")]
+
+
+def test_a_worker_that_fails_says_why() -> None:
+    body = (
+        'print(json.dumps({"error":{"code":"compiler_missing","message":"no gcc-12",'
+        '"remedy":"install gcc-12","details":[]}}))\nsys.exit(1)'
+    )
+    with pytest.raises(KsplicedError) as caught:
+        run_worker(script(body))
+    assert (caught.value.code, caught.value.remedy) == (Code.COMPILER_MISSING, "install gcc-12")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'print("Segmentation fault", file=sys.stderr); sys.exit(3)',
+        'print("Segmentation fault", file=sys.stderr)',
+        'print(json.dumps({"result":1}))\nsys.exit("Segmentation fault")',
+    ],
+)
+def test_a_worker_that_dies_without_a_result(body: str) -> None:
+    with pytest.raises(KsplicedError) as caught:
+        run_worker(script(body))
+    assert caught.value.code is Code.FAILED
+    assert caught.value.details == ("Segmentation fault",)
+
+
+def test_a_worker_that_babbles_is_ended() -> None:
+    start = time.monotonic()
+    with pytest.raises(KsplicedError) as caught:
+        run_worker(script('print("hello", flush=True); time.sleep(60)'))
+    assert caught.value.code is Code.FAILED and time.monotonic() - start < 30
+
+
+def test_a_worker_whose_line_has_no_end_is_ended() -> None:
+    with pytest.raises(KsplicedError) as caught:
+        run_worker(script('while True: sys.stdout.write("x" * 65536)'))
+    assert "over" in caught.value.message
+
+
+def test_a_worker_that_is_not_there() -> None:
+    with pytest.raises(KsplicedError) as caught:
+        run_worker(["/nonexistent/tool"])
+    assert caught.value.code is Code.TOOL_MISSING
+
+
+def test_cancel_reaches_the_worker() -> None:
+    cancel = Cancel()
+
+    def sink(_: Progress) -> None:
+        cancel.wanted = True
+
+    body = (
+        'signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n'
+        'print(json.dumps({"progress":{"phase":"a","fraction":0,"message":""}}), flush=True)\n'
+        "time.sleep(60)"
+    )
+    start = time.monotonic()
+    with pytest.raises(KsplicedError) as caught:
+        run_worker(script(body), sink, lambda: cancel.wanted)
+    assert caught.value.code is Code.CANCELLED and time.monotonic() - start < 30
+
+
+# What stands in for `kspliced build`: it writes the pack that the order's source names.
+_BUILDER = """
+import json, pathlib, sys
+assert sys.argv[1] == "build" and sys.argv[-2:] == ["--progress", "json"]
+output = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
+targets = pathlib.Path(sys.argv[sys.argv.index("--targets") + 1]).read_text()
+assert targets == "vmlinux\\next4\\n", targets
+source = pathlib.Path(sys.argv[sys.argv.index("--from") + 1])
+output.write_bytes(source.read_bytes())
+print(json.dumps({"progress": {"phase": "compile", "fraction": 0.5, "message": "x.o"}}))
+refused = [{"code": "init_code", "unit": "a.o", "symbol": "b", "reason": "c"}]
+print(json.dumps({"result": {"pack": str(output), "digest": "", "functions": [],
+    "refused": refused, "seconds": {"compile": 1.5}}}))
+"""
+
+
+def order(machine: Machine) -> BuildOrder:
+    source = machine.paths.root / "source"
+    source.write_bytes(pack_content(manifest()))
+    root = machine.paths.root
+    return BuildOrder(RUNNING, NEWER.version, source, source, source, root, ("vmlinux", "ext4"))
+
+
+def test_the_builder_hands_back_a_pack(machine: Machine) -> None:
+    machine.paths.cache.mkdir(parents=True)
+
+    def stand_in(_unit: str, command: list[str]) -> list[str]:
+        return [sys.executable, "-c", _BUILDER, *command[4:]]
+
+    steps: list[Progress] = []
+    builder = UnitBuilder(machine.paths, stand_in)
+    built = builder.build(order(machine), Job(steps.append, Cancel()))
+    assert built.content == pack_content(manifest())
+    assert [refusal.code for refusal in built.refused] == ["init_code"]
+    assert 0.2 < steps[0].fraction < 0.84
+    assert list(machine.paths.cache.iterdir()) == [] and list(machine.paths.run.iterdir()) == []
+
+
+def test_a_builder_that_links_to_a_secret(machine: Machine, tmp_path: Path) -> None:
+    machine.paths.cache.mkdir(parents=True)
+    (tmp_path / "secret").write_text("root:x")
+    body = _BUILDER.replace(
+        "output.write_bytes(source.read_bytes())",
+        f"output.symlink_to({str(tmp_path / 'secret')!r})",
+    )
+
+    def stand_in(_unit: str, command: list[str]) -> list[str]:
+        return [sys.executable, "-c", body, *command[4:]]
+
+    with pytest.raises(KsplicedError) as caught:
+        UnitBuilder(machine.paths, stand_in).build(
+            order(machine), Job(lambda _: None, Cancel())
+        )
+    assert caught.value.code is Code.IO
+
+
+@pytest.mark.parametrize("result", ["1", "[]", '{"pack":"x"}', '{"functions":[1],"refused":[]}'])
+def test_a_builder_whose_result_is_malformed(machine: Machine, result: str) -> None:
+    machine.paths.cache.mkdir(parents=True)
+
+    def stand_in(_unit: str, _command: list[str]) -> list[str]:
+        return script(f"print('{{\"result\":{result}}}')")
+
+    with pytest.raises(KsplicedError) as caught:
+        UnitBuilder(machine.paths, stand_in).build(
+            order(machine), Job(lambda _: None, Cancel())
+        )
+    assert caught.value.code is Code.FAILED and "malformed" in caught.value.message
+
+
+def test_the_sandbox_has_no_rights() -> None:
+    command = transient_unit("kspliced-build-1.service", ["/usr/bin/python3"])
+    assert command[-2:] == ["--", "/usr/bin/python3"]
+    for needed in (
+        "DynamicUser=yes",
+        "PrivateNetwork=yes",
+        "ProtectSystem=strict",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+    ):
+        assert f"--property={needed}" in command
+
+
+def engine(root: Path, *arguments: str) -> tuple[int, dict[str, object], str]:
+    """Run the engine as the daemon does; its status, last line and stderr."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "kspliced.engine", "--root", str(root), *arguments],
+        capture_output=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    lines = finished.stdout.splitlines()
+    for line in lines:
+        parse_line(line)
+    return finished.returncode, json.loads(lines[-1]), finished.stderr.decode()
+
+
+def failure(value: dict[str, object]) -> dict[str, object]:
+    error = value["error"]
+    assert isinstance(error, dict)
+    return error
+
+
+def test_the_engine_as_a_process(machine: Machine) -> None:
+    status, last, errors = engine(machine.paths.root, "replay")
+    assert (status, errors) == (0, "")
+    assert "result" in last and "Traceback" not in errors
+
+
+def test_the_engine_names_its_verbs(tmp_path: Path) -> None:
+    for arguments in ((), ("dance",), ("undo", "x"), ("match",)):
+        status, last, _ = engine(tmp_path, *arguments)
+        assert status == 2 and failure(last)["code"] == "usage"
+
+
+def test_the_engine_without_a_kernel(tmp_path: Path) -> None:
+    status, last, errors = engine(tmp_path, "upgrade")
+    assert status == 1 and failure(last)["code"] == "kernel_unreadable"
+    assert "Traceback" not in errors
+
+
+def test_the_engine_on_a_disk_that_fails(machine: Machine) -> None:
+    machine.paths.lib.mkdir(parents=True)
+    machine.paths.run.mkdir(parents=True)
+    machine.paths.run.joinpath("lock").mkdir()
+    status, last, errors = engine(machine.paths.root, "upgrade")
+    assert status == 1 and failure(last)["code"] == "io"
+    assert "Traceback" not in errors
+
+
+def test_a_mistake_of_ours_is_a_line_of_the_protocol(machine: Machine) -> None:
+    code = (
+        "import sys\nfrom kspliced.engine import __main__ as m, transactions\n"
+        "def broken(context): raise ZeroDivisionError('oops')\n"
+        "m._PLAIN['upgrade'] = broken\n"
+        f"sys.exit(m.main(['--root', {str(machine.paths.root)!r}, 'upgrade']))"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, text=True
+    )
+    error = failure(json.loads(finished.stdout.splitlines()[-1]))
+    assert finished.returncode == 1 and error["code"] == "failed"
+    assert "ZeroDivisionError" in str(error["message"])
+    assert "Traceback" not in finished.stderr
