@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two C sources in, a verdict out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from kspliced.build.closure import Carried, Closure
+from kspliced.build.diff import UnitDiff, diff_objects
+from kspliced.build.rules import check
+from kspliced.model import ImportKind
+from tests.corpus.compiler import compile_object
+
+BASE = """
+static int total;
+noinline int add(int n) { static int calls; total += n; calls++; return total + calls; }
+noinline int log_it(int n) { printk("value %d\\n", n); return n; }
+int entry(int n) { return add(n) + log_it(n); }
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    diff: UnitDiff
+    closure: Closure
+
+    @property
+    def carried(self) -> Carried:
+        return self.closure.carried
+
+    @property
+    def changed(self) -> list[str]:
+        return [changed.pre.name for changed in self.diff.changed]
+
+    @property
+    def codes(self) -> list[str]:
+        return [refusal.code for refusal in check(self.diff, self.carried, "unit.o")]
+
+
+def judge(before: str, after: str, *flags: str) -> Verdict:
+    diff = diff_objects(compile_object(before, *flags), compile_object(after, *flags))
+    return Verdict(diff, Closure(diff, "vmlinux", "unit.o"))
+
+
+def test_an_unchanged_source_has_no_difference() -> None:
+    verdict = judge(BASE, BASE)
+    assert not verdict.changed
+    assert not verdict.codes
+    assert not verdict.carried.code
+
+
+def test_a_changed_body_is_one_function() -> None:
+    verdict = judge(BASE, BASE.replace("total += n", "total -= n"))
+    assert verdict.changed == ["add"]
+    assert not verdict.codes
+    names = [e.name for e in verdict.carried.code]
+    assert names == ["add"]
+    assert not verdict.carried.data, "its statics are the running kernel's"
+
+
+def test_a_changed_string_is_a_change_and_is_carried() -> None:
+    verdict = judge(BASE, BASE.replace("value %d", "VALUE %d"))
+    assert verdict.changed == ["log_it"]
+    contents = [verdict.diff.post.layout.content(e) for e in verdict.carried.data]
+    assert contents == [b"VALUE %d\n\0"]
+
+
+def test_a_comment_or_blank_line_is_no_change() -> None:
+    assert not judge(BASE, "/* more */\n\n" + BASE.replace("noinline", "\nnoinline")).changed
+
+
+def test_renumbered_statics_are_told_apart_by_their_users() -> None:
+    one = "noinline int a(void) { static int n = 1; return n++; }\n"
+    two = "noinline int b(void) { static int n = 2; return n++; }\n"
+    three = "noinline int c(int x) { static int n = 7; other(x); return n += x; }\n"
+    verdict = judge(one + two + three, three.replace("x);", "x + 1);") + two + one)
+    assert verdict.changed == ["c"]
+    assert not verdict.codes
+    assert not verdict.carried.data
+
+
+def test_an_inlined_callee_changes_its_callers() -> None:
+    source = """
+inline_always int helper(int n) { return other(n) + 1; }
+int first(int n) { return helper(n); }
+int second(int n) { return helper(n * 2); }
+int third(int n) { return n; }
+"""
+    verdict = judge(source, source.replace("+ 1", "+ 2"))
+    assert verdict.changed == ["first", "second"]
+
+
+def test_a_new_function_and_its_data_are_carried() -> None:
+    after = BASE.replace(
+        "int entry(int n) {",
+        "static int fresh = 3;\n"
+        "noinline int extra(int n) { fresh += n; return other(fresh); }\n"
+        "int entry(int n) { if (n > 9) return extra(n);",
+    )
+    verdict = judge(BASE, after)
+    assert verdict.changed == ["entry"]
+    assert [e.name for e in verdict.carried.new_functions] == ["extra"]
+    assert [e.name for e in verdict.carried.new_data] == ["fresh"]
+    assert not verdict.carried.pinned
+    assert not verdict.codes
+
+
+def test_a_new_function_whose_address_escapes_pins_the_update() -> None:
+    after = BASE.replace(
+        "int entry(int n) {",
+        "noinline int callback(int n) { return other(n); }\nint entry(int n) { use(callback);",
+    )
+    verdict = judge(BASE, after)
+    assert verdict.carried.pinned
+
+
+def test_the_address_of_a_changed_function_is_the_old_one() -> None:
+    source = """
+noinline int callback(int n) { return other(n); }
+int entry(int n) { use(callback); return callback(n); }
+"""
+    after = source.replace("other(n);", "other(n + 1);").replace(
+        "use(callback);", "use(callback); n++;"
+    )
+    verdict = judge(source, after)
+    assert verdict.changed == ["callback", "entry"]
+    post = verdict.diff.post
+    entry = next(e for e in verdict.carried.code if e.name == "entry")
+    found = [verdict.closure.resolve(t) for _, t in post.references(entry) if t.name == "callback"]
+    kinds = [getattr(f, "kind", None) for f in found]
+    assert ImportKind.UNIT in kinds, "use() gets the running kernel's address"
+    assert any(getattr(f, "name", "") == "callback" for f in found), "the call goes straight"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        ("static int x = 1; int f(void) { return x++; }",
+         "static int x = 2; int f(void) { return x++; }", "writable_data_changed"),
+        ("int g(int n) { return n; } const struct ops o={0}; int f(void) { use(&o); return 1; }",
+         "int g(int n) { return n; } const struct ops o={g}; int f(void) { use(&o); return 1; }",
+         "const_data_changed"),
+        ("__attribute__((section(\".init.text\"))) int f(int n) { return other(n); }",
+         "__attribute__((section(\".init.text\"))) int f(int n) { return other(n) + 1; }",
+         "init_only"),
+        ("__attribute__((section(\".noinstr.text\"))) int f(int n) { return other(n); }",
+         "__attribute__((section(\".noinstr.text\"))) int f(int n) { return other(n) + 1; }",
+         "noinstr"),
+        ("__attribute__((no_instrument_function)) int f(int n) { return other(n); }",
+         "__attribute__((no_instrument_function)) int f(int n) { return other(n) + 1; }",
+         "notrace"),
+        ("int f(int n) { return other(n); }",
+         "__attribute__((section(\".data..percpu\"))) int p; int f(int n) { return other(p); }",
+         "new_percpu"),
+        ("int f(int n) { return other(n); }",
+         "__attribute__((section(\"__param\"))) int p = 1; int f(int n) { return other(p); }",
+         "special_data"),
+        ("int f(int n) { return n; }\n"
+         "__attribute__((section(\".initcall6.init\"))) void *const i = 0;",
+         "int f(int n) { return n; }\n"
+         "__attribute__((section(\".initcall6.init\"))) void *const i = (void *)f;",
+         "const_data_changed"),
+        ("static int s; int f(int n) { static int s = 5; return s++; } int g(void){ return s++; }",
+         "static int s; int f(int n) { static int s = 6; return s++; } int g(void){ return s++; }",
+         "static_ambiguous"),
+        ("int f(int n) { return n; } asm(\".globl __ksymtab_a\\n__ksymtab_a = 0\");",
+         "int f(int n) { return n; } asm(\".globl __ksymtab_b\\n__ksymtab_b = 0\");",
+         "export_changed"),
+    ],
+)  # fmt: skip
+def test_refused(before: str, after: str, code: str) -> None:
+    assert code in judge(before, after).codes
+
+
+def test_a_patched_site_where_the_jump_goes_is_refused() -> None:
+    source = """
+int f(int n) {
+    asm volatile("1: .byte 0x0f,0x1f,0x44,0,0\\n.pushsection __jump_table,\\"aw\\"\\n"
+                 ".long 1b - ., 1b - .\\n.quad key - .\\n.popsection");
+    return other(n);
+}
+asm(".pushsection .data.key,\\"aw\\"\\nkey: .quad 0\\n.popsection");
+"""
+    verdict = judge(source, source.replace("other(n)", "other(n + 1)"))
+    assert verdict.changed == ["f"]
+    assert verdict.codes == ["patched_entry"]
+
+
+def test_a_cold_part_belongs_to_its_function() -> None:
+    source = """
+__attribute__((cold)) void die(int n);
+int f(int n) { if (__builtin_expect(n == 77, 0)) { die(n); die(n + 1); } return other(n); }
+"""
+    verdict = judge(source, source.replace("n + 1", "n + 2"))
+    assert verdict.changed == ["f"]
+    assert {e.name for e in verdict.carried.code} == {"f", "f.cold"}
