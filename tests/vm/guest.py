@@ -275,7 +275,7 @@ class Guest:
                 handle.write(piece)
 
     def wait_for(
-        self, condition: Callable[[], T], timeout: float, what: str, poll: float = 0.5
+        self, condition: Callable[[], T | None], timeout: float, what: str, poll: float = 0.5
     ) -> T:
         """Call ``condition`` until it gives something true, and return that.
 

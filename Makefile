@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Every target sets its machine up by itself (tests/setup.sh: a Debian 12, as root).
+#
+#   make check   the linters and all tests that need no guest: minutes
+#   make test    everything, the upgrade story in a QEMU guest included
+#   make demo    the story, told step by step; build/demo/result.json has its figures
+#   make bench   what it costs
+
+PYTHON = build/venv/bin/python3
+PYTEST = $(PYTHON) -m pytest
+
+.PHONY: check clean demo bench lint setup test
+
+check: lint
+	$(PYTEST) -m "not vm" tests
+
+test: lint
+	$(PYTEST) tests
+
+lint: setup
+	build/venv/bin/ruff check .
+	build/venv/bin/ruff format --check .
+	build/venv/bin/mypy
+
+demo: setup
+	$(PYTHON) -m tests.vm.demo
+
+bench: setup
+	$(PYTHON) -m bench
+
+setup:
+	@tests/setup.sh
+
+clean:
+	rm -rf build

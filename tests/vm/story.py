@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The story: `apt upgrade` mends a running ext4, no reboot. `make demo` and a test both run this.
+
+Each step does what its title says to a real guest, raises StoryError where the step is not true,
+and returns what it found.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Protocol
+
+from kspliced.engine.journal import Event
+from tests.vm import cache, case, findings, image, packages, repo, trigger
+from tests.vm.errors import GuestTimeout
+from tests.vm.guest import Guest
+
+LIVE_TIMEOUT = 1500.0
+LOAD = "load"  # the transient unit that hammers the file system
+
+
+class StoryError(AssertionError):
+    """A step of the story is not true."""
+
+
+class Teller(Protocol):
+    """Who tells the story while it happens."""
+
+    def say(self, text: str) -> None:
+        """One line about what just came true."""
+
+    def progress(self, phase: str, fraction: float, message: str) -> None:
+        """How far the daemon says it is."""
+
+
+def require(condition: object, what: str, seen: object = "") -> None:
+    """StoryError with ``what`` unless ``condition``."""
+    if not condition:
+        raise StoryError(f"{what}; seen: {seen}" if seen != "" else what)
+
+
+class Story:
+    """The guests of the story and its steps, in order.
+
+    ``baseline``: the same `apt upgrade` is timed first in a guest without kspliced.
+    """
+
+    def __init__(self, teller: Teller, baseline: bool = False) -> None:
+        self._teller = teller
+        self._baseline = baseline
+        self._stack = ExitStack()
+        self._repository: repo.Repository | None = None
+        self._guest: Guest | None = None
+        self._mark = 0
+
+    def __enter__(self) -> Story:
+        own = packages.own_debs()
+        before = (*cache.debs(*case.BEFORE), *own)
+        self._repository = self._stack.enter_context(
+            repo.repository(before, cache.debs(*case.AFTER))
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    # -- the steps ----------------------------------------------------------------------------
+
+    def bug(self) -> findings.Bug:
+        """The bug is real: without kspliced this kernel oopses"""
+        assert self._repository is not None
+        seconds = None
+        with Guest("bug", image.base(), (self._repository.disk,)) as guest:
+            if self._baseline:
+                self._teller.say("a guest without kspliced: the same upgrade, timed")
+                repo.attach(guest, self._repository)
+                repo.offer(guest, "after")
+                seconds = _upgrade(guest)
+                self._teller.say(f"apt upgrade took {seconds:.0f} s")
+            lines = provoke(guest)
+        self._teller.say(lines[0])
+        self._teller.say(next(line for line in lines if case.FAULTY_FUNCTION in line))
+        return findings.Bug(tuple(lines), seconds)
+
+    def install(self) -> findings.Installed:
+        """A fresh guest: kspliced comes from our own packages"""
+        assert self._repository is not None
+        disks = (self._repository.disk,)
+        self._guest = self._stack.enter_context(Guest("story", image.base(), disks))
+        guest = self._guest
+        require(case.OLD_VERSION in guest.run("cat /proc/version").stdout, "the old kernel runs")
+        root = guest.run("findmnt -no FSTYPE /").stdout.strip()
+        require(root == "ext4", "the root file system is ext4", root)
+        self._teller.say(f"booted {case.OLD_RELEASE} in {guest.boot_seconds:.0f} s, root on ext4")
+        repo.attach(guest, self._repository)
+        guest.run("apt-get -q update", timeout=120)
+        took = guest.run("apt-get -q -y install kspliced kspliced-dkms", timeout=900).seconds
+        dkms = guest.run(f"dkms status -m kspliced -k {case.OLD_RELEASE}").stdout
+        require("installed" in dkms, "DKMS built and installed the core", dkms)
+        self._teller.say(f"apt install kspliced kspliced-dkms: {took:.0f} s; {dkms.strip()}")
+        status = self._status()
+        require(status["running"] == case.OLD_VERSION, "status: running", status)
+        require(status["effective"] == case.OLD_VERSION, "status: effective", status)
+        require(status["reboot_required"]["verdict"] == "no", "no reboot needed yet", status)
+        return findings.Installed(took, guest.boot_seconds)
+
+    def upgrade(self) -> findings.Upgraded:
+        """apt update && apt upgrade -y"""
+        guest = self._running()
+        # What the daemon fetches ahead must not compete with apt for the two CPUs.
+        self._wait_idle(600)
+        self._mark = len(guest.console())
+        repo.offer(guest, "after")
+        seconds = _upgrade(guest)
+        require(guest.run("uname -r").stdout.strip() == case.OLD_RELEASE, "no reboot happened")
+        self._teller.say(f"apt upgrade exited 0 after {seconds:.0f} s; /boot has the new kernel")
+        return findings.Upgraded(seconds)
+
+    def live(self) -> findings.Live:
+        """The daemon builds the update and applies it"""
+        guest = self._running()
+        started = time.monotonic()
+        phases: dict[str, float] = {}
+
+        def settled() -> dict[str, Any] | None:
+            status = self._status()
+            job = status["job"]
+            if job is not None:
+                phases.setdefault(job["phase"], round(time.monotonic() - started, 1))
+                self._teller.progress(job["phase"], job["fraction"], job["message"])
+                return None
+            return None if status["state"] in ("pending", "busy") else status
+
+        try:
+            status = guest.wait_for(settled, LIVE_TIMEOUT, "the update to be live", poll=2.0)
+        except GuestTimeout as error:
+            raise StoryError(f"{error}\n{self._evidence()}") from error
+        seconds = time.monotonic() - started
+        require(status["state"] == "live", f"the update is live\n{self._evidence()}", status)
+        found = findings.live(status, seconds, phases, self._journal(Event.LIVE))
+        require(found.running == case.OLD_VERSION, "status: running", found)
+        require(found.effective == case.NEW_VERSION, "status: effective", found)
+        require(found.summary == "1 of 1 change live", "status: changes", found.summary)
+        require(len(found.functions) == 2, "2 functions are replaced", found.functions)
+        require(case.FAULTY_FUNCTION in " ".join(found.functions), "the faulty one", found)
+        require(found.bugs, "the changelog entry's bug number is known", found.entries)
+        require(found.pause_us > 0, "the pause was measured", found.pause_us)
+        require(found.reboot_required == "no", "no reboot is needed", found)
+        require(found.journal_entries == 1, "the journal tells of it once", found)
+        self._require_clean()
+        for line in found.lines():
+            self._teller.say(line)
+        return found
+
+    def survives(self) -> findings.Survived:
+        """The trigger again, in a loop, with writers beside it"""
+        guest = self._running()
+        trigger.prepare(guest)
+        writer = f"while :; do dd if=/dev/urandom of={trigger.PLACE}/w$1 bs=256k count=40; done"
+        for number in (1, 2):
+            guest.background(f"writer{number}", f"set -- {number}; {writer} 2>&-")
+        rounds = 5
+        result = trigger.pull(guest, rounds, timeout=600)
+        guest.run("systemctl stop writer1 writer2", timeout=60)
+        require(result.ok, f"{rounds} rounds of the trigger pass\n{self._evidence()}", result)
+        self._require_clean()
+        release = guest.run("uname -r").stdout.strip()
+        effective = guest.run("kspliced uname").stdout.strip()
+        require(release == case.OLD_RELEASE, "uname -r is unchanged", release)
+        require(case.NEW_VERSION in effective, "kspliced uname has the version", effective)
+        self._teller.say(f"{rounds} rounds passed; the kernel log is clean")
+        self._teller.say(f"uname -r: {release}; kspliced uname: {effective}")
+        return findings.Survived(rounds, release, effective, _resident(guest))
+
+    def undo(self) -> findings.Reverted:
+        """kspliced undo and kspliced apply, while stress-ng hammers the file system"""
+        guest = self._running()
+        trigger.make_safe(guest)
+        guest.background(
+            LOAD,
+            f"cd {trigger.PLACE} && exec stress-ng --hdd 1 --hdd-bytes 16m --fallocate 1 "
+            "--fallocate-bytes 16m --dir 1 --timeout 900",
+        )
+        guest.wait_for(lambda: guest.run("pgrep -c stress-ng", check=False).ok, 30, "stress-ng")
+        undone = guest.run("kspliced undo", timeout=300).seconds
+        status = self._status()
+        require(status["effective"] == case.OLD_VERSION, "undone: the old code runs", status)
+        require(status["state"] == "undone", "undone: status says so", status)
+        require(self._applied() == 0, "undone: the core has nothing applied")
+        self._teller.say(f"kspliced undo under load: {undone:.1f} s; effective {case.OLD_VERSION}")
+        applied = guest.run("kspliced apply", timeout=600).seconds
+        status = self._status()
+        require(status["effective"] == case.NEW_VERSION, "applied again", status)
+        require(self._applied() == 1, "applied again: the core says so")
+        self._teller.say(f"kspliced apply under load: {applied:.1f} s")
+        pause = int(status["update"]["pause_us"])
+        require(guest.run(f"systemctl is-active {LOAD}", check=False).ok, "the load still runs")
+        guest.run(f"systemctl stop {LOAD}", timeout=60)
+        self._require_clean()
+        return findings.Reverted(undone, applied, pause)
+
+    def power_cut(self) -> findings.Replayed:
+        """Power cut; the same kernel boots and is mended before the network is up"""
+        guest = self._running()
+        guest.reset()
+        require(case.OLD_VERSION in guest.run("cat /proc/version").stdout, "the old kernel again")
+        status = self._status()
+        require(status["state"] == "live", f"replay made it live\n{self._evidence()}", status)
+        require(self._applied() == 1, "the core has it applied")
+        require(self._journal(Event.REPLAYED, "-b"), "the journal tells of the replay")
+        replayed = _moment(guest, "kspliced-replay.service", "ExecMainExitTimestampMonotonic")
+        network = _moment(guest, "systemd-networkd.service", "ActiveEnterTimestampMonotonic")
+        require(0 < replayed < network, "replay ends before the network", (replayed, network))
+        cpu = guest.run("systemctl show -P CPUUsageNSec kspliced-replay").stdout.strip()
+        trigger.remount(guest)
+        result = trigger.pull(guest, 1, timeout=300)
+        require(result.ok, "the trigger passes after the replay", result)
+        self._require_clean()
+        self._teller.say(f"replayed {replayed:.1f} s after power-on, network at {network:.1f} s")
+        return findings.Replayed(replayed, network, int(cpu) / 1e9 if cpu.isdigit() else 0.0)
+
+    def next_kernel(self) -> findings.Retired:
+        """The new kernel boots: nothing is applied, the pack is retired"""
+        guest = self._running()
+        boot = guest.boot_files(case.NEW_RELEASE)
+        guest.stop()
+        guest.start(boot)
+        status = self._status()
+        require(status["running"] == case.NEW_VERSION, "the new kernel runs", status)
+        require(status["effective"] == case.NEW_VERSION, "effective is what runs", status)
+        require(status["state"] == "retired", "status says retired", status)
+        require(self._applied() == 0, "nothing is applied")
+        require(self._journal(Event.RETIRED), "the journal tells of the retirement")
+        packs = guest.run("find /var/lib/kspliced/packs -type f | wc -l").stdout.strip()
+        require(packs == "0", "the pack is gone", packs)
+        trigger.remount(guest)
+        require(trigger.pull(guest, 1, timeout=300).ok, "the new kernel has the fix built in")
+        self._require_clean()
+        self._teller.say(f"{case.NEW_RELEASE} runs; status: {status['state']}; no pack is left")
+        return findings.Retired(str(status["state"]))
+
+    STEPS: tuple[Callable[[Story], findings.Finding], ...] = (
+        bug,
+        install,
+        upgrade,
+        live,
+        survives,
+        undo,
+        power_cut,
+        next_kernel,
+    )
+
+    # -- what the steps ask of the guest --------------------------------------------------------
+
+    def _running(self) -> Guest:
+        require(self._guest is not None, "the story's guest runs; an earlier step failed")
+        assert self._guest is not None
+        return self._guest
+
+    def _status(self) -> dict[str, Any]:
+        text = self._running().run("kspliced status --json", timeout=90).stdout
+        status = json.loads(text)
+        require(isinstance(status, dict), "kspliced status --json prints an object", text)
+        return dict(status)
+
+    def _wait_idle(self, timeout: float) -> None:
+        self._running().wait_for(
+            lambda: self._status()["job"] is None, timeout, "the daemon to be idle", poll=2.0
+        )
+
+    def _applied(self) -> int:
+        script = "cat /sys/kernel/kspliced/updates/*/stage 2>&- | grep -cx applied"
+        return int(self._running().run(script, check=False).stdout)
+
+    def _journal(self, event: Event, options: str = "") -> int:
+        script = f"journalctl -q {options} -o cat MESSAGE_ID={event.value.id} | wc -l"
+        return int(self._running().run(script).stdout)
+
+    def _require_clean(self) -> None:
+        faults = self._running().faults(self._mark)
+        require(not faults, "the kernel log is clean", faults)
+
+    def _evidence(self) -> str:
+        script = (
+            "kspliced status; journalctl -b -u 'kspliced*' -t kspliced --no-pager | tail -n 60; "
+            "dmesg | tail -n 15; cat /sys/kernel/kspliced/updates/*/{conflicts,mismatch} 2>&-"
+        )
+        return self._running().run(script, timeout=120, check=False).stdout
+
+
+def provoke(guest: Guest) -> tuple[str, ...]:
+    """Pull the trigger where it is known to oops; the console's lines about it."""
+    trigger.prepare(guest)
+    mark = len(guest.console())
+    guest.background("trigger", trigger.ROUND)
+    guest.wait_for(lambda: guest.faults(mark), 120, "the oops")
+    guest.wait_for(lambda: "end trace" in guest.console()[mark:], 30, "the end of the oops")
+    lines = [line.strip() for line in guest.console()[mark:].splitlines()]
+    interesting = [line for line in lines if "BUG:" in line or "RIP: 0010" in line]
+    require(any(case.FAULTY_FUNCTION in line for line in interesting), "the known oops", lines)
+    return tuple(interesting)
+
+
+def _upgrade(guest: Guest) -> float:
+    """`apt update && apt upgrade -y`; the seconds that the upgrade took."""
+    guest.run("apt update", timeout=180)
+    result = guest.run("apt upgrade -y", timeout=900)
+    version = guest.run(f"dpkg-query -W -f '${{Version}}' {case.META}").stdout
+    require(version == case.NEW_VERSION, "apt upgrade brought the new kernel", version)
+    guest.run(f"test -e /boot/vmlinuz-{case.NEW_RELEASE}")
+    return result.seconds
+
+
+def _resident(guest: Guest) -> float:
+    """Resident memory of the daemon in MB."""
+    pid = guest.run("systemctl show -P MainPID kspliced.service").stdout.strip()
+    if pid == "0":
+        return 0.0
+    kib = guest.run(f"awk '/^VmRSS/ {{print $2}}' /proc/{pid}/status").stdout
+    return int(kib) / 1000
+
+
+def _moment(guest: Guest, unit: str, which: str) -> float:
+    """A time stamp of a unit, in seconds since the kernel started."""
+    text = guest.run(f"systemctl show -P {which} {unit}").stdout.strip()
+    require(text.isdigit(), f"{unit} has run", text)
+    return int(text) / 1e6

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The harness keeps its own promises: exit codes, timeouts, files, power cuts, lost guests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm.errors import GuestLost, GuestTimeout
+from tests.vm.guest import CommandFailed, Guest
+from tests.vm.image import Image
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture(scope="module")
+def guest(guest_image: Image) -> Iterator[Guest]:
+    with Guest("harness", guest_image, memory="2G") as machine:
+        yield machine
+
+
+def test_exit_codes_and_streams(guest: Guest) -> None:
+    result = guest.run("echo out; echo err >&2; cat; exit 7", check=False, stdin="in")
+    assert (result.status, result.stdout, result.stderr) == (7, "out\nin", "err\n")
+    assert guest.run("kill -9 $$", check=False).status == -9
+    with pytest.raises(CommandFailed, match="exited 3"):
+        guest.run("exit 3")
+    assert guest.run("id -un", user="somebody").stdout == "somebody\n"
+
+
+def test_long_output_keeps_its_end(guest: Guest) -> None:
+    result = guest.run("seq 300000")
+    assert len(result.stdout) == 1 << 20
+    assert result.stdout.endswith("\n300000\n")
+
+
+def test_a_command_that_takes_too_long_is_killed_with_its_children(guest: Guest) -> None:
+    result = guest.run("sleep 4321 & sleep 4321", timeout=2, check=False)
+    assert result.timed_out
+    assert not guest.run("pgrep -f 'sleep [4]321'", check=False).ok
+
+
+def test_a_command_that_leaves_a_process_behind_returns(guest: Guest) -> None:
+    assert guest.run("setsid sleep 30 & echo left").stdout == "left\n"
+
+
+def test_files_travel_unchanged(guest: Guest, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 1000
+    guest.put(data, "/root/data")
+    guest.get("/root/data", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == data
+
+
+def test_waiting_is_bounded(guest: Guest) -> None:
+    with pytest.raises(GuestTimeout, match="1 s for never"):
+        guest.wait_for(lambda: False, 1, "never")
+
+
+def test_faults_are_seen(guest: Guest) -> None:
+    before = len(guest.console())
+    guest.run("echo 'WARNING: CPU: 0 made up' > /dev/kmsg")
+    guest.wait_for(lambda: guest.faults(before), 10, "the line on the console")
+
+
+def test_a_power_cut_loses_what_was_not_synced(guest: Guest) -> None:
+    guest.run("echo kept > /root/kept; sync")
+    guest.run("echo lost > /root/lost")
+    guest.reset()
+    assert guest.run("cat /root/kept").stdout == "kept\n"
+    assert not guest.run("test -s /root/lost", check=False).ok
+
+
+def test_two_guests_at_once_share_nothing(guest: Guest, guest_image: Image) -> None:
+    guest.run("touch /root/first")
+    with Guest("second", guest_image, memory="1G") as second:
+        assert not second.run("test -e /root/first", check=False).ok
+        second.cut()
+        with pytest.raises(GuestLost):
+            second.run("true")
+    assert guest.run("uname -r").ok
