@@ -27,6 +27,15 @@ class Cause(str, Enum):
     UNREADABLE = "unreadable"
 
 
+REMEDIES = {
+    Cause.KPROBE: "stop the program that probes it and apply again",
+    Cause.HOT_PATCH: "remove the other hot patch and apply again",
+    Cause.LIVEPATCH: "disable the livepatch and apply again",
+    Cause.OTHER_COMPILER: "install the compiler that built the running kernel and build again",
+    Cause.OTHER_SOURCE: "build again from the source of the running kernel's version",
+}
+
+
 @dataclass(frozen=True)
 class Mismatch:
     """A function of a pre object that the running kernel does not have as compiled.

@@ -7,7 +7,14 @@ from kspliced.elf.object import Binding, Symbol
 from kspliced.errors import Code, MatchError, PackError
 from kspliced.kernel.image import VMLINUX, KernelImage
 from kspliced.match.matcher import TargetMatch, UnitMatch
-from kspliced.match.report import Cause, MatchedSpan, Mismatch, NoMatchError, ResolvedImport
+from kspliced.match.report import (
+    REMEDIES,
+    Cause,
+    MatchedSpan,
+    Mismatch,
+    NoMatchError,
+    ResolvedImport,
+)
 from kspliced.match.unit import Function
 from kspliced.model import Import, ImportKind, Span
 
@@ -154,7 +161,7 @@ def _unmatched(match: UnitMatch, index: int, symbol: str) -> MatchError:
         )
     if mismatch.cause is Cause.AMBIGUOUS:
         return NoMatchError(Code.AMBIGUOUS, mismatch.line(), _OTHER, (mismatch,))
-    remedy = _REMEDIES.get(mismatch.cause, _OTHER)
+    remedy = REMEDIES.get(mismatch.cause, _OTHER)
     others = tuple(m for i, m in sorted(match.failures.items()) if i != index)
     return NoMatchError(Code.NO_MATCH, mismatch.line(), remedy, (mismatch, *others))
 
@@ -171,13 +178,4 @@ def _redirected(match: UnitMatch, function: Function, address: int, patcher: str
         cause=Cause.LIVEPATCH,
         reason=f"{patcher} replaces it",
     )
-    return NoMatchError(Code.NO_MATCH, mismatch.line(), _REMEDIES[Cause.LIVEPATCH], (mismatch,))
-
-
-_REMEDIES = {
-    Cause.KPROBE: "stop the program that probes it and apply again",
-    Cause.HOT_PATCH: "remove the other hot patch and apply again",
-    Cause.LIVEPATCH: "disable the livepatch and apply again",
-    Cause.OTHER_COMPILER: "install the compiler that built the running kernel and build again",
-    Cause.OTHER_SOURCE: "build again from the source of the running kernel's version",
-}
+    return NoMatchError(Code.NO_MATCH, mismatch.line(), REMEDIES[Cause.LIVEPATCH], (mismatch,))
