@@ -34,6 +34,7 @@ from kspliced.model import (
     ProgressSink,
     Refusal,
 )
+from kspliced.oserror import translated
 from kspliced.pack import MODULE_BLOB, Blob
 from kspliced.source.changelog import new_entries
 from kspliced.source.compare import Comparison, lay_out
@@ -89,8 +90,12 @@ def build(request: BuildRequest, progress: ProgressSink) -> BuildResult:
 
     :raises SourceError: a source, configuration or headers package cannot be used.
     :raises BuildError: a compiler is missing or another one, or a unit does not compile.
+    :raises KsplicedError: NO_SPACE, IO.
     """
-    with tempfile.TemporaryDirectory(prefix="kspliced.", dir=request.workdir) as directory:
+    with (
+        translated(),
+        tempfile.TemporaryDirectory(prefix="kspliced.", dir=request.workdir) as directory,
+    ):
         workspace = Workspace(Path(directory))
         try:
             return _Pipeline(request, workspace, progress).run()

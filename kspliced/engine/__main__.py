@@ -20,11 +20,11 @@ from kspliced.engine.edges import Cancel, Context, Job
 from kspliced.engine.fetch import AptFetcher
 from kspliced.engine.journal import Event, Facts, SystemJournal
 from kspliced.engine.live import RunningKernel
-from kspliced.engine.oserror import translate
 from kspliced.engine.paths import Paths
 from kspliced.engine.policy import Backoff
 from kspliced.engine.switch import Outcome
 from kspliced.errors import Code, ExitCode, KsplicedError
+from kspliced.oserror import translate
 from kspliced.worker import Reporter
 
 _PLAIN: dict[str, Callable[[Context], Outcome]] = {

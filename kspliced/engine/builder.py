@@ -19,11 +19,11 @@ import kspliced
 from kspliced.engine.command import require_space
 from kspliced.engine.edges import BuildOrder, Built, Job
 from kspliced.engine.files import read_regular
-from kspliced.engine.oserror import translated
 from kspliced.engine.paths import Paths
 from kspliced.engine.store import MAX_PACK
 from kspliced.errors import BuildError, Code
 from kspliced.model import FunctionChange, Refusal
+from kspliced.oserror import translated
 from kspliced.record import RecordError, decode
 from kspliced.worker import clean, run_worker
 

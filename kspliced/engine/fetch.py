@@ -18,10 +18,10 @@ from kspliced.engine.command import Finished, require_space, run
 from kspliced.engine.edges import BuildOrder, Job
 from kspliced.engine.files import sync_directory
 from kspliced.engine.kernels import installed_version, loaded_modules, series
-from kspliced.engine.oserror import translated
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KsplicedError, SourceError
 from kspliced.model import KernelId
+from kspliced.oserror import translated
 
 _APT_SECONDS = 3600.0
 _UNPACK_SECONDS = 600.0

@@ -22,7 +22,6 @@ from kspliced.engine.kernels import (
     running_kernel,
     switched_off,
 )
-from kspliced.engine.oserror import translate, translated
 from kspliced.engine.policy import TRANSIENT, Action, Decision, decide
 from kspliced.engine.state import Stage, UpdateRecord, problem_of
 from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
@@ -37,6 +36,7 @@ from kspliced.engine.switch import (
 )
 from kspliced.errors import Code, KsplicedError, PackError, StateError
 from kspliced.model import KernelId
+from kspliced.oserror import translate, translated
 from kspliced.pack import Pack, read_pack
 
 
