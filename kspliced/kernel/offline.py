@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A KernelImage made from shipped modules: laid out and relocated as the module loader would.
 
-Nothing runs, so nothing is patched: the code is as objtool left it. Undefined symbols get
-addresses of their own in a made-up vmlinux whose bytes cannot be read.
+Nothing runs, so nothing is patched: the code is as objtool left it. What none of the modules
+exports gets an address of its own in a made-up vmlinux whose bytes cannot be read.
 Source: kernel/module/main.c, layout_sections(), simplify_symbols(); apply_relocate_add().
 """
 
@@ -17,6 +17,7 @@ from kspliced.elf.object import (
     SHF_WRITE,
     SHN_ABS,
     SHT_NOBITS,
+    Binding,
     Section,
     Symbol,
     SymbolType,
@@ -30,6 +31,7 @@ _VMLINUX_BASE = 0xFFFF_FFFF_8100_0000
 _MODULE_BASE = 0xFFFF_FFFF_C010_0000
 _PERCPU_BASE = 0x3_0000
 _PAGE = 0x1000
+_SPACING = 64
 _MASK = (1 << 64) - 1
 
 
@@ -101,21 +103,26 @@ class OfflineKernel:
         self._text: dict[str, AddressRange] = {}
         self._tables: dict[tuple[str, str], AddressRange] = {}
         self._overlay: tuple[_Region, ...] = ()
-        externs: dict[str, int] = {}
+        layouts: list[_Layout] = []
         symbols: list[KernelSymbol] = []
-        regions: list[_Region] = []
         base = _MODULE_BASE
         for file in files:
-            layout = _Layout(file, base, externs)
-            regions += layout.regions
+            layout = _Layout(file, base)
+            layouts.append(layout)
             symbols += layout.symbols
+            self._text[file.target] = AddressRange(base, layout.end)
             for name, place in layout.tables():
                 self._tables[name, file.target] = place
-            self._text[file.target] = AddressRange(base, layout.end)
             base = layout.end + _PAGE
-        self._text[VMLINUX] = AddressRange(_VMLINUX_BASE, _VMLINUX_BASE + 64 * (len(externs) + 1))
-        symbols += [KernelSymbol(n, a, "T", VMLINUX) for n, a in externs.items()]
+        globals_ = {s.name: s.address for s in symbols if s.type.isupper()}
+        made_up = {n for layout in layouts for n in layout.undefined() if n not in globals_}
+        for number, name in enumerate(sorted(made_up)):
+            globals_[name] = _VMLINUX_BASE + _SPACING * number
+            symbols.append(KernelSymbol(name, globals_[name], "T", VMLINUX))
+        end = _VMLINUX_BASE + _SPACING * (len(made_up) + 1)
+        self._text.setdefault(VMLINUX, AddressRange(_VMLINUX_BASE, end))
         self._symbols = OfflineSymbols(symbols)
+        regions = [region for layout in layouts for region in layout.regions(globals_)]
         self._regions = sorted(regions, key=lambda r: r.start)
 
     @property
@@ -183,9 +190,8 @@ def read_module_file(path: Path) -> ModuleFile:
 class _Layout:
     """One module: addresses of its sections, relocated content, symbols."""
 
-    def __init__(self, file: ModuleFile, base: int, externs: dict[str, int]) -> None:
+    def __init__(self, file: ModuleFile, base: int) -> None:
         self._target = file.target
-        self._externs = externs
         try:
             self._object = read_object(file.content, f"the image of {file.target}")
         except BuildError as error:
@@ -195,7 +201,18 @@ class _Layout:
         self._base: dict[int, int] = {}
         self.end = self._place(base)
         self.symbols = self._named_symbols()
-        self.regions = [self._region(s) for s in self._object.sections if s.alloc]
+
+    def undefined(self) -> Iterator[str]:
+        """Names of the undefined symbols."""
+        for symbol in self._object.symbols:
+            if symbol.name and not symbol.defined and symbol.section != SHN_ABS:
+                yield symbol.name
+
+    def regions(self, externs: dict[str, int]) -> Iterator[_Region]:
+        """Each section's place and relocated content; ``externs`` has all undefined names."""
+        for section in self._object.sections:
+            if section.alloc:
+                yield self._region(section, externs)
 
     def tables(self) -> Iterator[tuple[str, AddressRange]]:
         """Each section's name and place."""
@@ -218,11 +235,11 @@ class _Layout:
             base += section.size
         return (base + _PAGE) // _PAGE * _PAGE
 
-    def _value(self, symbol: Symbol) -> int:
+    def _value(self, symbol: Symbol, externs: dict[str, int]) -> int:
         if symbol.section == SHN_ABS:
             return symbol.value
         if not symbol.defined:
-            return self._externs.setdefault(symbol.name, _VMLINUX_BASE + 64 * len(self._externs))
+            return externs.get(symbol.name, 0)
         return self._base.get(symbol.section, 0) + symbol.value
 
     def _named_symbols(self) -> list[KernelSymbol]:
@@ -239,12 +256,14 @@ class _Layout:
             if symbol.type in (SymbolType.SECTION, SymbolType.FILE):
                 continue
             letter = _letter(sections[symbol.section])
-            if symbol.name in exported:
+            if symbol.name in exported or (
+                self._target == VMLINUX and symbol.binding is not Binding.LOCAL
+            ):
                 letter = letter.upper()
-            found.append(KernelSymbol(symbol.name, self._value(symbol), letter, self._target))
+            found.append(KernelSymbol(symbol.name, self._value(symbol, {}), letter, self._target))
         return found
 
-    def _region(self, section: Section) -> _Region:
+    def _region(self, section: Section, externs: dict[str, int]) -> _Region:
         start = self._base[section.index]
         if section.type == SHT_NOBITS:
             return _Region(start, bytes(section.size))
@@ -260,7 +279,8 @@ class _Layout:
                     f"in {section.name} that a module cannot have",
                     "name the .ko file of the kernel package",
                 )
-            value = self._value(self._object.symbols[relocation.symbol]) + relocation.addend
+            value = self._value(self._object.symbols[relocation.symbol], externs)
+            value += relocation.addend
             if kind.relative:
                 value -= start + relocation.offset
             field = (value & _MASK).to_bytes(8, "little")[: kind.size]

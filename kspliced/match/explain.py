@@ -76,10 +76,11 @@ def explain(pack: Pack, kernel: KernelImage, mismatch: Mismatch) -> Explanation:
     compiled = unit.sections[function.section].data
     expected = bytearray(compiled[function.value : function.value + function.size])
     # Where the kernel may have put what it likes, it did; but for the place that is wrong.
-    for hole in (*recipe.fields, *recipe.sites):
-        if hole.offset != mismatch.offset:
-            end = hole.offset + hole.size
-            expected[hole.offset : end] = found[hole.offset : end]
+    holes = [(f.offset, f.size) for f in recipe.fields]
+    holes += [(s.offset, s.size) for s in recipe.sites]
+    for at, size in holes:
+        if at != mismatch.offset:
+            expected[at : at + size] = found[at : at + size]
     left = _decode(bytes(expected), mismatch.address)
     right = _decode(found, mismatch.address)
     return Explanation(
