@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kspliced build``: two sources to a pack, without daemon or root."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from kspliced.build.kbuild import open_headers
+from kspliced.build.pipeline import BuildRequest, BuildResult, build
+from kspliced.cli import output
+from kspliced.errors import BuildError, Code, ExitCode, KsplicedError
+from kspliced.model import ChangeKind, KernelId
+from kspliced.pack import write_pack
+from kspliced.record import encode
+from kspliced.worker import Reporter
+
+_LISTED = 20
+
+
+def run(arguments: Namespace) -> ExitCode:
+    """Build a pack.
+
+    :raises KsplicedError: what the builder raises; NOTHING_TO_DO; IO, NO_SPACE.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    if arguments.progress == "json":
+        return _work_for_a_program(arguments)
+    with output.progress(arguments.progress == "auto" and sys.stderr.isatty()) as sink:
+        result = build(request_of(arguments), sink)
+    digest = _write(Path(arguments.output), result)
+    if arguments.json:
+        output.print_json(result_json(result, arguments.output, digest))
+    else:
+        _show(result, arguments.output)
+    return ExitCode.REFUSED if result.manifest is None else ExitCode.DONE
+
+
+def request_of(arguments: Namespace) -> BuildRequest:
+    """The request that the options of build and plan amount to.
+
+    :raises KsplicedError: CONFIG_MISSING, HEADERS_MISSING, IO.
+    """
+    release = os.uname().release
+    config = Path(arguments.config or f"/boot/config-{release}")
+    headers = Path(arguments.headers or f"/usr/src/linux-headers-{release}")
+    if arguments.targets is not None:
+        targets = _listed_targets(Path(arguments.targets))
+    else:
+        targets = _own_targets(open_headers(headers, config).kernel)
+    return BuildRequest(
+        from_source=Path(getattr(arguments, "from")),
+        to_source=Path(arguments.to),
+        config=config,
+        headers=headers,
+        targets=targets,
+        only=tuple(getattr(arguments, "only", ())),
+        jobs=arguments.jobs or len(os.sched_getaffinity(0)),
+        workdir=Path(arguments.workdir) if arguments.workdir else None,
+    )
+
+
+def result_json(result: BuildResult, pack: str, digest: str | None) -> dict[str, Any]:
+    """The JSON object of a build."""
+    return {
+        "pack": pack if digest is not None else None,
+        "digest": digest,
+        "update": result.manifest.update if result.manifest else None,
+        "to_version": result.manifest.to_version if result.manifest else None,
+        "functions": encode(result.functions),
+        "refused": encode(result.refused),
+        "irrelevant": encode(result.irrelevant),
+        "entries": encode(result.entries),
+        "seconds": {stage.stage: stage.seconds for stage in result.seconds},
+    }
+
+
+def _work_for_a_program(arguments: Namespace) -> ExitCode:
+    """Speak the worker protocol. A refusal is a result too: who asked looks into it."""
+    reporter = Reporter(sys.stdout.buffer)
+    try:
+        result = build(request_of(arguments), reporter.progress)
+        digest = _write(Path(arguments.output), result)
+    except KsplicedError as error:
+        reporter.failure(error)
+        return error.exit_code
+    line = json.dumps({"result": result_json(result, arguments.output, digest)}, sort_keys=True)
+    print(line, flush=True)
+    return ExitCode.DONE
+
+
+def _write(pack: Path, result: BuildResult) -> str | None:
+    """Write the pack; its digest, or None when all was refused.
+
+    :raises KsplicedError: NOTHING_TO_DO, NO_SPACE, IO.
+    """
+    if result.manifest is None:
+        if not result.refused:
+            text = "nothing that changed between the two sources is code of this kernel"
+            raise KsplicedError(Code.NOTHING_TO_DO, text)
+        return None
+    try:
+        return write_pack(pack, result.manifest, result.blobs)
+    except OSError as error:
+        text = f"cannot write {pack}: {error.strerror}"
+        raise BuildError(Code.IO, text, "choose another place with --output") from error
+
+
+def _show(result: BuildResult, pack: str) -> None:
+    kinds = Counter(function.kind for function in result.functions)
+    if result.manifest is not None:
+        output.field("pack", pack)
+        output.field("update", f"{result.manifest.update} to {result.manifest.to_version}")
+        counts = [f"{output.plural(kinds[ChangeKind.CHANGED], 'function')} replaced"]
+        if kinds[ChangeKind.NEW]:
+            counts.append(f"{kinds[ChangeKind.NEW]} added")
+        output.field("changes", ", ".join(counts))
+        rows = [(f.target, f.unit, f.name, f.kind.value, f.why) for f in result.functions]
+        output.table(("target", "unit", "function", "kind", "why"), rows)
+    if result.refused:
+        output.field("refused", f"{output.plural(len(result.refused), 'change')}, so all of it")
+        refusals = [(r.code, r.unit, r.symbol, r.reason) for r in result.refused]
+        output.table(("code", "unit", "symbol", "reason"), refusals)
+    if result.irrelevant:
+        output.field("left alone", output.plural(len(result.irrelevant), "changed file"))
+        files = [(i.path, i.reason) for i in result.irrelevant[:_LISTED]]
+        output.table(("file", "reason"), files)
+    stages = (f"{stage.stage} {stage.seconds:.1f}" for stage in result.seconds)
+    output.field("seconds", ", ".join(stages))
+
+
+def _listed_targets(file: Path) -> tuple[str, ...]:
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        text = f"cannot read {file}: {error}"
+        raise BuildError(Code.IO, text, "name a file with one target a line") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _own_targets(kernel: KernelId) -> tuple[str, ...]:
+    """What this machine has loaded, if the update is for the kernel that runs here; else all."""
+    uname = os.uname()
+    if uname.release != kernel.release or kernel.version not in uname.version.split():
+        return ()
+    with Path("/proc/modules").open(encoding="utf-8") as modules:
+        return ("vmlinux", *(line.split(" ", 1)[0] for line in modules))
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KsplicedError(Code.CANCELLED, "cancelled; nothing was written")

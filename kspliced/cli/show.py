@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``kspliced show``: what a pack is."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from kspliced.cli import output
+from kspliced.cli.status import entry_text
+from kspliced.errors import ExitCode
+from kspliced.model import ChangeKind
+from kspliced.pack import Pack, read_pack
+from kspliced.record import encode
+
+
+def run(arguments: Namespace) -> ExitCode:
+    """Verify and explain a pack.
+
+    :raises PackError: what is wrong with it.
+    """
+    pack = read_pack(Path(arguments.PACK))
+    if arguments.json:
+        output.print_json(_json(pack))
+    else:
+        _show(pack)
+    return ExitCode.DONE
+
+
+def _json(pack: Pack) -> dict[str, Any]:
+    value: dict[str, Any] = encode(pack.manifest)
+    value["digest"] = pack.digest
+    value["blobs"] = [{"name": blob.name, "size": len(blob.data)} for blob in pack.blobs]
+    return value
+
+
+def _show(pack: Pack) -> None:
+    manifest = pack.manifest
+    kernel = manifest.kernel
+    kinds = Counter(function.kind for function in manifest.functions)
+    output.field("update", manifest.update)
+    output.field("digest", pack.digest)
+    output.field("for", f"{kernel.version} ({kernel.release}, {kernel.arch})")
+    output.field("brings", manifest.to_version)
+    output.field("compiler", f"{manifest.compiler}, core ABI {manifest.core_abi}")
+    counts = [f"{output.plural(kinds[ChangeKind.CHANGED], 'function')} replaced"]
+    if kinds[ChangeKind.NEW]:
+        counts.append(f"{kinds[ChangeKind.NEW]} added")
+    if kinds[ChangeKind.DATA]:
+        counts.append(f"{output.plural(kinds[ChangeKind.DATA], 'datum')} added")
+    output.field("changes", ", ".join(counts))
+    rows = [(f.target, f.unit, f.name, f.kind.value, f.why) for f in manifest.functions]
+    output.table(("target", "unit", "function", "kind", "why"), rows)
+    if manifest.entries:
+        output.field("changelog", "")
+        for entry in manifest.entries:
+            output.field("", entry_text(entry))
+    if manifest.refused:
+        output.field("refused", output.plural(len(manifest.refused), "change"))
+        refusals = [(r.code, r.unit, r.symbol, r.reason) for r in manifest.refused]
+        output.table(("code", "unit", "symbol", "reason"), refusals)
+    output.field(
+        "contents",
+        f"{output.plural(len(manifest.units), 'pre object')}, "
+        f"{output.plural(len(manifest.spans), 'span')} to match, "
+        f"{output.plural(len(manifest.imports), 'symbol')} to resolve",
+    )
