@@ -10,6 +10,7 @@ from kspliced.model import ChangelogEntry
 _HEADER = re.compile(r"^\S+ \(([^)]+)\)", re.MULTILINE)
 _TRAILER = re.compile(r"^ -- .*$", re.MULTILINE)
 _BULLET = re.compile(r"^\s+[*-] ")
+_PERSON = re.compile(r"^\s+\[ .* \]\s*$")
 _CVE = re.compile(r"CVE-\d{4}-\d{4,}")
 _CLOSES = re.compile(r"closes:\s*(?:bug)?#?\s?\d+(?:,\s*(?:bug)?#?\s?\d+)*", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
@@ -40,7 +41,7 @@ def _bullets(body: str) -> list[str]:
     for line in body.splitlines()[1:]:
         if _BULLET.match(line):
             bullets.append([line.split(None, 1)[1]])
-        elif line.strip() and bullets:
+        elif line.strip() and bullets and not _PERSON.match(line):
             bullets[-1].append(line.strip())
     texts = [" ".join(lines) for lines in bullets]
     return [text for text in texts if not re.search(r":(\s+https?://\S+)?$", text)]

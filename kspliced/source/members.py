@@ -8,9 +8,11 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from kspliced.errors import Code, SourceError
+
+_END = 1024
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ def tar_members(stream: IO[bytes], name: str) -> Iterator[Member]:
     :param name: what to call the stream in errors.
     :raises SourceError: SOURCE_UNREADABLE for a damaged stream or a path that leaves the tree.
     """
+    tail = _Tail(stream)
     try:
-        with tarfile.open(fileobj=stream, mode="r|", errorlevel=2) as archive:
+        with tarfile.open(fileobj=cast(IO[bytes], tail), mode="r|", errorlevel=2) as archive:
             for info in archive:
                 path = _inside(info.name, name)
                 if not path:
@@ -56,11 +59,32 @@ def tar_members(stream: IO[bytes], name: str) -> Iterator[Member]:
                     data = content.read() if content else b""
                     yield Member(path, data, bool(info.mode & 0o100), "")
                 # The list of members would grow with the archive.
-                archive.members = []  # type: ignore[attr-defined]
+                archive.members = []
+        # tarfile takes a stream that stops between two members for a whole one.
+        if not tail.ended():
+            raise EOFError("it ends too early")
     except (tarfile.TarError, EOFError) as error:
         raise SourceError(
             Code.SOURCE_UNREADABLE, f"{name} is damaged: {error}", "fetch the package again"
         ) from error
+
+
+class _Tail:
+    """A stream that knows whether it ended as a tar archive must: with two blocks of zeros."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._last = b""
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._last = (self._last + data)[-_END:]
+        return data
+
+    def ended(self) -> bool:
+        while self.read(1 << 20):
+            continue
+        return self._last == bytes(_END)
 
 
 def _inside(path: str, name: str) -> str:

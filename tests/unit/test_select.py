@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every changed file ends as a unit, irrelevant, or refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kspliced.build.kbuild import Listing, Unit
+from kspliced.build.select import keep, only_version, select
+from kspliced.source.compare import ChangeType, FileChange, Keep
+
+EMPTY: frozenset[str] = frozenset()
+LISTINGS = {
+    "fs": Listing(frozenset({"fs/open.o"}), EMPTY, (), frozenset({"fs/ext4"})),
+    "fs/ext4": Listing(
+        EMPTY,
+        frozenset({"fs/ext4/mballoc.o"}),
+        (("fs/ext4/ext4.o", frozenset({"fs/ext4/mballoc.o"})),),
+        EMPTY,
+    ),
+    "fs/jfs": Listing(EMPTY, frozenset({"fs/jfs/super.o"}), (), EMPTY),
+    "fs/adfs": Listing(EMPTY, EMPTY, (), EMPTY),
+    "lib": Listing(frozenset({"lib/two.o"}), frozenset({"lib/two.o"}), (), EMPTY),
+}
+
+
+def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, ...] = ()) -> str:
+    change = FileChange(path, kind)
+    found = select((change,), LISTINGS, frozenset({"fair.c"}), frozenset(targets))
+    assert len(found.units) + len(found.irrelevant) + len(found.refused) == 1
+    if found.units:
+        return f"unit {found.units[0].target}"
+    return found.refused[0].code if found.refused else "irrelevant"
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict"),
+    [
+        ("fs/ext4/mballoc.c", "unit ext4"),
+        ("fs/open.c", "unit vmlinux"),
+        ("fs/ext4/not_built.c", "irrelevant"),
+        ("fs/jfs/super.c", "irrelevant"),  # Kbuild does not descend there
+        ("lib/two.c", "several_targets"),
+        ("lib/fair.c", "included_source"),
+        ("include/linux/mm.h", "header_changed"),
+        ("fs/ext4/ext4.h", "header_changed"),
+        ("fs/adfs/adfs.h", "irrelevant"),
+        ("fs/ext4/Makefile", "kbuild_changed"),
+        ("Makefile", "kbuild_changed"),
+        ("scripts/Makefile.build", "kbuild_changed"),
+        ("scripts/checkpatch.pl", "irrelevant"),
+        ("arch/arm64/mm/fault.c", "irrelevant"),
+        ("arch/x86/entry/vdso/vma.c", "vdso"),
+        ("lib/memcpy.S", "assembly"),
+        ("lib/table.bin", "unknown_file"),
+        ("Documentation/x.rst", "irrelevant"),
+        ("tools/objtool/check.c", "irrelevant"),
+        ("MAINTAINERS", "irrelevant"),
+    ],
+)
+def test_verdicts(path: str, verdict: str) -> None:
+    assert sort(path) == verdict
+
+
+def test_a_unit_of_a_module_that_is_not_a_target_is_refused() -> None:
+    assert sort("fs/ext4/mballoc.c", targets=("vmlinux",)) == "module_not_loaded"
+    assert sort("fs/ext4/mballoc.c", targets=("vmlinux", "ext4")) == "unit ext4"
+
+
+def test_a_file_that_comes_or_goes_is_refused() -> None:
+    assert sort("fs/open.c", ChangeType.REMOVED) == "source_set_changed"
+
+
+def test_a_unit_knows_where_kbuild_compiles_it() -> None:
+    change = FileChange("fs/ext4/mballoc.c", ChangeType.MODIFIED)
+    found = select((change,), LISTINGS, EMPTY, EMPTY)
+    assert found.units == (Unit("fs/ext4/mballoc.o", "fs/ext4", "ext4"),)
+
+
+def test_only_a_version_number() -> None:
+    old = b"VERSION = 6\nSUBLEVEL = 1\nall:\n"
+    assert only_version(old, old.replace(b"= 1", b"= 2"))
+    assert not only_version(old, old + b"x:\n")
+
+
+@given(st.text("abc/.chSxKM", min_size=1, max_size=20))
+def test_no_path_is_lost(path: str) -> None:
+    sort(path)
+    assert keep(path) in Keep

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sources: comparing two, keeping line numbers, reading changelogs, naming functions."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kspliced.errors import Code, SourceError
+from kspliced.model import ChangelogEntry
+from kspliced.source.changelog import new_entries
+from kspliced.source.compare import ChangeType, FileChange, Keep, Tree, lay_out
+from kspliced.source.functions import touched_functions
+from kspliced.source.lines import keep_line_numbers
+from kspliced.source.members import Member, tar_members
+from kspliced.source.package import open_source
+
+CHANGELOG = """\
+linux (6.1.3-2) bookworm; urgency=high
+
+  * ext4: fix a thing (Closes: #100, #101)
+
+ -- A B <a@b.c>  Mon, 16 Nov 2026 11:17:40 +0100
+
+linux (6.1.3-1) bookworm; urgency=high
+
+  * New upstream stable update:
+    https://example.org/ChangeLog-6.1.3
+    - net: bound a length that is long enough to need
+      another line (CVE-2026-12345)
+    - mm: plain
+  [ A B ]
+  * arch: enable it
+
+ -- A B <a@b.c>  Mon, 15 Nov 2026 11:17:40 +0100
+
+linux (6.1.2-1) bookworm; urgency=high
+
+  * old news (CVE-2026-1111)
+
+ -- A B <a@b.c>  Mon, 14 Nov 2026 11:17:40 +0100
+"""
+
+
+def test_new_entries_are_those_above_the_running_version() -> None:
+    assert new_entries(CHANGELOG, "6.1.2-1") == (
+        ChangelogEntry("6.1.3-2", "ext4: fix a thing (Closes: #100, #101)", (), ("100", "101")),
+        ChangelogEntry(
+            "6.1.3-1",
+            "net: bound a length that is long enough to need another line (CVE-2026-12345)",
+            ("CVE-2026-12345",),
+            (),
+        ),
+        ChangelogEntry("6.1.3-1", "mm: plain", (), ()),
+        ChangelogEntry("6.1.3-1", "arch: enable it", (), ()),
+    )
+    assert new_entries(CHANGELOG, "6.1.3-2") == ()
+    assert new_entries(CHANGELOG, "5.10.1-1") == ()
+
+
+@dataclass(frozen=True)
+class FakeSource:
+    files: tuple[tuple[str, bytes], ...]
+    version: str = "6.1.1-1"
+    changelog: str = ""
+
+    def members(self) -> Iterator[Member]:
+        return (Member(path, data, False, "") for path, data in self.files)
+
+
+def compare(
+    tmp_path: Path, old: dict[str, bytes], new: list[tuple[str, bytes]]
+) -> tuple[FileChange, ...]:
+    tree = Tree(tmp_path / "old", tmp_path / "old.spool")
+    changed = Tree(tmp_path / "new", tmp_path / "new.spool")
+    sources = FakeSource(tuple(old.items())), FakeSource(tuple(new))
+    result = lay_out(*sources, tree, changed, lambda _: Keep.SPOOL, lambda _: None)
+    tree.write_spooled(lambda path: path.endswith(".h"))
+    tree.close()
+    changed.close()
+    return result.changes
+
+
+OLD = {"a.h": b"1", "b.c": b"2", "c/d.c": b"3", "c/e.h": b"4"}
+
+
+def test_differences_and_what_is_laid_out(tmp_path: Path) -> None:
+    new = [("a.h", b"1"), ("b.c", b"two"), ("c/e.h", b"4"), ("c/f.c", b"5")]
+    assert compare(tmp_path, OLD, new) == (
+        FileChange("b.c", ChangeType.MODIFIED),
+        FileChange("c/d.c", ChangeType.REMOVED),
+        FileChange("c/f.c", ChangeType.ADDED),
+    )
+    assert (tmp_path / "old/b.c").read_bytes() == b"2"
+    assert (tmp_path / "new/b.c").read_bytes() == b"two"
+    assert (tmp_path / "old/a.h").read_bytes() == b"1"
+    assert not (tmp_path / "new/c/e.h").exists()
+
+
+@given(st.permutations(list(OLD.items())))
+def test_the_order_of_members_does_not_matter(new: list[tuple[str, bytes]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        assert compare(Path(directory), OLD, new) == ()
+
+
+def archive(*names: str) -> io.BytesIO:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"abc"))
+    return io.BytesIO(stream.getvalue())
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "top/../../evil"])
+def test_a_path_that_leaves_the_tree_is_refused(name: str) -> None:
+    with pytest.raises(SourceError, match="outside its own tree"):
+        list(tar_members(archive("top/ok", name), "s"))
+
+
+def test_a_truncated_archive_is_refused() -> None:
+    content = archive(*(f"top/{n}" for n in range(30))).getvalue()
+    for size in range(512, 20000, 517):
+        with pytest.raises(SourceError) as caught:
+            list(tar_members(io.BytesIO(content[:size]), "s"))
+        assert caught.value.code is Code.SOURCE_UNREADABLE
+
+
+@pytest.mark.parametrize("name", ["missing", "a.txt", "bad.deb", "bad.dsc", "empty"])
+def test_what_is_not_a_source_is_refused(tmp_path: Path, name: str) -> None:
+    for made in ("a.txt", "bad.deb", "bad.dsc"):
+        (tmp_path / made).write_text("not that")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError) as caught, open_source(tmp_path / name, tmp_path) as source:
+        list(source.members())
+    assert caught.value.code is Code.SOURCE_UNREADABLE
+    assert caught.value.remedy
+
+
+def test_a_symlink_out_of_the_tree_is_not_made(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "t", tmp_path / "spool")
+    tree.write(Member("a/in", b"", False, "../b"))
+    tree.write(Member("a/out", b"", False, "../../../etc"))
+    tree.write(Member("a/abs", b"", False, "/etc"))
+    tree.close()
+    assert [p.name for p in (tmp_path / "t/a").iterdir()] == ["in"]
+
+
+C_OLD = """\
+int a(int n)
+{
+	warn(__LINE__);
+	return n;
+}
+
+/* a comment that is
+ * long ( enough
+ */
+#define M(x) \\
+	do { x; \\
+	} while (0)
+
+int b(int n)
+{
+	call(n,
+		"a ( string",
+		__LINE__);
+	warn(__LINE__);
+	return n;
+}
+"""
+
+
+def lines_of(tmp_path: Path, old: str, new: str) -> list[tuple[str, int]]:
+    """What the preprocessor makes of __LINE__ in the patched file: (text before it, number)."""
+    (tmp_path / "old.c").write_text(old)
+    (tmp_path / "new.c").write_text(new)
+    patched = tmp_path / "patched.c"
+    patched.write_bytes(keep_line_numbers(tmp_path / "old.c", tmp_path / "new.c"))
+    done = subprocess.run(
+        ["gcc", "-E", "-P", str(patched)], check=True, capture_output=True, text=True
+    )
+    return [
+        (line.rsplit("(", 1)[0].strip(), int("".join(c for c in line if c.isdigit())))
+        for line in done.stdout.splitlines()
+        if any(c.isdigit() for c in line) and "while" not in line
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("int a(int n)\n", "int fresh;\n\n\nint a(int n)\n"),
+        ("\treturn n;\n}\n\n/*", "\treturn n + more(n);\n\n}\n\n/*"),
+        (" * long ( enough\n", " * long ( enough\n * longer\n"),
+        ("\tdo { x; \\\n", "\tdo { x; \\\n\tx; \\\n"),
+        ("\twarn(__LINE__);\n\treturn n;\n}\n\n/*", "\twarn(__LINE__);\n}\n\n/*"),
+    ],
+)
+def test_unchanged_lines_keep_their_numbers(tmp_path: Path, old: str, new: str) -> None:
+    changed = C_OLD.replace(old, new, 1)
+    assert changed != C_OLD
+    before, after = lines_of(tmp_path, C_OLD, C_OLD), lines_of(tmp_path, C_OLD, changed)
+    assert before[-2:] == after[-2:]
+
+
+def test_a_file_with_no_shift_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "old.c").write_text(C_OLD)
+    (tmp_path / "new.c").write_text(C_OLD.replace("return n", "return m"))
+    kept = keep_line_numbers(tmp_path / "old.c", tmp_path / "new.c")
+    assert kept == (tmp_path / "new.c").read_bytes()
+
+
+def test_touched_functions(tmp_path: Path) -> None:
+    (tmp_path / "old.c").write_text(C_OLD)
+    (tmp_path / "new.c").write_text(C_OLD.replace('"a ( string"', '"other"'))
+    assert touched_functions(tmp_path / "old.c", tmp_path / "new.c") == ("b",)
