@@ -59,7 +59,7 @@ def tar_members(stream: IO[bytes], name: str) -> Iterator[Member]:
                     data = content.read() if content else b""
                     yield Member(path, data, bool(info.mode & 0o100), "")
                 # The list of members would grow with the archive.
-                archive.members = []
+                archive.members = []  # type: ignore[attr-defined]
         # tarfile takes a stream that stops between two members for a whole one.
         if not tail.ended():
             raise EOFError("it ends too early")
