@@ -143,24 +143,65 @@ def build_status(
     live = update is not None
     if update is None:
         update = here[-1] if here else (state.history[-1] if state.history else None)
-    upgrade = compare_versions(newest, running.version) > 0
-    changes = count_changes(update, live)
-    # The newest kernel's own record: its update may have failed while an older one is live.
-    latest = next((r for r in reversed(here) if r.to_version == newest), None)
+    wanted = next((r for r in reversed(here) if _is_wanted(r, newest)), None)
     effective = running.version
     if update is not None and live and not update.refused:
         effective = update.to_version
-    if latest is not None and latest.stage is Stage.EMPTY and upgrade:
-        effective = newest
-    word = _word(paths, state, update, latest, live, effective, newest, job)
-    reboot = _reboot(word, state, update, latest, live, upgrade, effective, newest)
+    if wanted is not None and wanted.stage is Stage.EMPTY:
+        effective = wanted.to_version
+    view = _View(
+        problem=state.problem,
+        update=update,
+        wanted=wanted,
+        live=live,
+        off=switched_off(paths),
+        busy=job is not None,
+        effective=effective,
+        newest=newest,
+    )
+    reboot = _reboot(view)
     if installed.other_series is not None:
         text = f"{installed.other_series.release} is of another kernel series"
         reasons = (*reboot.reasons, Reason("other_series", text))
         reboot = RebootRequired(Verdict.YES, reasons)
     return Status(
-        running, effective, newest, word, live, update, changes, job, reboot, state.problem
+        running=running,
+        effective=effective,
+        installed=newest,
+        state=_word(view),
+        live=live,
+        update=update,
+        changes=count_changes(update, live),
+        job=job,
+        reboot_required=reboot,
+        problem=state.problem,
     )
+
+
+def _is_wanted(record: UpdateRecord, newest: str) -> bool:
+    """Whether a record is of what should be live: the newest kernel's, or a pack of ours."""
+    if record.to_version == newest:
+        return True
+    return record.wanted and record.stage in (Stage.LIVE, Stage.FAILED, Stage.APPLYING)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the words of the status follow from."""
+
+    problem: Problem | None
+    update: UpdateRecord | None
+    wanted: UpdateRecord | None
+    live: bool
+    off: bool
+    busy: bool
+    effective: str
+    newest: str
+
+    @property
+    def behind(self) -> bool:
+        """Whether the newest installed kernel has changes that do not run."""
+        return compare_versions(self.effective, self.newest) < 0
 
 
 def count_changes(update: UpdateRecord | None, live: bool) -> Counts:
@@ -172,23 +213,15 @@ def count_changes(update: UpdateRecord | None, live: bool) -> Counts:
     return Counts(len(units - refused) if live else 0, len(units | refused))
 
 
-def _word(
-    paths: Paths,
-    state: State,
-    update: UpdateRecord | None,
-    latest: UpdateRecord | None,
-    live: bool,
-    effective: str,
-    newest: str,
-    job: JobStatus | None,
-) -> StatusState:
-    if job is not None:
+def _word(view: _View) -> StatusState:
+    update, wanted = view.update, view.wanted
+    if view.busy:
         return StatusState.BUSY
-    if update is not None and live and update.to_version == newest:
+    if update is not None and view.live and compare_versions(update.to_version, view.newest) >= 0:
         return StatusState.PARTLY if update.refused else StatusState.LIVE
-    if switched_off(paths):
+    if view.off:
         return StatusState.SWITCHED_OFF
-    if latest is not None and effective != newest:
+    if wanted is not None and compare_versions(view.effective, wanted.to_version) < 0:
         words = {
             Stage.REFUSED: StatusState.REFUSED,
             Stage.FAILED: StatusState.FAILED,
@@ -198,33 +231,23 @@ def _word(
             Stage.LIVE: StatusState.FAILED,
             Stage.APPLYING: StatusState.FAILED,
         }
-        return words.get(latest.stage, StatusState.PENDING)
-    if effective != newest:
-        return StatusState.FAILED if state.problem is not None else StatusState.PENDING
-    if update is not None and live:
-        return StatusState.PARTLY if update.refused else StatusState.LIVE
+        return words.get(wanted.stage, StatusState.PENDING)
+    if view.behind:
+        return StatusState.FAILED if view.problem is not None else StatusState.PENDING
     if update is not None:
         shown = {Stage.RETIRED: StatusState.RETIRED, Stage.UNDONE: StatusState.UNDONE}
         return shown.get(update.stage, StatusState.IDLE)
     return StatusState.IDLE
 
 
-def _reboot(
-    word: StatusState,
-    state: State,
-    update: UpdateRecord | None,
-    latest: UpdateRecord | None,
-    live: bool,
-    upgrade: bool,
-    effective: str,
-    newest: str,
-) -> RebootRequired:
-    if not upgrade or effective == newest:
+def _reboot(view: _View) -> RebootRequired:
+    if not view.behind:
         return RebootRequired(Verdict.NO, ())
+    word = _word(view)
     if word in (StatusState.BUSY, StatusState.PENDING):
-        text = f"the update to {newest} is not there yet"
+        text = f"the update to {view.newest} is not there yet"
         return RebootRequired(Verdict.PENDING, (Reason("pending", text),))
-    record = update if live else latest
+    record = view.update if view.live else view.wanted
     if record is not None and record.refused:
         reasons = tuple(
             Reason(r.code, f"{r.unit} {r.symbol}: {r.reason}".strip()) for r in record.refused
@@ -235,10 +258,10 @@ def _reboot(
     if word is StatusState.SWITCHED_OFF:
         text = "kspliced=off is on the kernel command line"
         return RebootRequired(Verdict.YES, (Reason(Code.SWITCHED_OFF.value, text),))
-    problem = (latest.problem if latest is not None else None) or state.problem
+    problem = (view.wanted.problem if view.wanted is not None else None) or view.problem
     if problem is not None:
         return RebootRequired(Verdict.YES, (Reason(problem.code.value, problem.message),))
-    text = f"the core does not have the update to {newest} applied"
+    text = f"the core does not have the update to {view.newest} applied"
     return RebootRequired(Verdict.YES, (Reason(Code.NO_UPDATE.value, text),))
 
 

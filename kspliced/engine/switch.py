@@ -132,7 +132,7 @@ def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateR
         store.put(replace(record, problem=problem))
         raise
     undone = replace(undoing, stage=Stage.UNDONE, problem=None)
-    store.put(undone)
+    store.save(replace(store.state.put(undone), problem=None))
     unload_leftovers(context, store)
     return undone
 
@@ -230,7 +230,7 @@ def _replace_others(store: Store, live: UpdateRecord) -> None:
     for record in state.history:
         if record.stage in (Stage.LIVE, Stage.UNDOING) and record.digest != live.digest:
             state = state.change(record, replace(record, stage=Stage.REPLACED))
-    store.save(state.put(live))
+    store.save(replace(state.put(live), problem=None))
     store.prune()
 
 

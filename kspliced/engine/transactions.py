@@ -39,6 +39,8 @@ from kspliced.model import KernelId
 from kspliced.oserror import translate, translated
 from kspliced.pack import Pack, read_pack
 
+FETCH = "fetch"
+
 
 def upgrade(context: Context) -> Outcome:
     """Make the newest installed kernel's changes live, for all queued requests at once.
@@ -48,7 +50,7 @@ def upgrade(context: Context) -> Outcome:
     requests = queue.Queue((), ())
     with translated():
         try:
-            with transaction(context, "upgrade", mends=True) as store:
+            with transaction(context, "upgrade") as store:
                 requests = _take_requests(context)
                 outcome = _upgrade(context, store, insisting=False)
         except KsplicedError as error:
@@ -67,7 +69,7 @@ def build(context: Context) -> Outcome:
 
     :raises KsplicedError: as upgrade().
     """
-    with transaction(context, "build", mends=True) as store:
+    with transaction(context, "build") as store:
         running, newest = _survey(context, store)
         if compare_versions(newest.version, running.version) <= 0:
             raise _nothing(f"the newest installed kernel, {running.version}, runs")
@@ -80,7 +82,7 @@ def apply(context: Context, file: Path | None) -> Outcome:
 
     :raises KsplicedError: NO_UPDATE, NOTHING_TO_DO, PACK_OTHER_KERNEL, any failure of upgrade().
     """
-    with transaction(context, "apply", mends=True) as store:
+    with transaction(context, "apply") as store:
         _refuse_switched_off(context)
         if file is not None:
             running = running_kernel(context.paths)
@@ -106,7 +108,7 @@ def undo(context: Context) -> Outcome:
 
     :raises KsplicedError: NO_UPDATE when nothing is live; CODE_BUSY; NO_MATCH.
     """
-    with transaction(context, "undo", mends=True) as store:
+    with transaction(context, "undo") as store:
         context.job.at("undo", 0.1, "restoring the kernel's own code")
         applied = applied_names(context)
         record = store.state.newest(lambda r: r.update in applied)
@@ -133,7 +135,7 @@ def fetch(context: Context) -> Outcome:
 
     :raises KsplicedError: SOURCE_UNAVAILABLE, NO_SPACE, HEADERS_MISSING.
     """
-    with transaction(context, "fetch") as store:
+    with transaction(context, FETCH) as store:
         queue.resume(context.paths)
         running, newest = _survey(context, store)
         names = context.fetcher.ahead(running, newest, context.job)
@@ -158,11 +160,8 @@ def match(context: Context, file: Path) -> Outcome:
 
 
 @contextmanager
-def transaction(
-    context: Context, job: str, wait: float = 0.0, mends: bool = False
-) -> Iterator[Store]:
-    """The lock, the recovery of what was interrupted, and the memory of a failure, which the
-    success of a job that ``mends`` clears.
+def transaction(context: Context, job: str, wait: float = 0.0) -> Iterator[Store]:
+    """The lock, the recovery of what was interrupted, and the memory of a failure.
 
     :raises KsplicedError: what the block raises, OSError translated.
     """
@@ -172,8 +171,6 @@ def transaction(
             with translated():
                 recover(context, store)
                 yield store
-                if mends:
-                    store.save(replace(store.state, problem=None))
         except KsplicedError as error:
             _remember(context, store, job, error)
             raise
@@ -194,6 +191,8 @@ def _remember(context: Context, store: Store, job: str, error: KsplicedError) ->
     text = "\n".join((f"{job}: {error}", *error.details))
     facts = Facts(job=job, code=error.code.value, remedy=error.remedy)
     context.journal.send(events.get(error.code, Event.FAILED), text, facts)
+    if job == FETCH:
+        return  # a build that needs it will say so; until then nothing is wrong
     problem = problem_of(error, int(context.clock.now()))
     try:
         store.save(replace(store.state, problem=problem))
@@ -291,7 +290,7 @@ def _build(
             store.put(replace(blank, problem=problem))
         raise
     record = record_of(pack)
-    store.put(record)
+    store.save(replace(store.state.put(record), problem=None))
     context.journal.send(
         Event.BUILT,
         f"built {record.update} with {len(record.functions)} functions",

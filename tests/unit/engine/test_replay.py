@@ -212,3 +212,33 @@ def test_the_pack_of_another_update_under_its_name(live: Machine) -> None:
     with pytest.raises(KsplicedError) as caught:
         replay(live.context)
     assert caught.value.code is Code.PACK_MALFORMED
+
+
+def test_a_pack_that_no_kernel_package_asked_for(live: Machine) -> None:
+    """The newer kernel package is gone, or the pack came from elsewhere."""
+    live.install(RUNNING)
+    status = current_status(live.paths)
+    assert status.state is StatusState.LIVE and status.effective == NEWER.version
+    assert status.reboot_required.verdict is Verdict.NO
+    live.boot(RUNNING)
+    replay(live.context)
+    live.boot(RUNNING)
+    trips(live)
+    status = current_status(live.paths)
+    assert status.state is StatusState.FAILED and status.effective == RUNNING.version
+    assert status.reboot_required.verdict is Verdict.NO
+    assert status.problem is not None and status.problem.code is Code.BOOT_LOOP
+
+
+def test_a_success_forgets_an_older_failure(live: Machine) -> None:
+    live.fetcher.error = KsplicedError(Code.SOURCE_UNAVAILABLE, "no network")
+    with pytest.raises(KsplicedError):
+        transactions.fetch(live.context)
+    assert current_status(live.paths).problem is None
+    live.kernel.busy = 10_000
+    with pytest.raises(KsplicedError):
+        transactions.undo(live.context)
+    assert current_status(live.paths).problem is not None
+    live.kernel.busy = 0
+    transactions.undo(live.context)
+    assert current_status(live.paths).problem is None
