@@ -21,6 +21,11 @@ from kspliced.elf.object import (
 from kspliced.errors import BuildError, Code
 
 _TABLES = {"SHT_NULL", "SHT_SYMTAB", "SHT_STRTAB", "SHT_RELA", "SHT_GROUP", "SHT_SYMTAB_SHNDX"}
+# pyelftools trusts its input in places, so garbage can end in any of these.
+_MALFORMED = (
+    *(ELFError, ValueError, KeyError, IndexError, struct.error, OverflowError),
+    *(TypeError, AttributeError, AssertionError, UnicodeDecodeError),
+)
 _RELA = struct.Struct("<QQq")
 _SYM = struct.Struct("<IBBHQQ")
 
@@ -33,7 +38,7 @@ def read_object(data: bytes, name: str = "object") -> Object:
     """
     try:
         return _read(data)
-    except (ELFError, ValueError, KeyError, IndexError, struct.error, OverflowError) as error:
+    except _MALFORMED as error:
         raise BuildError(
             Code.OBJECT_MALFORMED,
             f"{name} is not a well-formed x86-64 relocatable object ({error})",

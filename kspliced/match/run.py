@@ -33,6 +33,19 @@ def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress)
             f"the pack is for kernel {manifest.kernel.release}, not {kernel.release}",
             "build an update for the kernel that runs",
         )
+    try:
+        return _match(pack, kernel, progress)
+    except ValueError as error:
+        # Units are compared lazily, so what is wrong with one may show late.
+        raise PackError(
+            Code.PACK_MALFORMED,
+            f"a pre object in the pack is malformed: {error}",
+            "build the pack again",
+        ) from error
+
+
+def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
+    manifest = pack.manifest
     targets = _targets(pack, kernel)
     done = 0
     for target in targets.values():
@@ -62,12 +75,8 @@ def _targets(pack: Pack, kernel: KernelImage) -> dict[str, TargetMatch]:
     for pre in pack.manifest.units:
         try:
             unit = Unit(pre.target, pre.unit, pack.blob(pre.blob))
-        except (BuildError, ValueError, KeyError) as error:
-            raise PackError(
-                Code.PACK_MALFORMED,
-                f"the pack's pre object of {pre.unit[:80]!r} cannot be used: {error}",
-                "build the pack again",
-            ) from error
+        except BuildError as error:
+            raise PackError(Code.PACK_MALFORMED, error.message, "build the pack again") from error
         units.setdefault(pre.target, []).append(unit)
     for target in units:
         if not kernel.loaded(target):
