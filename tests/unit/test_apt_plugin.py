@@ -249,7 +249,7 @@ def test_configuration_is_not_taken_for_an_action(machine: Machine) -> None:
     assert machine.plan("VERSION 3\n" + UNPACK + "\n") == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=2000))
 def test_garbage(shared: Machine, garbage: bytes) -> None:
     shared.hook("plan", given=garbage)
@@ -263,7 +263,7 @@ def test_garbage(shared: Machine, garbage: bytes) -> None:
 FIELD = st.text(st.characters(blacklist_characters="\n ", blacklist_categories=("Cs",)), max_size=8)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from([IMAGE.name, "linux-image-6.1.0-57-amd64"]), st.lists(FIELD, max_size=9))
 def test_hostile_fields_never_break_the_request(
     shared: Machine, name: str, fields: list[str]
