@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The builder on the real packages of the first upgrade, and on what can be wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kspliced.build.pipeline import BuildRequest, build
+from kspliced.errors import Code, KsplicedError
+from kspliced.model import Progress, no_progress
+from kspliced.pack import pack_bytes, read_pack
+from tests.vm import cache
+from tests.vm.case import NEW_VERSION, OLD_RELEASE, OLD_VERSION
+
+TOP = Path(__file__).parents[2]
+pytestmark = pytest.mark.vm
+
+SOURCES = (f"linux-source-6.1={OLD_VERSION}", f"linux-source-6.1={NEW_VERSION}")
+HEADERS = (
+    f"linux-kbuild-6.1={NEW_VERSION}",
+    f"linux-compiler-gcc-12-x86={NEW_VERSION}",
+    f"linux-headers-{OLD_RELEASE}={OLD_VERSION}",
+    f"linux-headers-{OLD_RELEASE.replace('amd64', 'common')}={OLD_VERSION}",
+)
+
+
+def unpack(folder: Path) -> None:
+    for deb in cache.debs(*HEADERS):
+        subprocess.run(["dpkg-deb", "-x", str(deb), str(folder)], check=True)
+    (deb,) = cache.debs(f"linux-image-{OLD_RELEASE}={OLD_VERSION}")
+    archive = subprocess.run(
+        ["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True
+    )
+    command = ["tar", "-x", "-C", str(folder), f"./boot/config-{OLD_RELEASE}"]
+    subprocess.run(command, input=archive.stdout, check=True)
+
+
+@pytest.fixture(scope="module")
+def request_() -> BuildRequest:
+    old, new = cache.debs(*SOURCES)
+    kernel = cache.made(f"headers-{OLD_RELEASE}", unpack)
+    return BuildRequest(
+        from_source=old,
+        to_source=new,
+        config=kernel / f"boot/config-{OLD_RELEASE}",
+        headers=kernel,
+        targets=("vmlinux", "ext4"),
+        only=(),
+        jobs=2,
+        workdir=None,
+    )
+
+
+def refusal(request: BuildRequest) -> KsplicedError:
+    with pytest.raises(KsplicedError) as caught:
+        build(request, no_progress)
+    assert caught.value.message
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_the_first_upgrade_is_two_functions_and_reproducible(
+    request_: BuildRequest, tmp_path: Path
+) -> None:
+    steps: list[Progress] = []
+    result = build(request_, steps.append)
+    assert [(f.target, f.unit, f.name, f.kind.value, f.why) for f in result.functions] == [
+        ("ext4", "fs/ext4/mballoc.o", "ext4_mb_init_group", "changed",
+         "inlined callee: ext4_mb_get_buddy_page_lock"),
+        ("ext4", "fs/ext4/mballoc.o", "ext4_mb_load_buddy_gfp", "changed", "own source"),
+    ]  # fmt: skip
+    assert result.refused == ()
+    assert [entry.bugs for entry in result.entries] == [("1154101",)]
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions)
+    assert result.manifest is not None
+    first = pack_bytes(result.manifest, result.blobs)
+
+    # Again, through the command line, at another place: the same bytes.
+    pack = tmp_path / "again.kspack"
+    targets = tmp_path / "targets"
+    targets.write_text("vmlinux\next4\n")
+    command = [sys.executable, "-m", "kspliced.cli", "build", "--json"]
+    command += ["--from", str(request_.from_source), "--to", str(request_.to_source)]
+    command += ["--config", str(request_.config), "--headers", str(request_.headers)]
+    command += ["--targets", str(targets), "-o", str(pack)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=TOP)
+    said = json.loads(done.stdout)
+    assert (pack.read_bytes(), said["digest"]) == first
+    assert {f["name"] for f in said["functions"]} == {
+        "ext4_mb_init_group", "ext4_mb_load_buddy_gfp",
+    }  # fmt: skip
+    assert set(said["seconds"]) >= {"unpack", "compile", "diff", "emit"}
+    assert read_pack(pack).manifest == result.manifest
+
+
+@pytest.fixture
+def on_trees(request_: BuildRequest) -> BuildRequest:
+    """The request on an unpacked tree of what ext4 needs, which is quick; nothing changes."""
+    tree = cache.made(
+        f"tree-{OLD_VERSION}", lambda folder: unpack_tree(request_.from_source, folder)
+    )
+    return dataclasses.replace(request_, from_source=tree, to_source=tree)
+
+
+def changed(request: BuildRequest, folder: Path, file: str, more: str) -> BuildRequest:
+    """The request with ``more`` at the end of ``file`` in the new tree."""
+    shutil.copytree(request.from_source, folder, symlinks=True, copy_function=os.link)
+    path = folder / file
+    text = path.read_text()
+    path.unlink()
+    path.write_text(text + more)
+    return dataclasses.replace(request, to_source=folder)
+
+
+def test_a_module_that_is_not_loaded_is_refused(on_trees: BuildRequest, tmp_path: Path) -> None:
+    request = changed(on_trees, tmp_path / "new", "fs/ext4/mballoc.c", "int new_variable;\n")
+    result = build(dataclasses.replace(request, targets=("vmlinux",)), no_progress)
+    assert result.manifest is None
+    assert [r.code for r in result.refused] == ["module_not_loaded"]
+
+
+def test_the_same_source_twice_is_nothing_to_do(on_trees: BuildRequest) -> None:
+    result = build(on_trees, no_progress)
+    assert result.manifest is None
+    assert not result.refused
+
+
+def test_a_change_that_compiles_to_nothing_is_nothing_to_do(
+    on_trees: BuildRequest, tmp_path: Path
+) -> None:
+    """Blank lines at the top shift every __LINE__, which the #line directives take back."""
+    request = changed(on_trees, tmp_path / "new", "fs/ext4/mballoc.c", "/* the end */\n")
+    source = tmp_path / "new/fs/ext4/mballoc.c"
+    source.write_text("\n\n\n" + source.read_text())
+    result = build(request, no_progress)
+    assert result.manifest is None
+    assert not result.refused
+    assert "diff" in {stage.stage for stage in result.seconds}
+
+
+def test_a_header_that_changes_is_refused(on_trees: BuildRequest, tmp_path: Path) -> None:
+    request = changed(on_trees, tmp_path / "new", "fs/ext4/ext4.h", "/* more */\n")
+    assert [r.code for r in build(request, no_progress).refused] == ["header_changed"]
+
+
+def test_source_of_another_version(request_: BuildRequest) -> None:
+    error = refusal(dataclasses.replace(request_, from_source=request_.to_source))
+    assert error.code is Code.SOURCE_VERSION
+    assert NEW_VERSION in error.message
+    assert OLD_VERSION in error.message
+
+
+def test_a_truncated_source_package(request_: BuildRequest, tmp_path: Path) -> None:
+    cut = tmp_path / request_.to_source.name
+    with request_.to_source.open("rb") as source:
+        cut.write_bytes(source.read(90 << 20))
+    error = refusal(dataclasses.replace(request_, to_source=cut))
+    assert error.code is Code.SOURCE_UNREADABLE
+
+
+def test_headers_missing(request_: BuildRequest, tmp_path: Path) -> None:
+    assert refusal(dataclasses.replace(request_, headers=tmp_path)).code is Code.HEADERS_MISSING
+
+
+def test_a_configuration_that_is_not_the_headers(request_: BuildRequest, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(request_.config.read_text() + "CONFIG_SOMETHING_ELSE=y\n")
+    error = refusal(dataclasses.replace(request_, config=config))
+    assert error.code is Code.CONFIG_MISSING
+    assert error.details == ("CONFIG_SOMETHING_ELSE=y",)
+
+
+@pytest.mark.parametrize(
+    ("says", "code"),
+    [("gcc-12 (Debian 12.1.0-1) 12.1.0", Code.COMPILER_MISMATCH), (None, Code.COMPILER_MISSING)],
+)
+def test_wrong_or_missing_compiler(
+    request_: BuildRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    says: str | None,
+    code: Code,
+) -> None:
+    if says is not None:
+        compiler = tmp_path / "gcc-12"
+        compiler.write_text(f"#!/bin/sh\necho '{says}'\n")
+        compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    error = refusal(request_)
+    assert error.code is code
+    assert "gcc-12" in error.remedy
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_no_space_left(request_: BuildRequest, small_disk: Path) -> None:
+    error = refusal(dataclasses.replace(request_, workdir=small_disk))
+    assert error.code is Code.NO_SPACE
+    assert list(small_disk.iterdir()) == [], "nothing is left behind"
+
+
+def test_a_source_that_does_not_compile(on_trees: BuildRequest, tmp_path: Path) -> None:
+    error = refusal(changed(on_trees, tmp_path / "new", "fs/ext4/mballoc.c", "this is not C\n"))
+    assert error.code is Code.COMPILE_FAILED
+    assert "mballoc.c" in error.message
+
+
+def unpack_tree(deb: Path, folder: Path) -> None:
+    """What the builder needs of a tree, with the changelog that tells its version."""
+    pipe = f"dpkg-deb --fsys-tarfile {deb} | tar -xO --wildcards './usr/src/*.tar.xz'"
+    wanted = " ".join(
+        f"'*/{name}'"
+        for name in ("include", "arch/x86", "arch/Kconfig", "scripts", "fs/ext4", "fs/Makefile",
+                     "fs/Kconfig", "Makefile", "Kbuild", "Kconfig")
+    )  # fmt: skip
+    unpack = f"tar -xJ -C {folder} --strip-components=1 --wildcards --no-wildcards-match-slash"
+    subprocess.run(["bash", "-c", f"{pipe} | {unpack} {wanted}"], check=True)
+    (folder / "debian").mkdir()
+    (folder / "debian/changelog").write_text(f"linux ({OLD_VERSION}) bookworm; urgency=high\n")
