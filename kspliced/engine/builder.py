@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from kspliced.engine.files import read_regular
 from kspliced.engine.paths import Paths
 from kspliced.engine.store import MAX_PACK
 from kspliced.errors import BuildError, Code
-from kspliced.model import FunctionChange, Refusal
+from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.oserror import translated
 from kspliced.record import RecordError, decode
 from kspliced.worker import clean, run_worker
 
 BUILD_BYTES = 4 << 30
 _CACHE_NAME = "kspliced"
+_UNIT = "kspliced-build-"
 _PROPERTIES = (
     "DynamicUser=yes",
     "User=kspliced-build",
@@ -63,6 +64,8 @@ _PROPERTIES = (
     "LimitFSIZE=4G",
     "LimitCORE=0",
     "RuntimeMaxSec=4h",
+    # Stopping the daemon stops the build, should the worker not be there to do it.
+    "PartOf=kspliced.service",
     "Nice=10",
     "CPUWeight=20",
     "IOWeight=20",
@@ -98,11 +101,12 @@ class UnitBuilder:
         :raises KsplicedError: what the builder reports, CANCELLED, NO_SPACE, TOOL_MISSING.
         """
         name = f"{order.kernel.version}-{order.to_version}-{os.getpid()}".replace(":", "")
-        unit = f"kspliced-build-{os.getpid()}.service"
+        unit = f"{_UNIT}{os.getpid()}.service"
         output = self.paths.cache / f"{name}.kspack"
         targets = self.paths.run / f"targets-{os.getpid()}"
         with translated():
-            require_space(self.paths.cache, BUILD_BYTES, "building the update")
+            require_space(self.paths.build, BUILD_BYTES, "building the update")
+            self._sweep()
             targets.parent.mkdir(parents=True, exist_ok=True)
             targets.write_text("".join(f"{target}\n" for target in order.targets), "utf-8")
             try:
@@ -112,12 +116,19 @@ class UnitBuilder:
                     lambda: job.cancel.wanted,
                     lambda: _stop(unit),
                 )
-                functions, refused, has_pack = _parse(value)
+                built, has_pack = _parse(value)
                 content = read_regular(output, MAX_PACK) if has_pack else None
             finally:
                 targets.unlink(missing_ok=True)
                 output.unlink(missing_ok=True)
-        return Built(content, functions, refused)
+        return replace(built, content=content)
+
+    def _sweep(self) -> None:
+        """End a builder whose worker was killed, and remove what it left: we hold the lock."""
+        _stop(f"{_UNIT}*.service")
+        for pattern in (self.paths.cache.glob("*.kspack"), self.paths.run.glob("targets-*")):
+            for file in pattern:
+                file.unlink(missing_ok=True)
 
 
 def _command(order: BuildOrder, targets: Path, output: Path) -> list[str]:
@@ -155,14 +166,18 @@ def _stop(unit: str) -> None:
     )
 
 
-def _parse(value: object) -> tuple[tuple[FunctionChange, ...], tuple[Refusal, ...], bool]:
-    """The builder's result (the JSON of `kspliced build --json`), which is untrusted."""
+def _parse(value: object) -> tuple[Built, bool]:
+    """The builder's result (the JSON of `kspliced build --json`), which is untrusted, and whether
+    it made a pack."""
     try:
         if not isinstance(value, dict):
             raise RecordError("not an object")
         functions = tuple(decode(FunctionChange, item) for item in _list(value, "functions"))
         refused = tuple(_refusal(item) for item in _list(value, "refused"))
-        return functions, refused, bool(value.get("pack"))
+        entries = tuple(decode(ChangelogEntry, item) for item in _list({"entries": [], **value}, "entries"))
+        return Built(None, functions, refused, tuple(map(_clean_entry, entries))), bool(
+            value.get("pack")
+        )
     except RecordError as error:
         raise BuildError(Code.FAILED, f"the builder's result is malformed: {error}") from error
 
@@ -172,6 +187,15 @@ def _list(value: dict[str, Any], key: str) -> list[Any]:
     if not isinstance(items, list):
         raise RecordError(f"{key} is no array")
     return items
+
+
+def _clean_entry(entry: ChangelogEntry) -> ChangelogEntry:
+    return ChangelogEntry(
+        clean(entry.version),
+        clean(entry.subject),
+        tuple(clean(cve) for cve in entry.cves),
+        tuple(clean(bug) for bug in entry.bugs),
+    )
 
 
 def _refusal(item: object) -> Refusal:

@@ -15,7 +15,14 @@ from kspliced.engine.journal import Journal
 from kspliced.engine.paths import Paths
 from kspliced.engine.policy import Backoff
 from kspliced.errors import Code, KsplicedError
-from kspliced.model import FunctionChange, KernelId, Progress, ProgressSink, Refusal
+from kspliced.model import (
+    ChangelogEntry,
+    FunctionChange,
+    KernelId,
+    Progress,
+    ProgressSink,
+    Refusal,
+)
 from kspliced.pack import Pack
 
 
@@ -40,6 +47,7 @@ class Built:
     content: bytes | None
     functions: tuple[FunctionChange, ...]
     refused: tuple[Refusal, ...]
+    entries: tuple[ChangelogEntry, ...] = ()
 
 
 class CoreStage(str, Enum):

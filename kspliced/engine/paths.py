@@ -49,6 +49,11 @@ class Paths:
         return self.root / "var/cache/kspliced"
 
     @property
+    def build(self) -> Path:
+        """The file system that the builder's temporary tree goes to."""
+        return self.root / "var/tmp"
+
+    @property
     def run(self) -> Path:
         """Files of this boot."""
         return self.root / "run/kspliced"

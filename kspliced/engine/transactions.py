@@ -189,7 +189,7 @@ def _remember(context: Context, store: Store, job: str, error: KsplicedError) ->
         Code.SWITCHED_OFF: Event.SWITCHED_OFF,
     }
     text = "\n".join((f"{job}: {error}", *error.details))
-    facts = Facts(job=job, code=error.code.value, remedy=error.remedy)
+    facts = _facts(job, error)
     context.journal.send(events.get(error.code, Event.FAILED), text, facts)
     if job == FETCH:
         return  # a build that needs it will say so; until then nothing is wrong
@@ -199,6 +199,22 @@ def _remember(context: Context, store: Store, job: str, error: KsplicedError) ->
     except OSError as failed:
         # The full disk is perhaps the very failure to remember; it was in the journal first.
         context.journal.send(Event.FAILED, f"{job}: {translate(failed)}", facts)
+
+
+def _facts(job: str, error: KsplicedError) -> Facts:
+    code = error.code.value
+    facts = Facts(job=job, code=code, remedy=error.remedy)
+    if error.code is Code.CODE_BUSY:
+        return replace(facts, abort_cause=code)
+    if error.code is Code.NO_MATCH:
+        # Whoever raised it has paid for this import.
+        from kspliced.match.report import NoMatchError
+
+        if isinstance(error, NoMatchError) and error.mismatches:
+            first = error.mismatches[0]
+            facts = replace(facts, unit=first.unit, symbol=first.function)
+        return replace(facts, abort_cause=code)
+    return facts
 
 
 def _upgrade(context: Context, store: Store, insisting: bool) -> Outcome:
@@ -269,7 +285,8 @@ def _build(
         if built.content is None and not built.refused:
             raise _nothing(f"{newest.version} changes nothing that runs on this machine")
         if built.content is None:
-            store.put(replace(blank, stage=Stage.REFUSED, refused=built.refused))
+            refused = replace(blank, refused=built.refused, entries=built.entries)
+            store.put(replace(refused, stage=Stage.REFUSED))
             raise KsplicedError(
                 Code.REFUSED,
                 f"none of the changes in {newest.version} can go live",
