@@ -174,10 +174,9 @@ def _parse(value: object) -> tuple[Built, bool]:
             raise RecordError("not an object")
         functions = tuple(decode(FunctionChange, item) for item in _list(value, "functions"))
         refused = tuple(_refusal(item) for item in _list(value, "refused"))
-        entries = tuple(decode(ChangelogEntry, item) for item in _list({"entries": [], **value}, "entries"))
-        return Built(None, functions, refused, tuple(map(_clean_entry, entries))), bool(
-            value.get("pack")
-        )
+        listed = _list({"entries": [], **value}, "entries")
+        entries = tuple(_clean_entry(decode(ChangelogEntry, item)) for item in listed)
+        return Built(None, functions, refused, entries), bool(value.get("pack"))
     except RecordError as error:
         raise BuildError(Code.FAILED, f"the builder's result is malformed: {error}") from error
 
