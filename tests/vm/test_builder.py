@@ -18,36 +18,17 @@ from kspliced.build.pipeline import BuildRequest, build
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress, no_progress
 from kspliced.pack import pack_bytes, read_pack
-from tests.vm import cache
+from tests.vm import cache, real
 from tests.vm.case import NEW_VERSION, OLD_RELEASE, OLD_VERSION
 
 TOP = Path(__file__).parents[2]
 pytestmark = pytest.mark.vm
 
-SOURCES = (f"linux-source-6.1={OLD_VERSION}", f"linux-source-6.1={NEW_VERSION}")
-HEADERS = (
-    f"linux-kbuild-6.1={NEW_VERSION}",
-    f"linux-compiler-gcc-12-x86={NEW_VERSION}",
-    f"linux-headers-{OLD_RELEASE}={OLD_VERSION}",
-    f"linux-headers-{OLD_RELEASE.replace('amd64', 'common')}={OLD_VERSION}",
-)
-
-
-def unpack(folder: Path) -> None:
-    for deb in cache.debs(*HEADERS):
-        subprocess.run(["dpkg-deb", "-x", str(deb), str(folder)], check=True)
-    (deb,) = cache.debs(f"linux-image-{OLD_RELEASE}={OLD_VERSION}")
-    archive = subprocess.run(
-        ["dpkg-deb", "--fsys-tarfile", str(deb)], check=True, capture_output=True
-    )
-    command = ["tar", "-x", "-C", str(folder), f"./boot/config-{OLD_RELEASE}"]
-    subprocess.run(command, input=archive.stdout, check=True)
-
 
 @pytest.fixture(scope="module")
 def request_() -> BuildRequest:
-    old, new = cache.debs(*SOURCES)
-    kernel = cache.made(f"headers-{OLD_RELEASE}", unpack)
+    old, new = cache.debs(*real.SOURCES)
+    kernel = real.kernel()
     return BuildRequest(
         from_source=old,
         to_source=new,
@@ -106,10 +87,7 @@ def test_the_first_upgrade_is_two_functions_and_reproducible(
 @pytest.fixture
 def on_trees(request_: BuildRequest) -> BuildRequest:
     """The request on an unpacked tree of what ext4 needs, which is quick; nothing changes."""
-    tree = cache.made(
-        f"tree-{OLD_VERSION}", lambda folder: unpack_tree(request_.from_source, folder)
-    )
-    return dataclasses.replace(request_, from_source=tree, to_source=tree)
+    return dataclasses.replace(request_, from_source=real.tree(), to_source=real.tree())
 
 
 def changed(request: BuildRequest, folder: Path, file: str, more: str) -> BuildRequest:
@@ -220,17 +198,3 @@ def test_a_source_that_does_not_compile(on_trees: BuildRequest, tmp_path: Path) 
     error = refusal(changed(on_trees, tmp_path / "new", "fs/ext4/mballoc.c", "this is not C\n"))
     assert error.code is Code.COMPILE_FAILED
     assert "mballoc.c" in error.message
-
-
-def unpack_tree(deb: Path, folder: Path) -> None:
-    """What the builder needs of a tree, with the changelog that tells its version."""
-    pipe = f"dpkg-deb --fsys-tarfile {deb} | tar -xO --wildcards './usr/src/*.tar.xz'"
-    wanted = " ".join(
-        f"'*/{name}'"
-        for name in ("include", "arch/x86", "arch/Kconfig", "scripts", "fs/ext4", "fs/Makefile",
-                     "fs/Kconfig", "Makefile", "Kbuild", "Kconfig")
-    )  # fmt: skip
-    unpack = f"tar -xJ -C {folder} --strip-components=1 --wildcards --no-wildcards-match-slash"
-    subprocess.run(["bash", "-c", f"{pipe} | {unpack} {wanted}"], check=True)
-    (folder / "debian").mkdir()
-    (folder / "debian/changelog").write_text(f"linux ({OLD_VERSION}) bookworm; urgency=high\n")
