@@ -27,6 +27,7 @@ from kspliced.match.pattern import (
     Variant,
 )
 from kspliced.match.report import Cause
+from kspliced.match.shorten import Cuts, shorten
 from kspliced.match.unit import Function, Unit
 
 _SHOWN = 16
@@ -46,10 +47,12 @@ class Failure:
 @dataclass
 class Bindings:
     """Where matched code shows things to be: ``externs`` for a target's undefined names,
-    ``sections`` run-time bases of one unit's sections. Changed by committing trials only."""
+    ``sections`` run-time bases of one unit's sections, ``cuts`` where their code is shorter.
+    Changed by committing trials only."""
 
     externs: dict[str, int]
     sections: dict[int, int] = field(default_factory=dict)
+    cuts: dict[int, Cuts] = field(default_factory=dict)
 
     def get(self, key: int | str) -> int | None:
         """The address bound to ``key``."""
@@ -72,6 +75,8 @@ class Trial:
         self._oracle = oracle
         self._bound = bound
         self._shown: dict[int | str, int] = {}
+        self._cuts: dict[int, Cuts] = {}
+        self.recipe = Recipe(b"", (), ())
         self.found = b""
         self.fields = 0
         self.sites = 0
@@ -79,15 +84,29 @@ class Trial:
     def function(self, function: Function, address: int) -> Failure | None:
         """Try ``function`` at run-time ``address``; None when it is there."""
         base = (address - function.value) & ADDRESS_MASK
-        reason = self._bind(Bound(function.section, 0, function.name), base)
+        own = Bound(function.section, 0, function.name)
+        reason = self._bind(own, base)
         if reason:
             return Failure(0, b"", b"", Cause.OTHER_REFERENCE, reason)
-        recipe = self._unit.recipe(function.section, function.value, function.size)
+        self.recipe = self._unit.recipe(function.section, function.value, function.size)
         try:
             self.found = self._kernel.read(address, function.size)
         except KernelError as error:
             return Failure(0, b"", b"", Cause.UNREADABLE, error.message)
-        return self._range(recipe, address, self.found)
+        failure = self._range(self.recipe, address, self.found)
+        if failure is None or failure.cause is not Cause.OTHER_CODE:
+            return failure
+        shortened = shorten(self._unit, function, self.found)
+        if shortened is None:
+            return failure
+        self._shown = {function.section: base}
+        self._cuts = {function.section: shortened.cuts}
+        self.recipe, self.fields, self.sites = shortened.recipe, 0, 0
+        found = self.found[: len(self.recipe.data)]
+        if self._range(self.recipe, address, found):
+            return failure
+        self.found = found
+        return None
 
     def datum(self, section: int, base: int) -> str:
         """Why data ``section`` cannot be at run-time ``base``, or ``""``."""
@@ -97,6 +116,7 @@ class Trial:
         """Make what this trial showed binding for later ones."""
         for key, address in self._shown.items():
             self._bound.put(key, address)
+        self._bound.cuts.update(self._cuts)
 
     def _range(self, recipe: Recipe, address: int, found: bytes) -> Failure | None:
         at = recipe.first_difference(found)
@@ -161,7 +181,7 @@ class Trial:
         shown = item.shown(found, base, at)
         want = item.want
         if isinstance(want, Bound):
-            return self._bind(want, (shown - want.offset) & ADDRESS_MASK)
+            return self._bind(want, (shown - want.offset + self._nearer(item, want)) & ADDRESS_MASK)
         if isinstance(want, Destination):
             if self._oracle.allows(want, shown):
                 return ""
@@ -171,6 +191,19 @@ class Trial:
                 return ""
             return f"an absolute value is {shown:#x}, not {want.value:#x}"
         return self._content(want, shown)
+
+    def _nearer(self, item: Field, want: Bound) -> int:
+        """How much nearer the place is that ``item`` refers to, as code before it is shorter."""
+        if not isinstance(want.key, int):
+            return 0
+        # A branch counts from its end, which is the end of its field.
+        place = want.offset + item.addend + (item.size if item.relative else 0)
+        return self._lost(want.key, place)
+
+    def _lost(self, section: int, offset: int) -> int:
+        """How many bytes the kernel's code of ``section`` is shorter before ``offset``."""
+        cuts = self._cuts.get(section) or self._bound.cuts.get(section)
+        return cuts.shift(offset) if cuts else 0
 
     def _content(self, want: Content, shown: int) -> str:
         address = (shown + want.shift) & ADDRESS_MASK
@@ -207,12 +240,13 @@ class Trial:
         return f"{name} is shown at {self._name(address)}, which has another name"
 
     def _section(self, section: int, base: int) -> str:
-        """Constants must have the compiled content, data the compiled name."""
+        """Constants must have the compiled content, functions and data the compiled name.
+
+        A function's own content is compared when it is that function's turn.
+        """
         unit = self._unit
         kind = unit.sections[section]
-        if kind.executable:
-            return ""
-        if kind.size and unit.constant(section):
+        if not kind.executable and kind.size and unit.constant(section):
             recipe = unit.recipe(section, 0, kind.size)
             try:
                 found = self._kernel.read(base, kind.size)
@@ -224,12 +258,12 @@ class Trial:
         return self._names(section, base)
 
     def _names(self, section: int, base: int) -> str:
-        """A datum that kallsyms knows by name must be where kallsyms has one of that name."""
+        """What kallsyms knows by name must be where kallsyms has something of that name."""
         symbols, target = self._kernel.symbols, self._unit.target
         for symbol in self._unit.names.get(section, ()):
             stem = stem_of(symbol.name)
             candidates = symbols.stem(stem, target)
-            address = base + symbol.value
+            address = base + symbol.value - self._lost(section, symbol.value)
             if candidates and all(c.address != address for c in candidates):
                 return f"{symbol.name} is shown at {self._name(address)}, which has another name"
         return ""

@@ -7,6 +7,7 @@ so its functions lie one behind the other in that order, each at its alignment.
 
 from __future__ import annotations
 
+from kspliced.kernel.image import AddressRange
 from kspliced.match.unit import Function, Unit
 
 _SUBSECTIONS = (".text.unlikely.", ".text.startup.", ".text.exit.", ".text.hot.")
@@ -31,26 +32,24 @@ class Layout:
             last[kind] = function
 
     def fitting(
-        self, function: Function, candidates: tuple[int, ...], known: dict[int, int]
+        self, function: Function, candidates: tuple[int, ...], known: dict[int, AddressRange]
     ) -> tuple[int, ...]:
-        """Those of ``candidates`` that join a neighbour, of which ``known`` has the address."""
+        """Those of ``candidates`` that join a neighbour, of which ``known`` has the place."""
         before = self._before.get(function.index)
         behind = self._behind.get(function.index)
-        found = set()
-        if before is not None and before.index in known:
-            found.add(self._next(before, known[before.index], function))
-        fits = [a for a in candidates if a in found]
-        if behind is not None and behind.index in known:
-            fits += [
-                a
-                for a in candidates
-                if self._next(function, a, behind) == known[behind.index] and a not in found
-            ]
+        fits = []
+        for address in candidates:
+            end = address + function.size
+            joins = False
+            if before is not None and before.index in known:
+                joins = self._next(known[before.index].end, function) == address
+            if not joins and behind is not None and behind.index in known:
+                joins = self._next(end, behind) == known[behind.index].start
+            if joins:
+                fits.append(address)
         return tuple(fits)
 
-    def _next(self, function: Function, address: int, following: Function) -> int:
-        """Where ``following`` begins when ``function`` lies at ``address``."""
-        if function.section == following.section:
-            return address - function.value + following.value
+    def _next(self, end: int, following: Function) -> int:
+        """Where ``following`` begins when what is before it ends at ``end``."""
         align = self._align[following.section]
-        return -(-(address + function.size) // align) * align
+        return -(-end // align) * align

@@ -39,7 +39,7 @@ def link(pack: Pack, matched: Matched, crcs: Iterable[SymbolCrc]) -> bytes:
     """
     try:
         return _link(pack, matched, tuple(crcs))
-    except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise PackError(
             Code.PACK_MALFORMED,
             f"the pack's update module is malformed: {error}",

@@ -12,12 +12,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from kspliced.elf.object import Symbol
-from kspliced.kernel.image import KernelImage
+from kspliced.kernel.image import AddressRange, KernelImage
 from kspliced.match.compare import Bindings, Failure, Trial, stem_of
 from kspliced.match.diagnose import diagnose, judge_unit
 from kspliced.match.layout import Layout
 from kspliced.match.oracle import Oracle
+from kspliced.match.pattern import Recipe
 from kspliced.match.report import Cause, Mismatch
+from kspliced.match.shorten import may_shorten
 from kspliced.match.tables import KeyTables
 from kspliced.match.unit import Function, Unit
 
@@ -30,6 +32,7 @@ class Place:
 
     address: int
     found: bytes
+    recipe: Recipe
     fields: int
     sites: int
 
@@ -44,9 +47,12 @@ class UnitMatch:
         self.failures: dict[int, Mismatch] = {}
         self.layout = Layout(unit)
 
-    def addresses(self) -> dict[int, int]:
-        """Run-time address of each matched function, by symbol index."""
-        return {index: place.address for index, place in self.places.items()}
+    def known(self) -> dict[int, AddressRange]:
+        """Where each matched function lies, by symbol index."""
+        return {
+            index: AddressRange(place.address, place.address + len(place.found))
+            for index, place in self.places.items()
+        }
 
     def address_of(self, index: int) -> int | None:
         """Run-time address of symbol ``index`` of the pre object, if matching showed it."""
@@ -71,7 +77,9 @@ class TargetMatch:
         waiting: list[tuple[UnitMatch, Function]] = []
         for match in self.units.values():
             yield match.unit.name
-            functions = (f for f in match.unit.functions if not match.unit.transient(f.section))
+            functions = [f for f in match.unit.functions if not match.unit.transient(f.section)]
+            # What is shorter in the kernel must be known before others show places in it.
+            functions.sort(key=lambda f: not may_shorten(match.unit, f))
             waiting += [(match, f) for f in functions if not self._settle(match, f)]
         while waiting:
             left = [(match, f) for match, f in waiting if not self._settle(match, f)]
@@ -113,7 +121,7 @@ class TargetMatch:
         """
         candidates = self.candidates(match, function)
         if by_layout:
-            candidates = match.layout.fitting(function, candidates, match.addresses())
+            candidates = match.layout.fitting(function, candidates, match.known())
             if len(candidates) != 1:
                 return False
         possible: list[tuple[int, Trial]] = []
@@ -130,7 +138,9 @@ class TargetMatch:
         if possible:
             address, trial = possible[0]
             trial.commit()
-            match.places[function.index] = Place(address, trial.found, trial.fields, trial.sites)
+            match.places[function.index] = Place(
+                address, trial.found, trial.recipe, trial.fields, trial.sites
+            )
         else:
             match.failures[function.index] = self._failed(match, function, worst)
         return True

@@ -55,8 +55,9 @@ class Resolver:
         patcher = self._kernel.redirected(function.name, span.target)
         if patcher:
             raise _redirected(match, function, place.address, patcher)
-        recipe = match.unit.recipe(function.section, function.value, function.size)
-        mask = recipe.mask()
+        # Where the kernel's is shorter, what follows is neither compared nor ours.
+        rest = bytes(span.size - len(place.found))
+        mask = place.recipe.mask() + rest
         jump = span.jump_offset
         if jump >= 0 and mask[jump : jump + 5] != b"\xff" * 5:
             raise PackError(
@@ -64,7 +65,7 @@ class Resolver:
                 f"the pack would put a jump over code of {span.symbol} that the kernel rewrites",
                 _REBUILD,
             )
-        return MatchedSpan(span, place.address, place.found, mask)
+        return MatchedSpan(span, place.address, place.found + rest, mask)
 
     def _unit(self, target: str, unit: str) -> UnitMatch:
         match = self._targets[target].units.get(unit) if target in self._targets else None

@@ -35,7 +35,7 @@ def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress)
         )
     try:
         return _match(pack, kernel, progress)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         # Units are compared lazily, so what is wrong with one may show late.
         raise PackError(
             Code.PACK_MALFORMED,

@@ -36,6 +36,7 @@ from kspliced.match.pattern import (
 )
 from kspliced.match.sites import find_sites
 
+_DATA = (SymbolType.OBJECT, SymbolType.NOTYPE)
 # The link of vmlinux fills it in (tools/bpf/resolve_btfids).
 _FILLED_BY_LINK = ".BTF_ids"
 
@@ -87,10 +88,14 @@ class Unit:
 
     @cached_property
     def names(self) -> dict[int, tuple[Symbol, ...]]:
-        """For each section the named symbols in it, functions excepted."""
+        """For each section the symbols in it that kallsyms should know: functions in code, data
+        elsewhere; weak ones excepted, whose name may be another unit's."""
         result: dict[int, tuple[Symbol, ...]] = {}
         for s in self.object.symbols:
-            if s.defined and s.name and s.type in (SymbolType.OBJECT, SymbolType.NOTYPE):
+            section = self.sections.get(s.section)
+            if section is None or not s.name or s.binding is Binding.WEAK:
+                continue
+            if s.type == SymbolType.FUNC if section.executable else s.type in _DATA:
                 result[s.section] = (*result.get(s.section, ()), s)
         return result
 

@@ -287,3 +287,15 @@ def test_a_target_that_is_not_loaded() -> None:
     with pytest.raises(KsplicedError) as caught:
         match(pack, type(running(kernel_source()))(RELEASE, []))
     assert caught.value.code is Code.TARGET_NOT_LOADED
+
+
+def test_every_byte_counts() -> None:
+    pre, module = compiled(UNIT), kernel_source()
+    pack = packed({"a.o": pre}, (), (span_of(pre, "entry"),))
+    start = address_of(running(module), "entry")
+    for at in range(start, start + span_of(pre, "entry").size):
+        for bit in (0x01, 0x10, 0x80):
+            kernel = running(module)
+            kernel.write(at, bytes([kernel.read(at, 1)[0] ^ bit]))
+            with pytest.raises(NoMatchError):
+                match(pack, kernel)
