@@ -12,9 +12,6 @@
 
 #include <linux/memory.h>
 #include <linux/sched/task.h>
-#ifdef CONFIG_X86_KERNEL_IBT
-#include <asm/ibt.h>
-#endif
 
 #include "kspliced.h"
 

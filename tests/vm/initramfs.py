@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The smallest guest: a stock kernel, busybox and a few files, all in memory.
+
+    with Initramfs("name", kernel, {"victim.ko": path}) as machine:
+        machine.run("insmod /victim.ko")
+
+It boots in some seconds and has no disk, so it serves to test what only needs a kernel. Scripts
+travel over the second serial port, one at a time; the console goes to build/vm/NAME/console.log.
+"""
+
+from __future__ import annotations
+
+import base64
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from tests.vm import cache
+from tests.vm.errors import GuestLost, GuestTimeout, HarnessError
+
+BUILD = Path(__file__).parents[2] / "build" / "vm"
+BOOT_TIMEOUT = 120.0
+READY = b"ready\n"
+
+# Each script comes as one line of base64 and is answered by its exit code, the size of its output
+# and the output.
+INIT = """\
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mkdir -p /proc /sys /dev /tmp
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+mount -t tracefs none /sys/kernel/tracing
+echo 0 > /proc/sys/kernel/kptr_restrict
+exec < /dev/ttyS1 > /dev/ttyS1
+stty raw -echo
+echo ready
+while read -r line; do
+    echo "$line" | base64 -d > /tmp/script
+    sh /tmp/script > /tmp/out 2>&1 < /dev/null
+    echo "$? $(wc -c < /tmp/out)"
+    cat /tmp/out
+done
+"""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a script did: its exit code, and what it wrote to stdout and stderr."""
+
+    status: int
+    text: str
+
+
+def archive(files: Mapping[str, tuple[int, bytes]]) -> bytes:
+    """A cpio archive (newc, as Documentation/driver-api/early-userspace says) of path: mode, data.
+
+    Directories have to come before what they hold.
+    """
+    parts = bytearray()
+    for number, (name, (mode, data)) in enumerate([*files.items(), ("TRAILER!!!", (0, b""))], 1):
+        path = name.encode() + b"\0"
+        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
+        parts += b"070701" + b"".join(b"%08x" % field for field in fields) + path
+        parts += bytes(-len(parts) % 4) + data
+        parts += bytes(-len(parts) % 4)
+    return bytes(parts)
+
+
+def busybox() -> bytes:
+    """Debian's static busybox, from the package that this machine's apt offers."""
+    policy = cache.command("apt-cache", "policy", "busybox-static")
+    version = next(
+        (line.split()[1] for line in policy.splitlines() if line.startswith("  Candidate:")), ""
+    )
+    if not version:
+        raise HarnessError("this machine's apt knows no busybox-static; run apt-get update")
+    (deb,) = cache.debs(f"busybox-static={version}")
+    with tempfile.TemporaryDirectory() as folder:
+        cache.command("dpkg-deb", "-x", deb, folder)
+        for path in ("bin/busybox", "usr/bin/busybox"):
+            if (Path(folder) / path).exists():
+                return (Path(folder) / path).read_bytes()
+    raise HarnessError(f"{deb} holds no busybox")
+
+
+class Initramfs:
+    """A guest ``name`` that boots ``kernel`` with ``files`` (name in / to host path)."""
+
+    def __init__(self, name: str, kernel: Path, files: Mapping[str, Path], cpus: int = 2) -> None:
+        self.name = name
+        self.kernel = kernel
+        self.files = files
+        self.cpus = cpus
+        self.console_path = BUILD / name / "console.log"
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port: socket.socket | None = None
+        self._rest = bytearray()
+
+    def __enter__(self) -> Initramfs:
+        self.console_path.parent.mkdir(parents=True, exist_ok=True)
+        self.console_path.unlink(missing_ok=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="ks-")
+        try:
+            self._start(Path(self._folder.name))
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _start(self, folder: Path) -> None:
+        contents = {"bin": (0o040755, b""), "bin/busybox": (0o100755, busybox())}
+        contents["init"] = (0o100755, INIT.encode())
+        contents |= {name: (0o100644, path.read_bytes()) for name, path in self.files.items()}
+        (folder / "initrd").write_bytes(archive(contents))
+        line = [
+            "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi",
+            "-smp", str(self.cpus), "-cpu", "max", "-m", "512M",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-kernel", str(self.kernel), "-initrd", f"{folder}/initrd",
+            "-append", "console=ttyS0 panic=-1 oops=panic loglevel=8",
+            "-serial", f"file:{self.console_path}",
+            "-chardev", f"socket,id=port,path={folder}/port,server=on,wait=off",
+            "-serial", "chardev:port",
+        ]  # fmt: skip
+        self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL)
+        self._port = self._connect(folder / "port")
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while not self._rest.endswith(READY):
+            self._receive(deadline)
+        self._rest.clear()
+
+    def _connect(self, path: Path) -> socket.socket:
+        deadline = time.monotonic() + 20.0
+        while True:
+            port = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                port.connect(str(path))
+                return port
+            except OSError as error:
+                port.close()
+                if time.monotonic() > deadline:
+                    raise GuestLost(f"QEMU's socket {path} cannot be reached: {error}") from error
+                time.sleep(0.05)
+
+    def _stop(self) -> None:
+        if self._port is not None:
+            self._port.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _receive(self, deadline: float) -> None:
+        assert self._port is not None, "the machine is used outside its `with` block"
+        self._port.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            data = self._port.recv(1 << 16)
+        except TimeoutError as error:
+            raise GuestTimeout(f"{self.name}: no answer; see {self.console_path}") from error
+        except OSError as error:
+            raise GuestLost(f"{self.name}: {error}; see {self.console_path}") from error
+        if not data:
+            raise GuestLost(f"{self.name}: the kernel has died; see {self.console_path}")
+        self._rest += data
+
+    def run(self, script: str, timeout: float = 60.0) -> Output:
+        """Run a shell script and wait for it; GuestTimeout or GuestLost where no answer comes."""
+        assert self._port is not None, "the machine is used outside its `with` block"
+        self._port.settimeout(timeout)
+        self._port.sendall(base64.b64encode(script.encode()) + b"\n")
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._rest:
+            self._receive(deadline)
+        head, _, rest = bytes(self._rest).partition(b"\n")
+        self._rest = bytearray(rest)
+        status, size = (int(word) for word in head.split())
+        while len(self._rest) < size:
+            self._receive(deadline)
+        text = self._rest[:size].decode(errors="replace")
+        del self._rest[:size]
+        return Output(status, text)
+
+    def check(self, script: str, timeout: float = 60.0) -> str:
+        """Run a shell script that has to succeed; returns its output."""
+        output = self.run(script, timeout)
+        assert output.status == 0, f"{script}: exited {output.status}: {output.text}"
+        return output.text

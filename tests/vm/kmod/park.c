@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A place for threads to sleep at, in a module of its own so that an update
+ * need not depend on the module that it changes.
+ */
+#include <linux/module.h>
+#include <linux/wait.h>
+
+#include "park.h"
+
+static DECLARE_WAIT_QUEUE_HEAD(queue);
+static bool is_open;
+
+void park_wait(void)
+{
+	/* Not in uninterruptible sleep: that would look like a hung task. */
+	wait_event_idle(queue, READ_ONCE(is_open));
+}
+EXPORT_SYMBOL_GPL(park_wait);
+
+void park_open(void)
+{
+	WRITE_ONCE(is_open, true);
+	wake_up_all(&queue);
+}
+EXPORT_SYMBOL_GPL(park_open);
+
+void park_close(void)
+{
+	WRITE_ONCE(is_open, false);
+}
+EXPORT_SYMBOL_GPL(park_close);
+
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("A place for threads to sleep at");

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef PARK_H
+#define PARK_H
+
+void park_wait(void);	/* sleep until the park is open */
+void park_open(void);
+void park_close(void);
+
+#endif /* PARK_H */

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * An update module by hand; update_a.c and update_b.c include this. The test
+ * finds the addresses in /proc/kallsyms, as the daemon does, and passes them
+ * as parameters. The expected bytes are what stands there at load time.
+ *
+ * Replaced are victim_value(), victim_sleeper() and victim_deep() of the victim,
+ * and cmdline_proc_show() of the kernel itself. A further function of the kernel
+ * can be given that is kept off stacks but gets no jump.
+ */
+#include <linux/minmax.h>
+#include <linux/module.h>
+#include <linux/seq_file.h>
+#include <linux/string.h>
+
+#include "kspliced_abi.h"
+#include "park.h"
+
+#define NR_SPANS	5
+#define NR_NEEDED	4
+#define MAX_SIZE	1024
+#define FENTRY_SIZE	5
+
+static unsigned long addrs[NR_SPANS];
+module_param_array(addrs, ulong, NULL, 0400);
+MODULE_PARM_DESC(addrs, "addresses of the old functions");
+
+static unsigned int sizes[NR_SPANS];
+module_param_array(sizes, uint, NULL, 0400);
+MODULE_PARM_DESC(sizes, "their sizes");
+
+static unsigned int count = NR_NEEDED;
+module_param(count, uint, 0400);
+MODULE_PARM_DESC(count, "how many of the functions to replace");
+
+static char *wrong = "";
+module_param(wrong, charp, 0400);
+MODULE_PARM_DESC(wrong, "what to get wrong on purpose");
+
+static u8 expect[NR_SPANS][MAX_SIZE];
+static u8 mask[NR_SPANS][MAX_SIZE];
+
+static noinline int new_value(int number)
+{
+	return NEW_VALUE + number;
+}
+
+static noinline int new_sleeper(void)
+{
+	park_wait();
+	return NEW_VALUE;
+}
+
+static noinline int new_deep(void)
+{
+	return NEW_VALUE;
+}
+
+static noinline int new_cmdline_proc_show(struct seq_file *file, void *unused)
+{
+	seq_printf(file, "cmdline of update %d\n", NEW_VALUE);
+	return 0;
+}
+
+static struct kspliced_span spans[NR_SPANS] = {
+	{ .name = "victim_value", .target = "victim" },
+	{ .name = "victim_sleeper", .target = "victim" },
+	{ .name = "victim_deep", .target = "victim" },
+	{ .name = "cmdline_proc_show", .target = "vmlinux" },
+	{ .name = "watched", .target = "vmlinux" },
+};
+
+static struct kspliced_update update = {
+	.abi = KSPLICED_ABI,
+	.spans = spans,
+	.owner = THIS_MODULE,
+};
+
+static void fill(int i, unsigned long new_addr)
+{
+	spans[i].addr = addrs[i];
+	spans[i].size = sizes[i];
+	spans[i].new_addr = new_addr;
+	spans[i].jump_offset = FENTRY_SIZE;
+	spans[i].expect = expect[i];
+	spans[i].mask = mask[i];
+	memcpy(expect[i], (void *)addrs[i], sizes[i]);
+	memset(mask[i], 0xff, sizes[i]);
+	memset(mask[i], 0, FENTRY_SIZE);
+}
+
+static void spoil(void)
+{
+	if (!strcmp(wrong, "byte"))
+		expect[0][sizes[0] - 1] ^= 0x40;
+	else if (!strcmp(wrong, "masked"))
+		expect[0][0] ^= 0x40;
+	else if (!strcmp(wrong, "abi"))
+		update.abi++;
+	else if (!strcmp(wrong, "empty"))
+		update.nr_spans = 0;
+	else if (!strcmp(wrong, "size"))
+		spans[1].size = 0;
+	else if (!strcmp(wrong, "outside"))
+		spans[1].addr = (unsigned long)expect;
+	else if (!strcmp(wrong, "target"))
+		spans[1].target = "vmlinux";
+	else if (!strcmp(wrong, "new_addr"))
+		spans[1].new_addr = addrs[0];
+	else if (!strcmp(wrong, "fit"))
+		spans[1].jump_offset = sizes[1] - 4;
+	else if (!strcmp(wrong, "mask"))
+		mask[1][FENTRY_SIZE + 4] = 0;
+	else if (!strcmp(wrong, "overlap"))
+		spans[1].addr = addrs[0] + 1;
+	else if (!strcmp(wrong, "expect"))
+		spans[1].expect = (u8 *)addrs[0];
+	else if (!strcmp(wrong, "owner"))
+		update.owner = NULL;
+}
+
+static int __init update_init(void)
+{
+	int i;
+
+	for (i = 0; i < max_t(int, count, NR_NEEDED); i++)
+		if (i >= NR_SPANS || !addrs[i] || sizes[i] < 2 * FENTRY_SIZE || sizes[i] > MAX_SIZE)
+			return -ERANGE;
+	fill(0, (unsigned long)new_value);
+	fill(1, (unsigned long)new_sleeper);
+	fill(2, (unsigned long)new_deep);
+	fill(3, (unsigned long)new_cmdline_proc_show);
+	if (count == NR_SPANS)
+		fill(4, 0);
+	update.nr_spans = count;
+	spoil();
+	return kspliced_register_update(&update);
+}
+
+static void __exit update_exit(void)
+{
+	kspliced_unregister_update(&update);
+}
+
+module_init(update_init);
+module_exit(update_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("An update by hand");

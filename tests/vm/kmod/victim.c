@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Code to be replaced. /proc/victim gives victim_value(); writing "sleep" or
+ * "deep" to it puts a thread to sleep inside victim_sleeper() or victim_deep()
+ * until "wake" is written. A thread that is put to sleep while an update is
+ * applied sleeps in its replacement.
+ */
+#include <linux/kthread.h>
+#include <linux/module.h>
+#include <linux/objtool.h>
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#include "park.h"
+
+static struct task_struct *thread;
+
+/*
+ * Calls park_wait() from code that the unwinder knows nothing of, as objtool
+ * makes no unwind data for it.
+ */
+asm(".pushsection .text\n"
+    ".type victim_opaque, @function\n"
+    "victim_opaque:\n"
+    "	sub	$8, %rsp\n"
+    "	call	park_wait\n"
+    "	add	$8, %rsp\n"
+    "	jmp	__x86_return_thunk\n"
+    ".size victim_opaque, . - victim_opaque\n"
+    ".popsection");
+void victim_opaque(void);
+STACK_FRAME_NON_STANDARD(victim_opaque);
+
+static noinline int victim_value(int number)
+{
+	return 1000 + number;
+}
+
+static noinline int victim_sleeper(void)
+{
+	park_wait();
+	return 1;
+}
+
+static noinline int victim_deep(void)
+{
+	victim_opaque();
+	return 1;
+}
+
+static int sleep_thread(void *deep)
+{
+	pr_info("victim: slept, %d\n", deep ? victim_deep() : victim_sleeper());
+	return 0;
+}
+
+static int start(bool deep)
+{
+	struct task_struct *started;
+
+	park_close();
+	started = kthread_create(sleep_thread, (void *)deep, "vic tim\\%d", deep);
+	if (IS_ERR(started))
+		return PTR_ERR(started);
+	thread = get_task_struct(started);
+	wake_up_process(thread);
+	return 0;
+}
+
+static int stop(void)
+{
+	if (!thread)
+		return 0;
+	park_open();
+	kthread_stop(thread);
+	put_task_struct(thread);
+	thread = NULL;
+	return 0;
+}
+
+static int show(struct seq_file *file, void *unused)
+{
+	seq_printf(file, "%d\n", victim_value(file->index));
+	return 0;
+}
+
+static int open(struct inode *inode, struct file *file)
+{
+	return single_open(file, show, NULL);
+}
+
+static ssize_t write(struct file *file, const char __user *from, size_t count,
+		     loff_t *offset)
+{
+	char word[16] = "";
+	int error = -EINVAL;
+
+	if (count >= sizeof(word) || copy_from_user(word, from, count))
+		return -EFAULT;
+	if (sysfs_streq(word, "wake"))
+		error = stop();
+	else if (!thread && sysfs_streq(word, "sleep"))
+		error = start(false);
+	else if (!thread && sysfs_streq(word, "deep"))
+		error = start(true);
+	return error ?: count;
+}
+
+static const struct proc_ops operations = {
+	.proc_open = open,
+	.proc_read = seq_read,
+	.proc_write = write,
+	.proc_release = single_release,
+};
+
+static int __init victim_init(void)
+{
+	return proc_create("victim", 0600, NULL, &operations) ? 0 : -ENOMEM;
+}
+
+static void __exit victim_exit(void)
+{
+	stop();
+	remove_proc_entry("victim", NULL);
+}
+
+module_init(victim_init);
+module_exit(victim_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Code to be replaced");

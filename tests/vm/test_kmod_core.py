@@ -1,0 +1,503 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel core on the stock kernel: docs/kernel-core.md, promise by promise.
+
+The updates are modules by hand (tests/vm/kmod/). ``victim_value`` gives 1000 in the original,
+2000 in update_a and 3000 in update_b; so does what stands in /proc/cmdline.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from tests.vm import kmod_build
+from tests.vm.guest import FAULT
+from tests.vm.initramfs import Initramfs
+from tests.vm.kmod_build import Modules
+
+pytestmark = pytest.mark.vm
+
+CORE = "/sys/kernel/kspliced"
+UPDATES = f"{CORE}/updates"
+TRACING = "/sys/kernel/tracing"
+VICTIMS = ("victim_value", "victim_sleeper", "victim_deep")
+FENTRY_SIZE = 5
+
+# The functions named, each with the symbol behind it: those of vmlinux are sorted by address.
+FIND = "grep -A1 -E ' [tT] ({names})([^[:alnum:]_.]|$)' /proc/kallsyms"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A function of the running kernel: address, and size in bytes."""
+
+    addr: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running guest with the core, the park and the victim loaded."""
+
+    machine: Initramfs
+    modules: Modules
+    places: dict[str, Place]
+
+    def insmod(self, update: str, watched: str = "", **parameters: str | int) -> str:
+        """The command that loads an update module, with a further function to keep off stacks."""
+        names = [*VICTIMS, "cmdline_proc_show", *([watched] if watched else [])]
+        if watched:
+            parameters["count"] = len(names)
+        found = [self.places[name] for name in names]
+        parameters["addrs"] = ",".join(str(place.addr) for place in found)
+        parameters["sizes"] = ",".join(str(place.size) for place in found)
+        words = " ".join(f"{name}={value}" for name, value in parameters.items())
+        return f"insmod /{update}.ko {words}"
+
+    def load(self, update: str, watched: str = "", **parameters: str | int) -> str:
+        """Load an update module; returns what insmod said, empty where it succeeded."""
+        output = self.machine.run(self.insmod(update, watched, **parameters))
+        assert (output.status == 0) == (not output.text)
+        return output.text
+
+    def write(self, update: str, word: str) -> int:
+        """Write to ``control``; returns the error number, 0 where the write succeeded."""
+        output = self.machine.run(f"echo {word} > {UPDATES}/{update}/control", 120)
+        if output.status == 0:
+            return 0
+        known = {os.strerror(number): number for number in errno.errorcode}
+        return known[output.text.strip().rpartition(": ")[2]]
+
+    def read(self, update: str, file: str) -> str:
+        """The content of one of an update's files."""
+        return self.machine.check(f"cat {UPDATES}/{update}/{file}")
+
+    def state(self, update: str) -> tuple[str, str]:
+        """Stage and abort cause of an update."""
+        stage, cause = self.machine.check(f"cd {UPDATES}/{update}; cat stage abort_cause").split()
+        return stage, cause
+
+    def values(self) -> tuple[int, str]:
+        """What the victim and the kernel's own function give: (1000, "") is the original."""
+        value, cmdline = self.machine.check("cat /proc/victim /proc/cmdline").splitlines()
+        return int(value), cmdline.removeprefix(
+            "cmdline of update "
+        ) if "of update" in cmdline else ""
+
+    def sleep_in(self, word: str, comm: str) -> int:
+        """Put a thread to sleep in the victim; returns its pid once it sleeps there."""
+        self.machine.check(f"echo {word} > /proc/victim")
+        script = f"""
+            for i in $(seq 100); do
+                for p in /proc/[0-9]*; do
+                    if grep -qF '{comm}' $p/comm && grep -q park_wait $p/stack; then
+                        echo ${{p#/proc/}}; exit 0
+                    fi
+                done
+                sleep 0.1
+            done
+            exit 1"""
+        return int(self.machine.check(script))
+
+    def wake(self) -> None:
+        """Let the sleeping thread go; returns when it has ended."""
+        self.machine.check("echo wake > /proc/victim")
+
+
+def sizes_in(module: Path) -> dict[str, int]:
+    """The size of each function of a module, as its symbol table says."""
+    with module.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        return {symbol.name: symbol["st_size"] for symbol in table.iter_symbols()}
+
+
+def find(machine: Initramfs, names: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Place]:
+    """Where functions lie; those that ``sizes`` does not know reach to the next symbol."""
+    lines = machine.check(FIND.format(names="|".join(names)), 120).splitlines()
+    symbols = [line.split() for line in lines if line != "--"] + [[]]
+    places: dict[str, Place] = {}
+    for (at, _, name, *_), behind in itertools.pairwise(symbols):
+        if name in names:
+            assert name not in places, f"two functions are called {name}"
+            addr = int(at, 16)
+            places[name] = Place(addr, sizes.get(name) or int(behind[0], 16) - addr)
+        if not behind:
+            break
+    assert set(places) == set(names)
+    return places
+
+
+WATCHABLE = ("multi_cpu_stop", "ksys_write")
+
+
+@pytest.fixture(scope="module")
+def modules() -> Modules:
+    return kmod_build.build()
+
+
+@pytest.fixture(scope="module")
+def booted(modules: Modules) -> Iterator[Lab]:
+    with Initramfs("kmod-core", modules.kernel, modules.files) as machine:
+        machine.check("insmod /kspliced.ko; insmod /park.ko; insmod /victim.ko")
+        names = (*VICTIMS, "cmdline_proc_show", *WATCHABLE)
+        places = find(machine, names, sizes_in(modules.files["victim.ko"]))
+        yield Lab(machine, modules, places)
+        machine.check("rmmod victim; rmmod park; rmmod kspliced")
+
+
+@pytest.fixture
+def lab(booted: Lab) -> Iterator[Lab]:
+    """The lab with nothing loaded; afterwards everything must be as before, and no complaint."""
+    before = len(booted.machine.console_path.read_text(errors="replace"))
+    yield booted
+    booted.wake()
+    for update in booted.machine.check(f"ls {UPDATES}").split():
+        if booted.state(update)[0] == "applied":
+            assert booted.write(update, "reverse") == 0
+        booted.machine.check(f"rmmod {update}")
+    assert booted.values() == (1000, "")
+    console = booted.machine.console_path.read_text(errors="replace")[before:]
+    assert not FAULT.search(console), console
+
+
+def test_builds_without_a_warning(modules: Modules) -> None:
+    assert "warning" not in modules.log.lower()
+
+
+def test_describes_itself(lab: Lab) -> None:
+    version = re.search(
+        r'KSPLICED_VERSION\s+"(.*)"', (kmod_build.TREE / "kmod/kspliced.h").read_text()
+    )
+    assert version is not None
+    crcs = {line.split("\t")[1]: line.split("\t")[0] for line in lab.modules.symvers.splitlines()}
+    assert len(crcs) == 2
+    assert lab.machine.check(f"cat {CORE}/abi {CORE}/version").split() == ["1", version.group(1)]
+    lines = lab.machine.check(f"cat {CORE}/register_crc").splitlines()
+    assert lines == [f"{name} {crcs[name]}" for name in sorted(crcs)]
+
+
+def test_files_of_an_update(lab: Lab) -> None:
+    assert lab.load("update_a") == ""
+    modes = dict(
+        line.split()[::-1]
+        for line in lab.machine.check(f"cd {UPDATES}/update_a; stat -c '%a %n' *").splitlines()
+    )
+    assert modes == {
+        "stage": "444", "control": "200", "abort_cause": "444", "conflicts": "444",
+        "mismatch": "444", "pause_ns": "444", "spans": "400", "original": "400",
+    }  # fmt: skip
+    assert lab.state("update_a") == ("preparing", "ok")
+    assert lab.values() == (1000, "")
+    spans = [line.split("\t") for line in lab.read("update_a", "spans").splitlines()]
+    for fields, name in zip(spans, (*VICTIMS, "cmdline_proc_show"), strict=True):
+        place = lab.places[name]
+        target = "victim" if name in VICTIMS else "vmlinux"
+        assert fields[:3] == [f"{place.addr:#x}", str(place.size), str(FENTRY_SIZE)]
+        assert fields[4:] == [target, name]
+    # In pieces it is the same text.
+    pieces = lab.machine.check(f"dd if={UPDATES}/update_a/spans bs=7 2>/dev/null")
+    assert pieces == lab.read("update_a", "spans")
+
+
+def test_apply_redirects_and_reverse_restores(lab: Lab) -> None:
+    lab.load("update_a")
+    assert lab.write("update_a", "apply") == 0
+    assert lab.state("update_a") == ("applied", "ok")
+    assert lab.values() == (2000, "2000")
+    pause = int(lab.read("update_a", "pause_ns"))
+    assert 0 < pause < 10**9
+    original = [line.split("\t") for line in lab.read("update_a", "original").splitlines()]
+    replaced = (*VICTIMS, "cmdline_proc_show")
+    jumps = {f"{lab.places[name].addr + FENTRY_SIZE:#x}" for name in replaced}
+    assert {addr for addr, _ in original} == jumps
+    assert all(re.fullmatch("[0-9a-f]{10}", data) for _, data in original)
+    assert (
+        f"kspliced: applied update_a: 4 spans, all CPUs held for {pause // 1000} us"
+        in lab.machine.check("dmesg")
+    )
+
+    assert lab.write("update_a", "reverse") == 0
+    assert lab.state("update_a") == ("reversed", "ok")
+    assert lab.values() == (1000, "")
+    assert lab.read("update_a", "original") == ""
+
+
+def test_words_that_do_nothing(lab: Lab) -> None:
+    lab.load("update_a")
+    assert lab.write("update_a", "appl") == errno.EINVAL
+    assert lab.state("update_a") == ("preparing", "ok")
+    assert lab.write("update_a", "reverse") == errno.EALREADY
+    assert lab.state("update_a") == ("preparing", "already")
+    assert lab.write("update_a", "apply") == 0
+    assert lab.write("update_a", "apply") == errno.EALREADY
+    assert lab.state("update_a") == ("applied", "already")
+    assert lab.values() == (2000, "2000")
+
+
+def test_other_bytes_are_no_match(lab: Lab) -> None:
+    lab.load("update_a", wrong="byte")
+    assert lab.write("update_a", "apply") == errno.EILSEQ
+    assert lab.state("update_a") == ("preparing", "no_match")
+    assert lab.values() == (1000, "")
+    (line,) = lab.read("update_a", "mismatch").splitlines()
+    target, name, offset, expected, found = line.split("\t")
+    size = lab.places["victim_value"].size
+    assert (target, name, int(offset)) == ("victim", "victim_value", size - 1)
+    assert int(expected, 16) ^ int(found, 16) == 0x40 and len(found) == 2
+
+
+def test_masked_bytes_may_be_anything(lab: Lab) -> None:
+    lab.load("update_a", wrong="masked")
+    assert lab.write("update_a", "apply") == 0
+    assert lab.values() == (2000, "2000")
+
+
+@pytest.mark.parametrize(
+    ("word", "comm", "function", "how"),
+    [
+        ("sleep", r"vic tim\0", "victim_sleeper", "reliable"),
+        # Behind code without unwind data: only the scan finds it.
+        ("deep", r"vic tim\1", "victim_deep", "scan"),
+    ],
+)
+def test_a_thread_in_old_code_is_a_conflict(
+    lab: Lab, word: str, comm: str, function: str, how: str
+) -> None:
+    lab.load("update_a")
+    pid = lab.sleep_in(word, comm)
+    assert lab.write("update_a", "apply") == errno.EBUSY
+    assert lab.state("update_a") == ("preparing", "code_busy")
+    assert lab.values() == (1000, "")
+    (line,) = lab.read("update_a", "conflicts").splitlines()
+    who, where, found_by = line.split("\t")
+    escaped = comm.replace("\\", "\\x5c").replace(" ", "\\x20")
+    assert who == f"{pid} {escaped}"
+    assert re.fullmatch(rf"{function}\+0x[0-9a-f]+", where)
+    assert found_by == how
+
+    lab.wake()
+    assert lab.write("update_a", "apply") == 0
+    assert lab.state("update_a") == ("applied", "ok")
+    assert lab.read("update_a", "conflicts") == ""
+    assert lab.values() == (2000, "2000")
+
+
+def test_a_thread_in_new_code_keeps_it(lab: Lab) -> None:
+    lab.load("update_a")
+    lab.load("update_b")
+    assert lab.write("update_a", "apply") == 0
+    pid = lab.sleep_in("sleep", r"vic tim\0")
+    for update, word in (("update_a", "reverse"), ("update_b", "apply")):
+        assert lab.write(update, word) == errno.EBUSY
+        who, where, how = lab.read(update, "conflicts").rstrip("\n").split("\t")
+        assert who == rf"{pid} vic\x20tim\x5c0"
+        assert re.fullmatch(r"new_sleeper\+0x[0-9a-f]+", where)
+        assert how == "reliable"
+    assert lab.state("update_a") == ("applied", "code_busy")
+    assert lab.values() == (2000, "2000")
+    lab.wake()
+    assert lab.write("update_a", "reverse") == 0
+
+
+def test_code_that_the_switch_itself_runs_is_a_conflict(lab: Lab) -> None:
+    lab.load("update_a", watched="multi_cpu_stop")
+    assert lab.write("update_a", "apply") == errno.EBUSY
+    lines = lab.read("update_a", "conflicts").splitlines()
+    names = sorted(line.split("\t")[0].split()[1] for line in lines)
+    assert names == ["migration/0", "migration/1"]
+    assert all(line.endswith("\treliable") for line in lines)
+    lab.machine.check("rmmod update_a")
+
+    lab.load("update_a", watched="ksys_write")
+    assert lab.write("update_a", "apply") == errno.EBUSY
+    (line,) = lab.read("update_a", "conflicts").splitlines()
+    assert re.fullmatch(r"\d+ sh\twatched\+0x[0-9a-f]+\treliable", line)
+
+
+def test_a_second_update_replaces_the_first(lab: Lab) -> None:
+    lab.load("update_a")
+    # This one leaves cmdline_proc_show alone, so that goes back to the original.
+    lab.load("update_b", count=3)
+    assert lab.write("update_a", "apply") == 0
+    first = set(lab.read("update_a", "original").splitlines())
+    assert lab.write("update_b", "apply") == 0
+    assert lab.state("update_a") == ("reversed", "ok")
+    assert lab.state("update_b") == ("applied", "ok")
+    assert lab.values() == (3000, "")
+    assert set(lab.read("update_b", "original").splitlines()) < first
+    assert "applied update_b, replacing update_a: 3 spans" in lab.machine.check("dmesg")
+    # The replaced one is free to go, and to come back.
+    lab.machine.check("rmmod update_a")
+    lab.load("update_a")
+    # Its expected bytes are those of now, jumps included: not the original.
+    assert lab.write("update_a", "apply") == errno.EILSEQ
+    assert len(lab.read("update_a", "mismatch").splitlines()) == 3
+    assert lab.values() == (3000, "")
+    assert lab.write("update_b", "reverse") == 0
+
+
+def test_modules_stay_while_they_are_needed(lab: Lab) -> None:
+    lab.load("update_a")
+    assert lab.write("update_a", "apply") == 0
+    for name in ("update_a", "victim", "kspliced"):
+        assert lab.machine.run(f"rmmod {name}").status != 0
+    assert lab.values() == (2000, "2000")
+    assert lab.write("update_a", "reverse") == 0
+    assert lab.machine.run("rmmod kspliced").status != 0
+    lab.machine.check("rmmod update_a")
+
+
+def test_a_target_that_has_gone(lab: Lab) -> None:
+    lab.load("update_a")
+    lab.machine.check("rmmod victim")
+    assert lab.write("update_a", "apply") == errno.ENODEV
+    assert lab.state("update_a") == ("preparing", "target_gone")
+    lab.machine.check("rmmod update_a; insmod /victim.ko")
+    sizes = sizes_in(lab.modules.files["victim.ko"])
+    lab.places.update(find(lab.machine, VICTIMS, sizes))
+
+
+def test_forced_unload_reverses_first(lab: Lab) -> None:
+    lab.load("update_a")
+    assert lab.write("update_a", "apply") == 0
+    lab.machine.check("rmmod -f update_a")
+    assert lab.values() == (1000, "")
+    assert "update_a is unloaded while applied" in lab.machine.check("dmesg")
+    lab.load("update_b")
+    assert lab.write("update_b", "apply") == 0
+    assert lab.values() == (3000, "3000")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ("abi", "another version of the interface"),
+        ("empty", "no spans"),
+        ("size", "size is 0"),
+        ("outside", "not lie in the text of one module"),
+        ("target", "not lie in the kernel's text"),
+        ("new_addr", "new_addr is not in the text of the update"),
+        ("fit", "the jump does not fit"),
+        ("mask", "overlaps bytes that the kernel may rewrite"),
+        ("overlap", "spans victim_value and victim_sleeper overlap"),
+        ("expect", "expect or mask is not in the update"),
+        ("owner", "not lie in the module that owns it"),
+    ],
+)
+def test_a_wrong_update_is_refused(lab: Lab, wrong: str, why: str) -> None:
+    lab.machine.check("dmesg -c > /dev/null")
+    assert "invalid" in lab.load("update_a", wrong=wrong).lower()
+    lines = [line for line in lab.machine.check("dmesg -c").splitlines() if "kspliced:" in line]
+    assert len({re.sub(r"^\[.*?\] ", "", line) for line in lines}) == 1
+    assert "refused: " in lines[0] and why in lines[0]
+    assert lab.machine.check(f"ls {UPDATES}") == ""
+
+
+def test_tracing_keeps_working(lab: Lab) -> None:
+    lab.load("update_a")
+    lab.machine.check(f"""cd {TRACING}
+        echo victim_value > set_ftrace_filter; echo function > current_tracer
+        echo 'p:entry victim_value' > kprobe_events; echo 1 > events/kprobes/entry/enable""")
+    for word, value in (("apply", 2000), ("reverse", 1000)):
+        lab.machine.check(f"echo > {TRACING}/trace")
+        assert lab.write("update_a", word) == 0
+        assert lab.values()[0] == value
+        trace = lab.machine.check(f"cat {TRACING}/trace")
+        assert re.search(r": victim_value <-show", trace)
+        assert re.search(r": entry: \(victim_value", trace)
+    lab.machine.check(f"""cd {TRACING}
+        echo 0 > events/kprobes/entry/enable; echo > kprobe_events
+        echo nop > current_tracer; echo > set_ftrace_filter""")
+
+
+def test_kprobes_in_the_way_are_respected(lab: Lab) -> None:
+    lab.load("update_a")
+    probe = f"victim_value+{FENTRY_SIZE}"
+    lab.machine.check(f"cd {TRACING}; echo 'p:inside {probe}' > kprobe_events")
+    # Not armed, it leaves no trace in the text, but would break the jump later.
+    assert lab.write("update_a", "apply") == errno.EIO
+    assert lab.state("update_a") == ("preparing", "unexpected")
+    assert "victim_value: a kprobe stands where the jump" in lab.machine.check("dmesg")
+    lab.machine.check(f"echo 1 > {TRACING}/events/kprobes/inside/enable")
+    assert lab.write("update_a", "apply") == errno.EILSEQ
+    mismatch = lab.read("update_a", "mismatch").split("\t")
+    assert mismatch[:3] == ["victim", "victim_value", str(FENTRY_SIZE)]
+    assert mismatch[4][:2] in ("cc", "e9")  # int3, or the jump of an optimised probe
+    lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/inside/enable; echo > kprobe_events")
+    assert lab.write("update_a", "apply") == 0
+
+    # And over our jump: it is not ours any more, so it is not ours to take away.
+    lab.machine.check(f"""cd {TRACING}; echo 'p:inside {probe}' > kprobe_events
+        echo 1 > events/kprobes/inside/enable""")
+    assert lab.write("update_a", "reverse") == errno.EILSEQ
+    assert lab.state("update_a") == ("applied", "no_match")
+    assert lab.values()[0] == 2000
+    lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/inside/enable; echo > kprobe_events")
+    assert lab.write("update_a", "reverse") == 0
+
+
+def test_a_cpu_that_is_offline(lab: Lab) -> None:
+    lab.load("update_a")
+    cpu = "/sys/devices/system/cpu/cpu1/online"
+    lab.machine.check(f"echo 0 > {cpu}")
+    assert lab.write("update_a", "apply") == 0
+    lab.machine.check(f"echo 1 > {cpu}")
+    assert lab.machine.check("taskset 2 cat /proc/victim") == "2000\n"
+    assert lab.write("update_a", "reverse") == 0
+
+
+def test_unregistering_while_control_is_written(lab: Lab) -> None:
+    """By force, so that it meets every stage of a switch; then again, nine times."""
+    words = lab.insmod("update_a")
+    script = f"""
+        control={UPDATES}/update_a/control
+        writer() {{ while [ -e /tmp/go ]; do [ -e $control ] && echo $1 > $control; done; }}
+        reader() {{ while [ -e /tmp/go ]; do cat {UPDATES}/update_a/*; done > /dev/null; }}
+        exec 2> /dev/null
+        touch /tmp/go
+        writer apply & writer reverse & reader &
+        status=0
+        for i in $(seq 10); do
+            {words} || status=1
+            until grep -q . {UPDATES}/update_a/original; do :; done
+            rmmod -f update_a || status=1
+        done
+        rm /tmp/go; wait; exit $status
+    """
+    assert lab.machine.run(script, 300).status == 0
+    assert "update_a is unloaded while applied" in lab.machine.check("dmesg")
+
+
+def test_two_hundred_cycles_under_load(lab: Lab) -> None:
+    """Switches while both CPUs call the old functions; busy is allowed, anything else is not."""
+    lab.load("update_a")
+    script = f"""
+        touch /tmp/go
+        reader() {{ while [ -e /tmp/go ]; do cat /proc/victim /proc/cmdline; done > /dev/null; }}
+        reader & reader &
+        done=0; tries=0
+        while [ $done -lt 400 ] && [ $tries -lt 4000 ]; do
+            word=apply; [ $((done % 2)) = 1 ] && word=reverse
+            tries=$((tries + 1))
+            if (echo $word > {UPDATES}/update_a/control) 2> /dev/null; then
+                done=$((done + 1))
+            elif [ $(cat {UPDATES}/update_a/abort_cause) != code_busy ]; then
+                break
+            fi
+        done
+        rm /tmp/go; wait
+        echo $done $tries $(cat {UPDATES}/update_a/pause_ns)
+    """
+    done, tries, pause = map(int, lab.machine.check(script, 600).split())
+    assert done == 400
+    print(f"400 switches in {tries} tries; the last pause {pause / 1e6:.2f} ms")
