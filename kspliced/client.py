@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
 
@@ -107,6 +107,7 @@ class UpdateReport:
     applied_at: int
     boot_id: str
     made_by: str
+    pinned: bool
     problem: ProblemReport | None
     live: bool
     changes: Counts
@@ -138,18 +139,28 @@ class JobEnd:
 
 
 def parse_status(text: str) -> StatusReport:
-    """The typed form of the StatusJson property.
+    """The typed form of the StatusJson property; members that joined later are passed over.
 
     :raises BusError: FAILED when the daemon is of another version of kspliced.
     """
     try:
-        return decode(StatusReport, json.loads(text))
+        value = _known(StatusReport, json.loads(text))
+        if isinstance(value, dict):
+            value["update"] = _known(UpdateReport, value.get("update"))
+        return decode(StatusReport, value)
     except (ValueError, RecursionError) as error:
         raise BusError(
             Code.FAILED,
             f"the daemon's status is not of this version of kspliced: {error!s:.200}",
             "restart it: `systemctl restart kspliced.service`",
         ) from error
+
+
+def _known(kind: type[Any], value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    names = {member.name for member in fields(kind)}
+    return {name: item for name, item in value.items() if name in names}
 
 
 class Client:

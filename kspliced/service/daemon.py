@@ -292,6 +292,8 @@ async def _connect() -> Any:
 async def _own_name(bus: Any) -> None:
     try:
         reply = await bus.request_name(NAME, NameFlag.DO_NOT_QUEUE)
+    except (OSError, EOFError) as error:
+        raise BusError(Code.NO_DAEMON, "the system bus went away", "start dbus.service") from error
     except DBusError as error:
         text = f"the bus does not let this user own {NAME}"
         raise BusError(Code.NOT_AUTHORIZED, text, "run it as root") from error

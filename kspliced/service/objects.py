@@ -80,8 +80,21 @@ def error_reply(message: Any, error: KsplicedError) -> Any:
         destination=message.sender,
         error_name=error_name(error.code),
         signature="ssas",
-        body=[error.message, error.remedy, list(error.details)],
+        body=sendable([error.message, error.remedy, list(error.details)]),
     )
+
+
+def sendable(value: Any) -> Any:
+    """``value`` with what D-Bus strings cannot hold replaced: NUL, and half surrogate pairs.
+
+    The bus disconnects who sends them, and changelogs, file names and packs are not ours.
+    """
+    if isinstance(value, str):
+        text = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return text.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [sendable(item) for item in value]
+    return value
 
 
 class ObjectTree:
@@ -125,7 +138,7 @@ class ObjectTree:
             if prop.emits is Emits.INVALIDATES or prop.name not in new:
                 invalidated.append(prop.name)
             else:
-                sent[prop.name] = Variant(prop.signature, new[prop.name])
+                sent[prop.name] = Variant(prop.signature, sendable(new[prop.name]))
         if sent or invalidated:
             body = [item.interface.name, sent, invalidated]
             self._emit(item.path, standard.PROPERTIES, "PropertiesChanged", body)
@@ -138,12 +151,12 @@ class ObjectTree:
         """Answer a call."""
         if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
             signature = "".join(arg.signature for arg in method.outputs)
-            self._connection.send(Message.new_method_return(message, signature, body))
+            self._send(Message.new_method_return(message, signature, body))
 
     def fail(self, message: Any, error: KsplicedError) -> None:
         """Answer a call with an error of ours."""
         if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
-            self._connection.send(error_reply(message, error))
+            self._send(error_reply(message, error))
 
     def handle(self, message: Any) -> bool:
         """The message handler for dbus-next: True if nobody else is to look at the message."""
@@ -158,7 +171,7 @@ class ObjectTree:
             close_descriptors(message)
             if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
                 name = _DBUS_ERROR + error.name
-                self._connection.send(Message.new_error(message, name, error.text))
+                self._send(Message.new_error(message, name, error.text))
         return True
 
     def _dispatch(self, message: Any) -> None:
@@ -208,7 +221,7 @@ class ObjectTree:
         values = item.values()
         if name not in values:
             raise item.missing()
-        return [Variant(prop.signature, values[name])]
+        return [Variant(prop.signature, sendable(values[name]))]
 
     def _item(self, path: str, interface: str) -> BusObject | None:
         """The object whose own interface is named, or None for a standard interface."""
@@ -244,7 +257,11 @@ class ObjectTree:
     def _emit(self, path: str, interface: Interface, name: str, body: list[Any]) -> None:
         signal = next(s for s in interface.signals if s.name == name)
         signature = "".join(arg.signature for arg in signal.args)
-        self._connection.send(Message.new_signal(path, interface.name, name, signature, body))
+        self._send(Message.new_signal(path, interface.name, name, signature, body))
+
+    def _send(self, message: Any) -> None:
+        # That the bus has gone is noticed elsewhere.
+        self._connection.send(message).add_done_callback(lambda sent: sent.exception())
 
 
 def close_descriptors(message: Any) -> None:
@@ -256,7 +273,7 @@ def close_descriptors(message: Any) -> None:
 
 def _variants(interface: Interface, values: dict[str, Any]) -> dict[str, Any]:
     return {
-        prop.name: Variant(prop.signature, values[prop.name])
+        prop.name: Variant(prop.signature, sendable(values[prop.name]))
         for prop in interface.properties
         if prop.name in values
     }
