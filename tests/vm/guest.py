@@ -17,6 +17,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -132,7 +133,7 @@ class Guest:
             (folder / stale).unlink(missing_ok=True)
         with (self.folder / "qemu.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command_line(folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command_line(folder), stdin=subprocess.PIPE, stdout=log, stderr=log
             )
         self._qmp = Qmp(folder / "qmp")
         self._agent = Lines(folder / "agent", 20.0)
@@ -170,10 +171,9 @@ class Guest:
     def _command_line(self, folder: Path) -> list[str]:
         drives = [f"file={folder}/disk.qcow2,format=qcow2,if=virtio,cache=unsafe,discard=unmap"]
         drives += [f"file={disk},format=raw,if=virtio,readonly=on" for disk in self.disks]
-        # setpriv: the guest dies with the test process, however that ends.
         line = [
-            "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64",
-            "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
+            sys.executable, "-IS", str(Path(__file__).with_name("keeper.py")),
+            "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
             "-machine", "q35,vmport=off,sata=off", "-accel", "tcg,thread=multi,tb-size=1024",
             "-cpu", CPU, "-smp", "2", "-m", self.memory,
             "-kernel", str(self.boot.kernel), "-initrd", str(self.boot.initrd),
@@ -208,7 +208,8 @@ class Guest:
                 connection.close()
         self._qmp = self._agent = None
         if self._process is not None:
-            self._process.kill()
+            assert self._process.stdin is not None
+            self._process.stdin.close()  # the keeper kills QEMU
             self._process.wait()
             self._process = None
 
