@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from kspliced.cli import output
-from kspliced.cli.disassembly import disassembly
 from kspliced.errors import ExitCode
 from kspliced.kernel.image import KernelImage
 from kspliced.kernel.live import LiveKernel
 from kspliced.kernel.offline import OfflineKernel, read_module_file
-from kspliced.match import Matched, Mismatch, NoMatchError, match
+from kspliced.match import Explanation, Matched, Mismatch, NoMatchError, explain, match
 from kspliced.pack import Pack, read_pack
 
 _LISTED = 20
@@ -28,18 +27,20 @@ def run(arguments: Namespace) -> ExitCode:
     """
     pack = read_pack(Path(arguments.PACK))
     shown = not arguments.json
-    try:
-        with _kernel(pack, arguments.image) as kernel, output.progress(shown) as sink:
-            matched = match(pack, kernel, sink)
-    except NoMatchError as error:
-        if arguments.json:
-            mismatches = [_mismatch_json(pack, m) for m in error.mismatches]
-            output.print_json({**output.error_json(error), "mismatches": mismatches})
-        else:
-            output.print_error(error)
-            for mismatch in error.mismatches[:_LISTED]:
-                _explain(pack, mismatch)
-        return error.exit_code
+    with _kernel(pack, arguments.image) as kernel:
+        try:
+            with output.progress(shown) as sink:
+                matched = match(pack, kernel, sink)
+        except NoMatchError as error:
+            told = [explain(pack, kernel, m) for m in error.mismatches[:_LISTED]]
+            if arguments.json:
+                mismatches = [_explained_json(e) for e in told]
+                output.print_json({**output.error_json(error), "mismatches": mismatches})
+            else:
+                output.print_error(error)
+                for explanation in told:
+                    _show_explanation(explanation)
+            return error.exit_code
     if arguments.json:
         output.print_json(_json(pack, matched))
     else:
@@ -71,7 +72,7 @@ def _json(pack: Pack, matched: Matched) -> dict[str, Any]:
             for s in matched.spans
         ],
         "imports": len(matched.imports),
-        "unmatched": [_mismatch_json(pack, m) for m in matched.unmatched],
+        "unmatched": [_mismatch_json(m) for m in matched.unmatched],
     }
 
 
@@ -97,23 +98,30 @@ def _show(pack: Pack, matched: Matched) -> None:
             output.field("", mismatch.line())
 
 
-def _explain(pack: Pack, mismatch: Mismatch) -> None:
-    code = disassembly(pack, mismatch)
+def _show_explanation(explanation: Explanation) -> None:
+    mismatch = explanation.mismatch
     print()
     output.field("function", f"{mismatch.function} in {mismatch.unit} ({mismatch.target})")
     if mismatch.address:
         output.field("offset", f"{mismatch.offset:#x} at {mismatch.address + mismatch.offset:#x}")
     output.field("expected", mismatch.expected.hex(" "))
-    for line in code.expected:
-        output.field("", line)
+    for instruction in explanation.expected:
+        output.field("", instruction.line())
     output.field("found", mismatch.found.hex(" "))
-    for line in code.found:
-        output.field("", line)
+    for instruction in explanation.found:
+        output.field("", instruction.line())
     output.field("cause", f"{mismatch.cause.value}: {mismatch.reason}", "red")
 
 
-def _mismatch_json(pack: Pack, mismatch: Mismatch) -> dict[str, Any]:
-    code = disassembly(pack, mismatch)
+def _explained_json(explanation: Explanation) -> dict[str, Any]:
+    return {
+        **_mismatch_json(explanation.mismatch),
+        "expected_code": [i.line() for i in explanation.expected],
+        "found_code": [i.line() for i in explanation.found],
+    }
+
+
+def _mismatch_json(mismatch: Mismatch) -> dict[str, Any]:
     return {
         "target": mismatch.target,
         "unit": mismatch.unit,
@@ -122,8 +130,6 @@ def _mismatch_json(pack: Pack, mismatch: Mismatch) -> dict[str, Any]:
         "offset": mismatch.offset,
         "expected": mismatch.expected.hex(),
         "found": mismatch.found.hex(),
-        "expected_code": list(code.expected),
-        "found_code": list(code.found),
         "cause": mismatch.cause.value,
         "reason": mismatch.reason,
     }
