@@ -55,8 +55,12 @@ class Mismatch:
     cause: Cause
     reason: str
 
+    def summary(self) -> str:
+        """What is wrong with which function."""
+        return f"{self.unit}: {self.function}: {self.reason}"
+
     def line(self) -> str:
-        """One line for people."""
+        """One line for people, with place and bytes."""
         where = f"{self.unit}: {self.function}"
         if not self.address:
             return f"{where}: {self.reason}"

@@ -161,10 +161,10 @@ def _unmatched(match: UnitMatch, index: int, symbol: str) -> MatchError:
             _OTHER,
         )
     if mismatch.cause is Cause.AMBIGUOUS:
-        return NoMatchError(Code.AMBIGUOUS, mismatch.line(), _OTHER, (mismatch,))
+        return NoMatchError(Code.AMBIGUOUS, mismatch.summary(), _OTHER, (mismatch,))
     remedy = REMEDIES.get(mismatch.cause, _OTHER)
     others = tuple(m for i, m in sorted(match.failures.items()) if i != index)
-    return NoMatchError(Code.NO_MATCH, mismatch.line(), remedy, (mismatch, *others))
+    return NoMatchError(Code.NO_MATCH, mismatch.summary(), remedy, (mismatch, *others))
 
 
 def _redirected(match: UnitMatch, function: Function, address: int, patcher: str) -> NoMatchError:
@@ -179,4 +179,4 @@ def _redirected(match: UnitMatch, function: Function, address: int, patcher: str
         cause=Cause.LIVEPATCH,
         reason=f"{patcher} replaces it",
     )
-    return NoMatchError(Code.NO_MATCH, mismatch.line(), REMEDIES[Cause.LIVEPATCH], (mismatch,))
+    return NoMatchError(Code.NO_MATCH, mismatch.summary(), REMEDIES[Cause.LIVEPATCH], (mismatch,))
