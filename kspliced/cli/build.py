@@ -30,7 +30,7 @@ def run(arguments: Namespace) -> ExitCode:
 
     :raises KsplicedError: what the builder raises; NOTHING_TO_DO; IO, NO_SPACE.
     """
-    signal.signal(signal.SIGTERM, _stop)
+    stop_on_sigterm()
     if arguments.progress == "json":
         return _work_for_a_program(arguments)
     with output.progress(arguments.progress == "auto" and sys.stderr.isatty()) as sink:
@@ -41,6 +41,11 @@ def run(arguments: Namespace) -> ExitCode:
     else:
         _show(result, arguments.output)
     return ExitCode.REFUSED if result.manifest is None else ExitCode.DONE
+
+
+def stop_on_sigterm() -> None:
+    """Have SIGTERM end the build as a failure, so that it cleans up."""
+    signal.signal(signal.SIGTERM, _stop)
 
 
 def request_of(arguments: Namespace) -> BuildRequest:
@@ -150,8 +155,13 @@ def _own_targets(kernel: KernelId) -> tuple[str, ...]:
     uname = os.uname()
     if uname.release != kernel.release or kernel.version not in uname.version.split():
         return ()
-    with Path("/proc/modules").open(encoding="utf-8") as modules:
-        return ("vmlinux", *(line.split(" ", 1)[0] for line in modules))
+    try:
+        lines = Path("/proc/modules").read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []  # a kernel without modules
+    names = (line.split(" ", 1)[0] for line in lines)
+    # Not our own: they are no part of the distribution's kernel.
+    return ("vmlinux", *(n for n in names if n != "kspliced" and not n.startswith("ks_")))
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -26,8 +26,8 @@ def command_page() -> str:
             "machine runs. What cannot be proved is refused, with the reason."
         ),
         *_paragraph(
-            "status, apply, undo, uname and reboot-required ask the daemon, over D-Bus. build, "
-            "show and match work without it, on any machine."
+            "status, apply, undo, uname and reboot-required ask the daemon, over D-Bus. plan, "
+            "build, show and match work without it, on any machine."
         ),
         ".SH COMMANDS",
     ]

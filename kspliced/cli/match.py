@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kspliced.cli import output
-from kspliced.errors import ExitCode
+from kspliced.errors import ExitCode, KsplicedError
 from kspliced.kernel.image import KernelImage
 from kspliced.kernel.live import LiveKernel
 from kspliced.kernel.offline import OfflineKernel, read_module_file
@@ -26,7 +27,7 @@ def run(arguments: Namespace) -> ExitCode:
     :raises KsplicedError: what match() and read_pack() raise; KERNEL_UNREADABLE without root.
     """
     pack = read_pack(Path(arguments.PACK))
-    shown = not arguments.json
+    shown = not arguments.json and sys.stderr.isatty()
     with _kernel(pack, arguments.image) as kernel:
         try:
             with output.progress(shown) as sink:
@@ -37,7 +38,8 @@ def run(arguments: Namespace) -> ExitCode:
                 mismatches = [_explained_json(e) for e in told]
                 output.print_json({**output.error_json(error), "mismatches": mismatches})
             else:
-                output.print_error(error)
+                # The details are the same mismatches, in less detail.
+                output.print_error(KsplicedError(error.code, error.message, error.remedy))
                 for explanation in told:
                     _show_explanation(explanation)
             return error.exit_code

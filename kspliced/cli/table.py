@@ -200,6 +200,18 @@ VERBS = (
         exits=(ExitCode.NOTHING_TO_DO, ExitCode.NO_DAEMON_OR_RIGHT, ExitCode.BUSY),
     ),
     Verb(
+        "plan",
+        "plan",
+        "tell what an upgrade would do, without doing it",
+        (
+            "Builds the update in memory and tells for every changed file whether its change can "
+            "go live, needs a reboot, or is no part of this kernel. An update is all or nothing, "
+            "so one answer holds for all changelog entries.",
+        ),
+        (*_SOURCES, _ONLY, JSON),
+        exits=(ExitCode.NOTHING_TO_DO, ExitCode.REFUSED),
+    ),
+    Verb(
         "build",
         "build",
         "build an update pack from two sources",
