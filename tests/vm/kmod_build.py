@@ -14,8 +14,36 @@ from tests.vm.errors import HarnessError
 TREE = Path(__file__).parents[2]
 PLACE = TREE / "build" / "vm" / "kmod"
 
-ARCH_HEADERS = f"linux-headers-{case.OLD_RELEASE}"
-COMMON_HEADERS = f"linux-headers-{case.OLD_RELEASE.removesuffix('-amd64')}-common"
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of the archive: its uname -r, its version, and ``name=version`` of its kbuild."""
+
+    release: str
+    version: str
+    kbuild: str
+
+    @property
+    def headers(self) -> str:
+        """The package of the headers for one architecture, and its directory in /usr/src."""
+        return f"linux-headers-{self.release}"
+
+    @property
+    def common(self) -> str:
+        """The same for the headers that all architectures share."""
+        return f"linux-headers-{self.release.removesuffix('-amd64')}-common"
+
+
+KERNELS = (
+    # The archive keeps one version of kbuild for all of 6.1.
+    Kernel(case.OLD_RELEASE, case.OLD_VERSION, f"linux-kbuild-6.1={case.NEW_VERSION}"),
+    # IBT, call padding and the changes of 6.12, compiled by this release's compiler.
+    Kernel(
+        "6.12.111+deb12-amd64",
+        "6.12.111-1~deb12u1",
+        "linux-kbuild-6.12.111+deb12=6.12.111-1~deb12u1",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -31,32 +59,31 @@ class Modules:
     log: str
 
 
-def headers() -> Path:
-    """The unpacked headers of the old kernel: what KDIR is to be."""
+def headers(kernel: Kernel) -> Path:
+    """Its unpacked headers: what KDIR is to be."""
 
     def make(folder: Path) -> None:
         for deb in cache.debs(
-            f"{ARCH_HEADERS}={case.OLD_VERSION}",
-            f"{COMMON_HEADERS}={case.OLD_VERSION}",
-            # The archive keeps one version of this for all of 6.1.
-            f"linux-kbuild-6.1={case.NEW_VERSION}",
+            f"{kernel.headers}={kernel.version}",
+            f"{kernel.common}={kernel.version}",
+            kernel.kbuild,
         ):
             cache.command("dpkg-deb", "-x", deb, folder)
         # Its one line names the place where the package would be installed.
-        makefile = folder / "usr/src" / ARCH_HEADERS / "Makefile"
+        makefile = folder / "usr/src" / kernel.headers / "Makefile"
         makefile.write_text(
-            f"include $(dir $(lastword $(MAKEFILE_LIST)))../{COMMON_HEADERS}/Makefile\n"
+            f"include $(dir $(lastword $(MAKEFILE_LIST)))../{kernel.common}/Makefile\n"
         )
 
-    return cache.made(f"headers-{case.OLD_VERSION}", make) / "usr/src" / ARCH_HEADERS
+    return cache.made(f"headers-{kernel.version}", make) / "usr/src" / kernel.headers
 
 
-def kernel() -> Path:
+def image(kernel: Kernel) -> Path:
     """The stock kernel, out of the image package."""
-    name = f"vmlinuz-{case.OLD_RELEASE}"
+    name = f"vmlinuz-{kernel.release}"
 
     def make(folder: Path) -> None:
-        (deb,) = cache.debs(f"linux-image-{case.OLD_RELEASE}={case.OLD_VERSION}")
+        (deb,) = cache.debs(f"linux-image-{kernel.release}={kernel.version}")
         with subprocess.Popen(
             ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE
         ) as reader:
@@ -67,26 +94,27 @@ def kernel() -> Path:
         if done.returncode != 0 or reader.returncode != 0:
             raise HarnessError(f"{deb} holds no /boot/{name}")
 
-    return cache.made(f"kernel-{case.OLD_VERSION}", make) / name
+    return cache.made(f"kernel-{kernel.version}", make) / name
 
 
-def build() -> Modules:
+def build(kernel: Kernel) -> Modules:
     """Build the core as anybody would (make -C kmod KDIR=...), and the test's modules against it.
 
     Raises HarnessError with the compiler's words where that fails.
     """
-    shutil.rmtree(PLACE, ignore_errors=True)
-    core, tests = PLACE / "core", PLACE / "tests"
+    place = PLACE / kernel.release
+    shutil.rmtree(place, ignore_errors=True)
+    core, tests = place / "core", place / "tests"
     for source, target in ((TREE / "kmod", core), (Path(__file__).parent / "kmod", tests)):
         target.mkdir(parents=True)
         for path in source.iterdir():
             if path.suffix in (".c", ".h") or path.name in ("Kbuild", "Makefile"):
                 shutil.copy(path, target)
-    kdir = headers()
+    kdir = headers(kernel)
     log = cache.command("make", "-C", core, f"KDIR={kdir}", "W=1")
     cache.command(
         "make", "-C", kdir, f"M={tests}", f"KMOD={core}",
-        f"KBUILD_EXTRA_SYMBOLS={core}/Module.symvers", "modules",
+        f"KBUILD_EXTRA_SYMBOLS={core}/Module.symvers", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules",
     )  # fmt: skip
     files = {path.name: path for folder in (core, tests) for path in folder.glob("*.ko")}
-    return Modules(kernel(), files, (core / "Module.symvers").read_text(), log)
+    return Modules(image(kernel), files, (core / "Module.symvers").read_text(), log)

@@ -19,6 +19,7 @@
 #define NR_SPANS	5
 #define NR_NEEDED	4
 #define MAX_SIZE	1024
+#define ENDBR_SIZE	4
 #define FENTRY_SIZE	5
 
 static unsigned long addrs[NR_SPANS];
@@ -76,17 +77,25 @@ static struct kspliced_update update = {
 	.owner = THIS_MODULE,
 };
 
+/* How far the jump must stay behind the entry: the fentry slot, and endbr64 */
+static unsigned int head_size(const u8 *code)
+{
+	bool slot = code[0] == 0xe8 || (code[0] == 0x0f && code[2] == 0x44);
+
+	return slot ? FENTRY_SIZE : ENDBR_SIZE + FENTRY_SIZE;
+}
+
 static void fill(int i, unsigned long new_addr)
 {
 	spans[i].addr = addrs[i];
 	spans[i].size = sizes[i];
 	spans[i].new_addr = new_addr;
-	spans[i].jump_offset = FENTRY_SIZE;
+	spans[i].jump_offset = head_size((u8 *)addrs[i]);
 	spans[i].expect = expect[i];
 	spans[i].mask = mask[i];
 	memcpy(expect[i], (void *)addrs[i], sizes[i]);
 	memset(mask[i], 0xff, sizes[i]);
-	memset(mask[i], 0, FENTRY_SIZE);
+	memset(mask[i], 0, spans[i].jump_offset);
 }
 
 static void spoil(void)
@@ -110,7 +119,7 @@ static void spoil(void)
 	else if (!strcmp(wrong, "fit"))
 		spans[1].jump_offset = sizes[1] - 4;
 	else if (!strcmp(wrong, "mask"))
-		mask[1][FENTRY_SIZE + 4] = 0;
+		mask[1][spans[1].jump_offset + 4] = 0;
 	else if (!strcmp(wrong, "overlap"))
 		spans[1].addr = addrs[0] + 1;
 	else if (!strcmp(wrong, "expect"))

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest with the kernel core and the modules of tests/vm/kmod/, for test_kmod_core.py."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from tests.vm.initramfs import Initramfs
+from tests.vm.kmod_build import Modules
+
+UPDATES = "/sys/kernel/kspliced/updates"
+VICTIMS = ("victim_value", "victim_sleeper", "victim_deep")
+REPLACED = (*VICTIMS, "cmdline_proc_show")
+
+# The functions named, each with the symbol behind it: those of vmlinux are sorted by address.
+FIND = "grep -A1 -E ' [tT] ({names})([^[:alnum:]_.]|$)' /proc/kallsyms"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A function of the running kernel: address, and size in bytes."""
+
+    addr: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running guest with the core, the park and the victim loaded."""
+
+    machine: Initramfs
+    modules: Modules
+    places: dict[str, Place]
+
+    def insmod(self, update: str, watched: str = "", **parameters: str | int) -> str:
+        """The command that loads an update module, with a further function to keep off stacks."""
+        names = [*REPLACED, *([watched] if watched else [])]
+        if watched:
+            parameters["count"] = len(names)
+        found = [self.places[name] for name in names]
+        parameters["addrs"] = ",".join(str(place.addr) for place in found)
+        parameters["sizes"] = ",".join(str(place.size) for place in found)
+        words = " ".join(f"{name}={value}" for name, value in parameters.items())
+        return f"insmod /{update}.ko {words}"
+
+    def load(self, update: str, watched: str = "", **parameters: str | int) -> str:
+        """Load an update module; returns what insmod said, empty where it succeeded."""
+        output = self.machine.run(self.insmod(update, watched, **parameters))
+        assert (output.status == 0) == (not output.text)
+        return output.text
+
+    def write(self, update: str, word: str) -> int:
+        """Write to ``control``; returns the error number, 0 where the write succeeded."""
+        output = self.machine.run(f"echo {word} > {UPDATES}/{update}/control", 120)
+        if output.status == 0:
+            return 0
+        known = {os.strerror(number): number for number in errno.errorcode}
+        return known[output.text.strip().rpartition(": ")[2]]
+
+    def read(self, update: str, file: str) -> str:
+        """The content of one of an update's files."""
+        return self.machine.check(f"cat {UPDATES}/{update}/{file}")
+
+    def state(self, update: str) -> tuple[str, str]:
+        """Stage and abort cause of an update."""
+        stage, cause = self.machine.check(f"cd {UPDATES}/{update}; cat stage abort_cause").split()
+        return stage, cause
+
+    def head(self, update: str, function: str) -> int:
+        """The offset of the jump in a function that an update replaces."""
+        spans = [line.split("\t") for line in self.read(update, "spans").splitlines()]
+        (offset,) = (int(fields[2]) for fields in spans if fields[5] == function)
+        return offset
+
+    def values(self) -> tuple[int, str]:
+        """What the victim and the kernel's own function give: (1000, "") is the original."""
+        value, cmdline = self.machine.check("cat /proc/victim /proc/cmdline").splitlines()
+        return int(value), cmdline.removeprefix(
+            "cmdline of update "
+        ) if "of update" in cmdline else ""
+
+    def sleep_in(self, word: str, comm: str) -> int:
+        """Put a thread to sleep in the victim; returns its pid once it sleeps there."""
+        self.machine.check(f"echo {word} > /proc/victim")
+        script = f"""
+            for i in $(seq 100); do
+                for p in /proc/[0-9]*; do
+                    if grep -qF '{comm}' $p/comm && grep -q park_wait $p/stack; then
+                        echo ${{p#/proc/}}; exit 0
+                    fi
+                done
+                sleep 0.1
+            done
+            exit 1"""
+        return int(self.machine.check(script))
+
+    def wake(self) -> None:
+        """Let the sleeping thread go; returns when it has ended."""
+        self.machine.check("echo wake > /proc/victim")
+
+
+def sizes_in(module: Path) -> dict[str, int]:
+    """The size of each function of a module, as its symbol table says."""
+    with module.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        return {symbol.name: symbol["st_size"] for symbol in table.iter_symbols()}
+
+
+def find(machine: Initramfs, names: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Place]:
+    """Where functions lie; those that ``sizes`` does not know reach to the next symbol."""
+    lines = machine.check(FIND.format(names="|".join(names)), 120).splitlines()
+    symbols = [line.split() for line in lines if line != "--"] + [[]]
+    places: dict[str, Place] = {}
+    for (at, _, name, *_), behind in itertools.pairwise(symbols):
+        if name in names:
+            assert name not in places, f"two functions are called {name}"
+            addr = int(at, 16)
+            places[name] = Place(addr, sizes.get(name) or int(behind[0], 16) - addr)
+        if not behind:
+            break
+    assert set(places) == set(names)
+    return places
