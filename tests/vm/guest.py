@@ -173,7 +173,8 @@ class Guest:
         drives += [f"file={disk},format=raw,if=virtio,readonly=on" for disk in self.disks]
         line = [
             sys.executable, "-IS", str(Path(__file__).with_name("keeper.py")),
-            "qemu-system-x86_64", "-name", self.name, "-nodefaults", "-no-user-config", "-display", "none",
+            "qemu-system-x86_64", "-name", self.name,
+            "-nodefaults", "-no-user-config", "-display", "none",
             "-machine", "q35,vmport=off,sata=off", "-accel", "tcg,thread=multi,tb-size=1024",
             "-cpu", CPU, "-smp", "2", "-m", self.memory,
             "-kernel", str(self.boot.kernel), "-initrd", str(self.boot.initrd),
