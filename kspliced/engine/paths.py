@@ -24,6 +24,11 @@ class Paths:
         return self.lib / "state.json"
 
     @property
+    def healthy(self) -> Path:
+        """The identity of the last boot that became healthy after a replay."""
+        return self.lib / "healthy"
+
+    @property
     def packs(self) -> Path:
         """Packs, named by their digest."""
         return self.lib / "packs"

@@ -10,15 +10,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kspliced.engine.edges import Context
+from kspliced.engine.files import read_regular, write_durably
 from kspliced.engine.journal import Event, Facts
 from kspliced.engine.kernels import boot_id, running_kernel, switched_off
 from kspliced.engine.policy import refuse_danger, replayable
-from kspliced.engine.state import Guard, ReplayGuard, UpdateRecord
+from kspliced.engine.state import Guard, ReplayGuard, UpdateRecord, load_state
 from kspliced.engine.store import Store, check_kernel
 from kspliced.engine.switch import Outcome, applied_names, outcome_of, retire_others, switch
 from kspliced.engine.transactions import transaction
+from kspliced.oserror import translated
 
 _WAIT_SECONDS = 10.0
+_MAX_BOOT_ID = 64
 
 
 def replay(context: Context) -> Outcome:
@@ -49,14 +52,24 @@ def replay(context: Context) -> Outcome:
 
 
 def healthy(context: Context) -> Outcome:
-    """Mark this boot as healthy: what it replayed may be replayed again."""
-    with transaction(context, "healthy", _WAIT_SECONDS) as store:
-        guard = store.state.guard
-        boot = boot_id(context.paths)
-        if guard is None or guard.guard is not Guard.REPLAYING or guard.boot_id != boot:
-            return Outcome("nothing", "this boot replayed nothing")
-        store.save(replace(store.state, guard=ReplayGuard(boot, Guard.HEALTHY)))
-        return Outcome("healthy", "this boot is healthy")
+    """Mark this boot as healthy: what it replayed may be replayed again. Takes no lock.
+
+    :raises KsplicedError: KERNEL_UNREADABLE, STATE_MALFORMED, IO, NO_SPACE.
+    """
+    guard = load_state(context.paths).guard
+    boot = boot_id(context.paths)
+    if guard is None or guard.boot_id != boot:
+        return Outcome("nothing", "this boot replayed nothing")
+    with translated():
+        write_durably(context.paths.healthy, f"{boot}\n".encode("ascii"))
+    return Outcome("healthy", "this boot is healthy")
+
+
+def _became_healthy(context: Context, boot: str) -> bool:
+    try:
+        return read_regular(context.paths.healthy, _MAX_BOOT_ID).strip() == boot.encode()
+    except OSError:
+        return False  # in doubt it did not
 
 
 def _arm(context: Context, store: Store) -> None:
@@ -66,9 +79,9 @@ def _arm(context: Context, store: Store) -> None:
     """
     boot = boot_id(context.paths)
     guard = store.state.guard
-    if guard is not None and guard.guard is Guard.REPLAYING and guard.boot_id != boot:
-        tripped = ReplayGuard(guard.boot_id, Guard.TRIPPED)
-        store.save(replace(store.state, guard=tripped))
+    earlier = guard is not None and guard.guard is Guard.REPLAYING and guard.boot_id != boot
+    if guard is not None and earlier and not _became_healthy(context, guard.boot_id):
+        store.save(replace(store.state, guard=ReplayGuard(guard.boot_id, Guard.TRIPPED)))
     refuse_danger(store.state, None)
     store.save(replace(store.state, guard=ReplayGuard(boot, Guard.REPLAYING)))
 

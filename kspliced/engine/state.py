@@ -44,10 +44,12 @@ class Stage(str, Enum):
 
 
 class Guard(str, Enum):
-    """The boot-loop guard: REPLAYING until the boot is HEALTHY; TRIPPED when it never was."""
+    """The boot-loop guard: REPLAYING when a boot replays, TRIPPED when it never became healthy.
+
+    That it did is in a file of its own (Paths.healthy): a job may hold the lock for long.
+    """
 
     REPLAYING = "replaying"
-    HEALTHY = "healthy"
     TRIPPED = "tripped"
 
 
@@ -92,7 +94,7 @@ class UpdateRecord:
 
 @dataclass(frozen=True)
 class ReplayGuard:
-    """Which boot replayed last, and whether it became healthy."""
+    """Which boot replayed last, and what came of it."""
 
     boot_id: str
     guard: Guard

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from dataclasses import replace
 
 import pytest
@@ -84,6 +85,26 @@ def test_a_boot_that_never_became_healthy(live: Machine) -> None:
     assert live.kernel.loaded == LIVE
     live.boot(RUNNING)
     assert replay(live.context).action == "replayed"
+
+
+def test_a_long_job_does_not_keep_a_boot_from_becoming_healthy(live: Machine) -> None:
+    live.boot(RUNNING)
+    replay(live.context)
+    with live.paths.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert healthy(live.context).action == "healthy"
+    live.boot(RUNNING)
+    assert replay(live.context).action == "replayed"
+
+
+def test_the_mark_of_another_boot_does_not_count(live: Machine) -> None:
+    live.boot(RUNNING)
+    replay(live.context)
+    healthy(live.context)
+    live.boot(RUNNING)
+    replay(live.context)
+    live.boot(RUNNING)
+    trips(live)
 
 
 def test_the_guard_is_durable_before_the_switch(live: Machine) -> None:

@@ -43,7 +43,7 @@ def record() -> UpdateRecord:
 
 def full_state() -> State:
     problem = Problem(Code.NO_SPACE, "full", "free some", (), 7)
-    guard = ReplayGuard("boot-1", Guard.HEALTHY)
+    guard = ReplayGuard("boot-1", Guard.REPLAYING)
     return State(history=(record(),), problem=problem, guard=guard, installed="6.1.192-2")
 
 

@@ -39,6 +39,16 @@ def test_both_ends_agree() -> None:
     assert isinstance(last, Result) and last.value == json.loads(lines[2])["result"]
 
 
+def test_a_reader_that_went_away_does_not_stop_the_work() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb", buffering=0) as stream:
+        reporter = Reporter(stream)
+        for _ in range(3):
+            reporter.progress(Progress("apply", 0.5, "switching"))
+        reporter.result(NEWER)
+
+
 @pytest.mark.parametrize(
     "line",
     [
