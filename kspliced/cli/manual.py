@@ -36,6 +36,9 @@ SYSTEM_SECTIONS = (
             "kernel byte for byte, links it to the kernel's addresses and has the kernel module "
             "kspliced switch it in, with all processors stopped and no thread inside the code "
             "that changes. What is done is recorded durably before it is done.",
+            "What fails and may succeed later, as code in use or a network that is away, is tried "
+            "again after five minutes, then twice as long, up to six hours, and at the next "
+            "start. What was refused is not.",
             "An update is cumulative: it takes the running kernel to the newest installed one, "
             "and replaces the update before it in one switch.",
         ),

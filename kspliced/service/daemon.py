@@ -23,6 +23,7 @@ from kspliced.engine.status import JobStatus
 from kspliced.errors import BusError, Code, KsplicedError
 from kspliced.service import api
 from kspliced.service.authority import Authority
+from kspliced.service.intake import Intake, Patience
 from kspliced.service.interface import Method
 from kspliced.service.jobs import Job, Jobs, Order
 from kspliced.service.objects import BusObject, ObjectTree, close_descriptors
@@ -33,7 +34,6 @@ from kspliced.service.published import (
     job_path,
     update_path,
 )
-from kspliced.service.requests import deferred, waiting
 from kspliced.service.snapshot import Snapshot
 from kspliced.service.spool import clear_spool, spooled
 from kspliced.service.watch import DirectoryWatch
@@ -41,7 +41,6 @@ from kspliced.service.watch import DirectoryWatch
 NAME = "org.kspliced1"
 WORKER = (sys.executable, "-P", "-m", "kspliced.engine")
 _SIGNAL_SECONDS = 0.1
-_REFRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Setup:
 
     paths: Paths = field(default_factory=Paths)
     worker: tuple[str, ...] = WORKER
+    patience: Patience = Patience()  # noqa: RUF009 (it is frozen)
 
 
 class Daemon:
@@ -70,9 +70,7 @@ class Daemon:
         self._job_objects: dict[int, JobObject] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._progress_due: asyncio.TimerHandle | None = None
-        self._refresh_due: asyncio.TimerHandle | None = None
-        self._refreshed = float("-inf")
-        self._tried: frozenset[str] = frozenset()
+        self._intake = Intake(setup.paths, self._jobs, setup.patience, self._spawn)
         self._watch = DirectoryWatch(self._loop, self._directory_changed)
         self._publish()
         bus.add_message_handler(self._tree.handle)
@@ -83,14 +81,15 @@ class Daemon:
         for directory in (self._paths.lib, self._paths.queue):
             directory.mkdir(parents=True, exist_ok=True)
             self._watch.add(directory)
-        self._spawn(self._first())
+        status = self._snapshot.status
+        self._spawn(self._intake.first(status.running.version if status else None))
 
     async def end(self) -> None:
         """Cancel what runs and wait for its end."""
         self._watch.close()
-        for due in (self._progress_due, self._refresh_due):
-            if due is not None:
-                due.cancel()
+        self._intake.close()
+        if self._progress_due is not None:
+            self._progress_due.cancel()
         await self._jobs.close()
 
     def before_read(self) -> None:
@@ -119,7 +118,7 @@ class Daemon:
             return []
         uid = await self._authority.require(message, method.action)
         if method.name == "Refresh":
-            self._refresh()
+            self._intake.refresh()
             return []
         if method.name == "ApplyPack":
             job = await self._apply_pack(uid, message)
@@ -146,54 +145,8 @@ class Daemon:
             await self._authority.require(message, api.ACTION_CANCEL)
         job.cancel()
 
-    async def _first(self) -> None:
-        """At the start: the queue, then the sources ahead. Once; nothing is retried in a loop."""
-        self._take_queue()
-        await self._jobs.idle()
-        status = self._snapshot.status
-        if status is None:
-            return
-        source = self._paths.sources / f"source-{status.running.version}"
-        if deferred(self._paths) or not source.is_dir():
-            await self._start_unasked(Order("fetch", background=True))
-
-    def _refresh(self) -> None:
-        """Take up the queue even if the last attempt at it failed, but not too often."""
-        now = self._loop.time()
-        if now - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = now
-            self._tried = frozenset()
-            self._take_queue()
-        elif self._refresh_due is None:
-            self._refresh_due = self._loop.call_at(
-                self._refreshed + _REFRESH_SECONDS, self._refresh_late
-            )
-
-    def _refresh_late(self) -> None:
-        self._refresh_due = None
-        self._refresh()
-
-    def _take_queue(self) -> None:
-        """Start an upgrade for requests that none has been started for."""
-        names = waiting(self._paths)
-        if not names - self._tried:
-            self._tried &= names
-            return
-        current = self._jobs.current
-        if current is None or current.order.background:
-            self._tried = names
-            self._spawn(self._start_unasked(Order("upgrade")))
-
-    async def _start_unasked(self, order: Order) -> None:
-        try:
-            await self._jobs.start(order)
-        except KsplicedError as error:
-            # Only BUSY: the end of the job that runs looks at the queue again.
-            self._tried = frozenset()
-            print(f"kspliced: {order.verb}: {error}", file=sys.stderr, flush=True)
-
     def _directory_changed(self) -> None:
-        self._take_queue()
+        self._intake.look()
         self._publish()
 
     def _job_started(self, job: Job) -> None:
@@ -225,7 +178,7 @@ class Daemon:
         self._tree.changed(item)
         code = job.failure.code.value if job.failure else ""
         self._tree.signal(item, "Finished", [job.failure is None, code])
-        self._loop.call_soon(self._take_queue)
+        self._loop.call_soon(self._intake.ended, job)
 
     def _job_forgotten(self, job: Job) -> None:
         self._tree.remove(self._job_objects.pop(job.number).path)

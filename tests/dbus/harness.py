@@ -101,12 +101,12 @@ class Machine:
         """Where things lie."""
         return Paths(self.root)
 
-    def start(self, real_worker: bool = False) -> None:
-        """Start the daemon and wait for its name."""
+    def start(self, real_worker: bool = False, retry: float = 3600.0) -> None:
+        """Start the daemon and wait for its name. ``retry``: seconds until it tries again."""
         own = (sys.executable, "-m", "tests.dbus.worker", str(self.root))
         real = (sys.executable, "-m", "kspliced.engine", "--root", str(self.root))
         worker = real if real_worker else own
-        self.daemon = self._python("tests.dbus.daemon", str(self.root), *worker)
+        self.daemon = self._python("tests.dbus.daemon", str(self.root), str(retry), *worker)
         self.wait_for_name(NAME)
 
     def stop(self) -> int:

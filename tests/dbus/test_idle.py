@@ -52,7 +52,7 @@ def test_it_ends_on_sigterm(machine: Machine) -> None:
 
 def test_a_second_daemon_is_refused(machine: Machine) -> None:
     machine.start()
-    command = [sys.executable, "-m", "tests.dbus.daemon", str(machine.root), "/bin/false"]
+    command = [sys.executable, "-m", "tests.dbus.daemon", str(machine.root), "1", "/bin/false"]
     second = subprocess.run(
         command,
         cwd=REPOSITORY,

@@ -51,20 +51,33 @@ def test_a_request_during_a_job_is_dealt_with_after_it(machine: Machine) -> None
 
 
 def test_an_upgrade_that_leaves_the_queue_is_not_repeated_in_a_loop(machine: Machine) -> None:
-    machine.script("upgrade", ["fail", "source_unavailable", "no network", "", []])
+    machine.script("upgrade", ["fail", "busy", "the lock is held", "", []])
     machine.request("apt-1")
     machine.start()
-    assert _settled(machine) == [["upgrade"]]
+    eventually(lambda: machine.calls(), "the first upgrade")
+    time.sleep(0.5)
+    assert machine.calls() == [["upgrade"]]
 
     async def poke(caller: Caller) -> None:
-        await caller.manager("Refresh")
-        await caller.manager("Refresh")
+        for _ in range(5):
+            await caller.manager("Refresh")
 
     machine.ask(poke)
     eventually(lambda: len(machine.calls()) == 2, "a poke tries again")
-    assert len(_settled(machine)) == 2
     machine.request("apt-2")
     eventually(lambda: len(machine.calls()) == 3, "a new request tries again")
+
+
+def test_what_may_succeed_later_is_retried(machine: Machine) -> None:
+    machine.script("upgrade", ["defer"], ["fail", "code_busy", "in use", "", []])
+    machine.script("fetch", ["resume"])
+    machine.request("apt-1")
+    machine.start(retry=1.0)
+    eventually(lambda: machine.calls("upgrade"), "the first upgrade")
+    machine.script("upgrade", ["take_queue"])
+    eventually(lambda: len(machine.calls("upgrade")) == 2, "the retry")
+    assert machine.calls() == [["upgrade"], ["fetch"], ["upgrade"]]
+    eventually(lambda: not list(machine.paths.queue.rglob("*.json")), "nothing is left")
 
 
 def test_a_crash_leaves_the_queue_for_the_next_daemon(machine: Machine) -> None:
@@ -100,7 +113,7 @@ def test_a_file_that_lies_is_put_aside_by_the_real_worker(machine: Machine) -> N
 def test_missing_sources_are_fetched_once(machine: Machine) -> None:
     (machine.paths.sources / "source-6.1.192-1").rename(machine.paths.sources / "source-5.10-1")
     machine.script("fetch", ["fail", "source_unavailable", "no network", "", []])
-    machine.start()
+    machine.start(retry=0.1)
     eventually(lambda: machine.calls("fetch"), "a fetch")
     assert _settled(machine) == [["fetch"]]
 
@@ -110,14 +123,15 @@ def test_sources_that_are_there_are_not_fetched(machine: Machine) -> None:
     assert _settled(machine) == []
 
 
-def test_deferred_requests_make_a_fetch_which_brings_them_back(machine: Machine) -> None:
+def test_deferred_requests_are_tried_at_the_start(machine: Machine) -> None:
     later = machine.paths.queue / "later"
     later.mkdir(parents=True)
     machine.request("apt-1")
     (machine.paths.queue / "apt-1.json").rename(later / "apt-1.json")
-    machine.script("fetch", ["copy", "var/lib/kspliced/queue/later/apt-1.json", "worker/x"])
+    machine.script("fetch", ["resume"])
+    machine.script("upgrade", ["take_queue"])
     machine.start()
-    eventually(lambda: machine.calls("fetch"), "a fetch")
+    eventually(lambda: machine.calls() == [["fetch"], ["upgrade"]], "a fetch, then an upgrade")
 
 
 def test_a_fetch_gives_way(machine: Machine) -> None:

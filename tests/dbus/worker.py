@@ -88,11 +88,14 @@ class Script:
         paths = Paths(self._root)
         queue.discard(paths, queue.read_queue(paths))
 
-    def copy(self, source: str, target: str) -> None:
-        """Put a file in place of another, atomically."""
-        temporary = self._root / "worker/copy"
-        temporary.write_bytes((self._root / source).read_bytes())
-        temporary.replace(self._root / target)
+    def defer(self) -> None:
+        """Keep the queue for later as the engine does."""
+        paths = Paths(self._root)
+        queue.defer(paths, queue.read_queue(paths))
+
+    def resume(self) -> None:
+        """Bring deferred requests back as the engine does."""
+        queue.resume(Paths(self._root))
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._cancelled = True
