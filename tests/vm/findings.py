@@ -63,12 +63,16 @@ class Live:
 
 @dataclass(frozen=True)
 class Survived:
-    """The trigger on the mended kernel; ``daemon_mb`` is the idle daemon's resident memory."""
+    """The trigger on the mended kernel, and the idle daemon there.
+
+    ``daemon_mb`` is its resident memory, ``daemon_wakeups`` how often it ran in 30 s.
+    """
 
     rounds: int
     release: str
     effective: str
     daemon_mb: float
+    daemon_wakeups: int
 
 
 @dataclass(frozen=True)

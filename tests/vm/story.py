@@ -179,7 +179,8 @@ class Story:
         require(case.NEW_VERSION in effective, "kspliced uname has the version", effective)
         self._teller.say(f"{rounds} rounds passed; the kernel log is clean")
         self._teller.say(f"uname -r: {release}; kspliced uname: {effective}")
-        return findings.Survived(rounds, release, effective, _resident(guest))
+        self._wait_idle(600)
+        return findings.Survived(rounds, release, effective, *_idle_daemon(guest))
 
     def undo(self) -> findings.Reverted:
         """kspliced undo and kspliced apply, while stress-ng hammers the file system"""
@@ -320,13 +321,14 @@ def _upgrade(guest: Guest) -> float:
     return result.seconds
 
 
-def _resident(guest: Guest) -> float:
-    """Resident memory of the daemon in MB."""
+def _idle_daemon(guest: Guest) -> tuple[float, int]:
+    """Resident memory of the daemon in MB, and how often it wakes up in 30 s of idleness."""
     pid = guest.run("systemctl show -P MainPID kspliced.service").stdout.strip()
-    if pid == "0":
-        return 0.0
+    require(pid != "0", "the daemon runs", pid)
     kib = guest.run(f"awk '/^VmRSS/ {{print $2}}' /proc/{pid}/status").stdout
-    return int(kib) / 1000
+    switches = f"cat /proc/{pid}/task/*/status | awk '/^voluntary/ {{n += $2}} END {{print n}}'"
+    first, last = guest.run(f"{switches}; sleep 30; {switches}").stdout.split()
+    return int(kib) / 1000, int(last) - int(first)
 
 
 def _moment(guest: Guest, unit: str, which: str) -> float:
