@@ -1,96 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``kspliced plan``: what an upgrade would do, decided by building it and writing nothing.
-
-The builder takes an upgrade as a whole or not at all, so one answer holds for all its changelog
-entries.
-"""
+"""``kspliced plan``: what an upgrade would do, decided by building it and writing nothing."""
 
 from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
 
-from kspliced.build.pipeline import BuildResult, build
+from kspliced.build.pipeline import build
+from kspliced.build.plan import Component, Decision, Plan, plan_of
 from kspliced.cli import output
 from kspliced.cli.build import request_of, stop_on_sigterm
 from kspliced.cli.status import entry_text
 from kspliced.errors import ExitCode
-from kspliced.model import ChangelogEntry, FunctionChange, Refusal
+from kspliced.model import ChangelogEntry
 from kspliced.record import encode
 
 _LISTED = 20
-
-
-class Decision(str, Enum):
-    """What becomes of a changed file."""
-
-    LIVE = "live"
-    REBOOT = "reboot"
-    IRRELEVANT = "irrelevant"
-
-
-class EntryStatus(str, Enum):
-    """What becomes of a changelog entry; absent: it is not about this kernel's code."""
-
-    LIVE = "live"
-    REBOOT = "reboot"
-    ABSENT = "absent"
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why; ``code`` is a refusal's word."""
-
-    code: str
-    reason: str
-    evidence: str
-
-
-@dataclass(frozen=True)
-class Component:
-    """A changed file, or a unit made of it."""
-
-    id: str
-    decision: Decision
-    targets: tuple[str, ...]
-    files: tuple[str, ...]
-    functions: tuple[str, ...]
-    reasons: tuple[Reason, ...]
-
-
-@dataclass(frozen=True)
-class PlannedEntry:
-    """A changelog entry. ``confidence`` is "upgrade": the answer is that of the whole upgrade."""
-
-    subject: str
-    cves: tuple[str, ...]
-    bugs: tuple[str, ...]
-    status: EntryStatus
-    confidence: str
-    components: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Totals:
-    """How many components there are of each decision, and entries."""
-
-    live: int
-    reboot: int
-    irrelevant: int
-    entries: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The JSON of `kspliced plan`."""
-
-    components: tuple[Component, ...]
-    entries: tuple[PlannedEntry, ...]
-    totals: Totals
+_VERDICTS = {
+    Decision.REBOOT: ("a reboot is needed: an update is all or nothing", "red"),
+    Decision.LIVE: ("all of it can go live", "green"),
+    Decision.IRRELEVANT: ("nothing that changes is code of this kernel", "green"),
+}
+_CODES = {
+    Decision.REBOOT: ExitCode.REFUSED,
+    Decision.LIVE: ExitCode.DONE,
+    Decision.IRRELEVANT: ExitCode.NOTHING_TO_DO,
+}
 
 
 def run(arguments: Namespace) -> ExitCode:
@@ -103,81 +38,45 @@ def run(arguments: Namespace) -> ExitCode:
     with output.progress(shown) as sink:
         result = build(request_of(arguments), sink)
     plan = plan_of(result)
+    verdict = _verdict(plan)
     if arguments.json:
         output.print_json(encode(plan))
     else:
+        text, style = _VERDICTS[verdict]
+        output.field("plan", text, style)
         _show(plan, result.entries)
+    return _CODES[verdict]
+
+
+def _verdict(plan: Plan) -> Decision:
     if plan.totals.reboot:
-        return ExitCode.REFUSED
-    return ExitCode.DONE if plan.totals.live else ExitCode.NOTHING_TO_DO
-
-
-def plan_of(result: BuildResult) -> Plan:
-    """The plan that a build amounts to."""
-    live = [_live(unit, result.functions) for unit in _once(f.unit for f in result.functions)]
-    refused = [_refused(unit, result.refused) for unit in _once(r.unit for r in result.refused)]
-    left = [
-        Component(
-            i.path, Decision.IRRELEVANT, (), (i.path,), (), (Reason("irrelevant", i.reason, ""),)
-        )
-        for i in result.irrelevant
-    ]
-    if refused:
-        status, concerned = EntryStatus.REBOOT, refused
-    else:
-        status, concerned = (EntryStatus.LIVE if live else EntryStatus.ABSENT), live
-    ids = tuple(component.id for component in concerned)
-    entries = tuple(
-        PlannedEntry(e.subject, e.cves, e.bugs, status, "upgrade", ids) for e in result.entries
-    )
-    components = (*live, *refused, *left)
-    counts = Counter(component.decision for component in components)
-    totals = Totals(
-        counts[Decision.LIVE], counts[Decision.REBOOT], counts[Decision.IRRELEVANT], len(entries)
-    )
-    return Plan(components, entries, totals)
-
-
-def _live(unit: str, functions: tuple[FunctionChange, ...]) -> Component:
-    own = [f for f in functions if f.unit == unit]
-    names = tuple(f.name for f in own)
-    files = (unit.removesuffix(".o") + ".c",)
-    return Component(unit, Decision.LIVE, _once(f.target for f in own), files, names, ())
-
-
-def _refused(unit: str, refused: tuple[Refusal, ...]) -> Component:
-    own = [r for r in refused if r.unit == unit]
-    reasons = tuple(Reason(r.code, r.reason, r.evidence) for r in own)
-    names = _once(r.symbol for r in own if r.symbol)
-    file = unit.removesuffix(".o") + ".c" if unit.endswith(".o") else unit
-    return Component(unit, Decision.REBOOT, (), (file,), names, reasons)
+        return Decision.REBOOT
+    return Decision.LIVE if plan.totals.live else Decision.IRRELEVANT
 
 
 def _show(plan: Plan, entries: tuple[ChangelogEntry, ...]) -> None:
-    totals = plan.totals
-    if totals.reboot:
-        output.field("plan", "a reboot is needed: an update is all or nothing", "red")
-    elif totals.live:
-        output.field("plan", "all of it can go live", "green")
-    else:
-        output.field("plan", "nothing that changes is code of this kernel", "green")
-    for decision in (Decision.LIVE, Decision.REBOOT, Decision.IRRELEVANT):
-        chosen = [c for c in plan.components if c.decision is decision]
-        if not chosen:
-            continue
-        output.field(decision.value, output.plural(len(chosen), "component"))
-        limit = _LISTED if decision is Decision.IRRELEVANT else None
-        rows = [(c.id, ", ".join(c.functions), _reasons(c)) for c in chosen[:limit]]
-        output.table(("component", "functions", "reasons"), rows)
+    for component in plan.components:
+        _show_component(component)
     if entries:
-        output.field("changelog", f"{len(entries)} entries")
+        output.field("changelog", "")
         for entry in entries[:_LISTED]:
             output.field("", entry_text(entry))
+        _more(len(entries))
 
 
-def _reasons(component: Component) -> str:
-    return "; ".join(f"{r.code}: {r.reason}" for r in component.reasons)
+def _show_component(component: Component) -> None:
+    output.field(component.decision.value, output.plural(len(component.files), "file"))
+    for file in component.files[:_LISTED]:
+        output.field("", file)
+    _more(len(component.files))
+    if component.functions:
+        output.field("functions", ", ".join(component.functions))
+    for reason in component.reasons[:_LISTED]:
+        where = f" ({reason.evidence})" if reason.evidence else ""
+        output.field("because", f"{reason.code}: {reason.reason}{where}")
+    _more(len(component.reasons))
 
 
-def _once(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(values))
+def _more(count: int) -> None:
+    if count > _LISTED:
+        output.field("", f"... and {count - _LISTED} more: --json has all")
