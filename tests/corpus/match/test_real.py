@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""fs/ext4/mballoc.o of 6.1.192-1 against the ext4.ko that Debian shipped, on disk and running."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kspliced.build.pipeline import BuildRequest, build
+from kspliced.elf.read import read_object
+from kspliced.errors import PackError
+from kspliced.kernel.core import SymbolCrc
+from kspliced.kernel.image import KernelSymbol
+from kspliced.kernel.offline import ModuleFile, OfflineKernel
+from kspliced.match import Cause, NoMatchError, link, match
+from kspliced.model import no_progress
+from kspliced.pack import Pack, pack_bytes, parse_pack
+from tests.vm import cache, real
+from tests.vm.case import FAULTY_FUNCTION, OLD_RELEASE, OLD_VERSION
+from tests.vm.guest import Guest
+from tests.vm.image import Image, base
+
+pytestmark = pytest.mark.vm
+
+TOP = Path(__file__).parents[3]
+TRACING = "/sys/kernel/tracing"
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A pack that replaces one function, from the real tree with one line changed."""
+    folder = tmp_path_factory.mktemp("tree") / "new"
+    shutil.copytree(real.tree(), folder, symlinks=True, copy_function=os.link)
+    path = folder / "fs/ext4/mballoc.c"
+    text = path.read_text()
+    path.unlink()
+    head, body = text.split(f"\n{FAULTY_FUNCTION}(", 1)
+    changed = body.replace("might_sleep();", 'might_sleep();\n\tprintk("%p", sb);', 1)
+    assert changed != body
+    path.write_text(f"{head}\n{FAULTY_FUNCTION}({changed}")
+    kernel = real.kernel()
+    request = BuildRequest(
+        from_source=real.tree(),
+        to_source=folder,
+        config=kernel / f"boot/config-{OLD_RELEASE}",
+        headers=kernel,
+        targets=("ext4",),
+        only=(),
+        jobs=2,
+        workdir=None,
+    )
+    result = build(request, no_progress)
+    assert result.manifest is not None, result.refused
+    return pack_bytes(result.manifest, result.blobs)[0]
+
+
+@pytest.fixture(scope="module")
+def pack(content: bytes) -> Pack:
+    return parse_pack(content, "test")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> bytes:
+    (deb,) = cache.debs(f"linux-image-{OLD_RELEASE}={OLD_VERSION}")
+    name = f"./lib/modules/{OLD_RELEASE}/kernel/fs/ext4/ext4.ko"
+    pipe = f"dpkg-deb --fsys-tarfile {deb} | tar -xO {name}"
+    command = ["bash", "-o", "pipefail", "-c", pipe]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def laid_out(module: bytes) -> OfflineKernel:
+    return OfflineKernel(OLD_RELEASE, [ModuleFile("ext4", module)])
+
+
+def test_every_function_of_the_unit_matches_what_was_shipped(pack: Pack, shipped: bytes) -> None:
+    kernel = laid_out(shipped)
+    matched = match(pack, kernel)
+    assert matched.unmatched == ()
+    assert matched.counts.functions == 71
+    (span,) = [s for s in matched.spans if s.span.symbol == FAULTY_FUNCTION]
+    assert span.address == address(kernel, FAULTY_FUNCTION)
+    names = {i.name: i for i in pack.manifest.imports}
+    for found in matched.imports:
+        wanted = names[found.name]
+        places = kernel.symbols.named(wanted.symbol, "ext4") + kernel.symbols.named(
+            wanted.symbol, "vmlinux"
+        )
+        assert found.address in {p.address for p in places}
+    crcs = [SymbolCrc(s, 1) for s in ("kspliced_register_update", "kspliced_unregister_update")]
+    undefined = [
+        s.name for s in read_object(link(pack, matched, crcs)).symbols if s.name and not s.section
+    ]
+    assert sorted(undefined) == [crc.name for crc in crcs]
+
+
+def address(kernel: OfflineKernel, name: str) -> int:
+    (symbol,) = kernel.symbols.named(name, "ext4")
+    assert isinstance(symbol, KernelSymbol)
+    return symbol.address
+
+
+def test_another_source_is_told_from_another_compiler(pack: Pack, shipped: bytes) -> None:
+    kernel = laid_out(shipped)
+    kernel.write(address(kernel, FAULTY_FUNCTION) + 0x40, b"\x0f\x0b")
+    with pytest.raises(NoMatchError) as caught:
+        match(pack, kernel)
+    assert [m.cause for m in caught.value.mismatches] == [Cause.OTHER_CODE]
+    # Every function with another prologue, as another compiler would leave them.
+    kernel = laid_out(shipped)
+    (pre,) = pack.manifest.units
+    for symbol in read_object(pack.blob(pre.blob)).symbols:
+        for place in kernel.symbols.named(symbol.name, "ext4") if symbol.type == 2 else ():
+            kernel.write(place.address + 5, b"\xf4" * min(4, symbol.size))
+    with pytest.raises(NoMatchError) as caught:
+        match(pack, kernel)
+    assert caught.value.mismatches[0].cause is Cause.OTHER_COMPILER
+    assert "compiler" in caught.value.remedy
+
+
+@pytest.fixture(scope="module")
+def guest(content: bytes) -> Iterator[Guest]:
+    image: Image = base()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for path in sorted((TOP / "kspliced").rglob("*.py")):
+            tar.add(path, path.relative_to(TOP))
+    with Guest("match", image) as machine:
+        machine.put(archive.getvalue(), "/root/kspliced.tar.gz")
+        machine.put(content, "/root/test.kspack")
+        machine.run("tar -C /root -xzf /root/kspliced.tar.gz")
+        yield machine
+
+
+def matched_in(guest: Guest) -> tuple[int | None, Any]:
+    command = "cd /root && /usr/bin/python3 -m kspliced.cli match test.kspack --json"
+    result = guest.run(command, timeout=240.0, check=False)
+    return result.status, json.loads(result.stdout)
+
+
+def test_the_running_kernel_matches_also_while_it_is_traced(guest: Guest) -> None:
+    status, told = matched_in(guest)
+    assert (status, told["matched"], told["functions"], told["unmatched"]) == (0, True, 71, [])
+    guest.run(f"echo {FAULTY_FUNCTION} > {TRACING}/set_ftrace_filter")
+    guest.run(f"echo function > {TRACING}/current_tracer")
+    guest.run(f"echo 'p:entry {FAULTY_FUNCTION}' > {TRACING}/kprobe_events")
+    guest.run(f"echo 1 > {TRACING}/events/kprobes/entry/enable")
+    traced = matched_in(guest)
+    guest.run(f"echo 0 > {TRACING}/events/kprobes/entry/enable; echo > {TRACING}/kprobe_events")
+    guest.run(f"echo nop > {TRACING}/current_tracer; echo > {TRACING}/set_ftrace_filter")
+    assert traced == (status, told)
+
+
+def test_a_kprobe_inside_the_function_is_named(guest: Guest) -> None:
+    guest.run(f"echo 'p:inside {FAULTY_FUNCTION}+0x1e' > {TRACING}/kprobe_events")
+    guest.run(f"echo 1 > {TRACING}/events/kprobes/inside/enable")
+    status, told = matched_in(guest)
+    guest.run(f"echo 0 > {TRACING}/events/kprobes/inside/enable; echo > {TRACING}/kprobe_events")
+    assert status == 4
+    assert told["error"]["code"] == "no_match"
+    first = told["mismatches"][0]
+    assert (first["function"], first["offset"], first["cause"]) == (FAULTY_FUNCTION, 30, "kprobe")
+    assert any(line.startswith(">") for line in first["found_code"])
+    assert matched_in(guest)[0] == 0
+
+
+def test_without_the_right_there_is_one_clear_error(guest: Guest) -> None:
+    command = "cp -r /root/kspliced /root/test.kspack /tmp; cd /tmp; "
+    command += "setpriv --reuid nobody /usr/bin/python3 -m kspliced.cli match test.kspack"
+    result = guest.run(command, timeout=120.0, check=False)
+    assert result.status == 1
+    assert "Traceback" not in result.stderr
+    assert "root" in result.stderr
+
+
+def test_a_pack_of_another_release(pack: Pack, shipped: bytes) -> None:
+    other = dataclasses.replace(
+        pack.manifest, kernel=dataclasses.replace(pack.manifest.kernel, release="6.1.0-1-amd64")
+    )
+    with pytest.raises(PackError, match=r"6\.1\.0-1-amd64"):
+        match(dataclasses.replace(pack, manifest=other), laid_out(shipped))
