@@ -8,6 +8,7 @@ Source: kernel/module/main.c, layout_sections(), simplify_symbols(); apply_reloc
 
 from __future__ import annotations
 
+import lzma
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ _MODULE_BASE = 0xFFFF_FFFF_C010_0000
 _PERCPU_BASE = 0x3_0000
 _PAGE = 0x1000
 _SPACING = 64
+_XZ_MAGIC = b"\xfd7zXZ\0"
+_MAX_MODULE = 256 << 20
 _MASK = (1 << 64) - 1
 
 
@@ -174,9 +177,9 @@ class OfflineKernel:
 
 
 def read_module_file(path: Path) -> ModuleFile:
-    """The module at ``path``, uncompressed; its target is the file name as /proc/modules has it.
+    """The module at ``path``, plain or .xz; its target is the file name as /proc/modules has it.
 
-    :raises KernelError: IO.
+    :raises KernelError: IO, KERNEL_UNREADABLE.
     """
     try:
         content = path.read_bytes()
@@ -184,6 +187,13 @@ def read_module_file(path: Path) -> ModuleFile:
         raise KernelError(
             Code.IO, f"cannot read {path}: {error.strerror}", "name a readable .ko file"
         ) from error
+    if content.startswith(_XZ_MAGIC):
+        try:
+            content = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(content, _MAX_MODULE)
+        except lzma.LZMAError as error:
+            raise KernelError(
+                Code.KERNEL_UNREADABLE, f"{path} is damaged: {error}", "name a whole .ko file"
+            ) from error
     return ModuleFile(path.name.split(".", 1)[0].replace("-", "_"), content)
 
 

@@ -8,6 +8,7 @@ matched before, and the constants it reaches have the compiled content.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from kspliced.kernel.image import VMLINUX, KernelImage
 from kspliced.match.oracle import Oracle
 from kspliced.match.pattern import (
     ADDRESS_MASK,
+    VOLATILE,
     Bound,
     Constant,
     Content,
@@ -31,6 +33,9 @@ from kspliced.match.shorten import Cuts, shorten
 from kspliced.match.unit import Function, Unit
 
 _SHOWN = 16
+_INT3 = b"\xcc"
+# A batch of sites is rewritten in some milliseconds, tens of them on a slow machine.
+_PATIENCE, _PAUSE = 10, 0.01
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,10 @@ class Trial:
             self.found = self._kernel.read(address, function.size)
         except KernelError as error:
             return Failure(0, b"", b"", Cause.UNREADABLE, error.message)
-        failure = self._range(self.recipe, address, self.found)
+        try:
+            failure = self._range(self.recipe, address, self.found)
+        except KernelError as error:
+            return Failure(0, b"", b"", Cause.UNREADABLE, error.message)
         if failure is None or failure.cause is not Cause.OTHER_CODE:
             return failure
         shortened = shorten(self._unit, function, self.found)
@@ -142,6 +150,8 @@ class Trial:
 
     def _site(self, site: Site, found: bytes, address: int) -> Failure | None:
         here = found[site.offset : site.offset + site.size]
+        if site.kind in VOLATILE and here[:1] == _INT3:
+            here = self._poked(site, address)
         reason = ""
         for variant in site.variants:
             with self._attempt() as attempt:
@@ -153,6 +163,19 @@ class Trial:
         reason = reason or f"no encoding that the kernel writes at this {site.kind.value} site"
         expected = site.variants[0].data
         return Failure(site.offset, expected, here, Cause.OTHER_CODE, reason)
+
+    def _poked(self, site: Site, address: int) -> bytes:
+        """The site once the kernel has finished rewriting it.
+
+        text_poke_bp() puts a breakpoint there for that time; a kprobe may not stand there.
+        """
+        here = _INT3
+        for _ in range(_PATIENCE):
+            time.sleep(_PAUSE)
+            here = self._kernel.read(address + site.offset, site.size)
+            if here[:1] != _INT3:
+                break
+        return here
 
     def _variant(self, variant: Variant, here: bytes, address: int) -> tuple[bool, str]:
         masked = bytearray(here)

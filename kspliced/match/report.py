@@ -19,7 +19,6 @@ class Cause(str, Enum):
     OTHER_COMPILER = "other_compiler"
     OTHER_SOURCE = "other_source"
     OTHER_CODE = "other_code"
-    OTHER_DATA = "other_data"
     OTHER_REFERENCE = "other_reference"
     NO_SYMBOL = "no_symbol"
     OVERRIDDEN = "overridden"

@@ -77,7 +77,10 @@ def _targets(pack: Pack, kernel: KernelImage) -> dict[str, TargetMatch]:
             unit = Unit(pre.target, pre.unit, pack.blob(pre.blob))
         except BuildError as error:
             raise PackError(Code.PACK_MALFORMED, error.message, "build the pack again") from error
-        units.setdefault(pre.target, []).append(unit)
+        members = units.setdefault(pre.target, [])
+        if any(member.name == unit.name for member in members):
+            raise ValueError(f"{pre.target} has unit {unit.name} twice")
+        members.append(unit)
     for target in units:
         if not kernel.loaded(target):
             raise MatchError(

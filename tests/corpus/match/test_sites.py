@@ -9,9 +9,18 @@ from pathlib import Path
 import pytest
 
 from kspliced.elf.read import read_object
-from kspliced.kernel.offline import OfflineKernel
+from kspliced.kernel.offline import ModuleFile, OfflineKernel
 from kspliced.match import MatchedSpan, NoMatchError, match
-from tests.corpus.match.kit import address_of, compiled, packed, running, span_of, unit_import
+from tests.corpus.match.kit import (
+    RELEASE,
+    TARGET,
+    address_of,
+    compiled,
+    packed,
+    running,
+    span_of,
+    unit_import,
+)
 
 HERE = Path(__file__).parent
 SITES = compiled((HERE / "sites.S").read_text(), language="assembler")
@@ -158,3 +167,26 @@ def test_a_key_that_only_a_jump_label_names_is_found_in_the_jump_table() -> None
     kernel = running(SITES, VMLINUX)
     matched = match(packed({"a.o": SITES}, (unit_import(SITES, "hidden_key"),)), kernel)
     assert matched.imports[0].address == address_of(kernel, "hidden_key")
+
+
+class Poking(OfflineKernel):
+    """A kernel that is rewriting one site: a breakpoint stands there for some reads."""
+
+    busy = 0
+    site = 0
+
+    def read(self, address: int, size: int) -> bytes:
+        data = super().read(address, size)
+        if address <= self.site < address + size and self.busy > 0:
+            self.busy -= 1
+            at = self.site - address
+            data = data[:at] + b"\xcc" + data[at + 1 :]
+        return data
+
+
+@pytest.mark.parametrize(("busy", "fits"), [(1, True), (4, True), (1000, False)])
+def test_a_site_that_is_being_rewritten_is_waited_for(busy: int, fits: bool) -> None:
+    kernel = Poking(RELEASE, [ModuleFile(TARGET, SITES), ModuleFile("vmlinux", VMLINUX)])
+    kernel.site, kernel.busy = address_of(kernel, "patched") + OFFSETS["label5"], busy
+    matched = match(packed({"a.o": SITES}), kernel)
+    assert [m.function for m in matched.unmatched] == ([] if fits else ["patched"])

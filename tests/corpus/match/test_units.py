@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from kspliced.errors import Code, KsplicedError, MatchError, PackError
@@ -299,3 +301,11 @@ def test_every_byte_counts() -> None:
             kernel.write(at, bytes([kernel.read(at, 1)[0] ^ bit]))
             with pytest.raises(NoMatchError):
                 match(pack, kernel)
+
+
+def test_a_unit_that_is_there_twice() -> None:
+    pack = packed({"a.o": compiled(UNIT)})
+    twice = dataclasses.replace(pack.manifest, units=pack.manifest.units * 2)
+    with pytest.raises(PackError) as caught:
+        match(dataclasses.replace(pack, manifest=twice), running(kernel_source()))
+    assert caught.value.code is Code.PACK_MALFORMED

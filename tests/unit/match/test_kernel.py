@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kspliced.errors import Code, KernelError
 from kspliced.kernel.image import AddressRange, KernelSymbol
 from kspliced.kernel.kallsyms import Kallsyms
 from kspliced.kernel.live import LiveKernel
+from kspliced.kernel.offline import ModuleFile, OfflineKernel, read_module_file
 from kspliced.kernel.overlay import Original, overlaid, parse_originals
 
 KALLSYMS = """\
@@ -212,3 +214,17 @@ def test_kcore_is_closed(root: Path) -> None:
     with live(root):
         assert files() == before + 1
     assert files() == before
+
+
+def test_module_files(tmp_path: Path) -> None:
+    content = b"\x7fELF" + bytes(100)
+    (tmp_path / "snd-hda.ko").write_bytes(content)
+    (tmp_path / "snd-hda.ko.xz").write_bytes(lzma.compress(content))
+    for name in ("snd-hda.ko", "snd-hda.ko.xz"):
+        assert read_module_file(tmp_path / name) == ModuleFile("snd_hda", content)
+    damaged = lzma.compress(content)[:20] + b"damage" * 9
+    (tmp_path / "bad.ko.xz").write_bytes(damaged)
+    for name in ("bad.ko.xz", "none.ko"):
+        with pytest.raises(KernelError) as caught:
+            OfflineKernel("6.1", [read_module_file(tmp_path / name)])
+        assert caught.value.code in (Code.KERNEL_UNREADABLE, Code.IO)
