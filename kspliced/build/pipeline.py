@@ -20,7 +20,15 @@ from pathlib import Path
 from kspliced.build.emit import CORE_ABI, emit
 from kspliced.build.glue import place_glue
 from kspliced.build.kbuild import FLAGS, Headers, Kbuild, Unit, check_compiler, open_headers
-from kspliced.build.select import Irrelevant, Selection, directories, keep, only_version, select
+from kspliced.build.select import (
+    Irrelevant,
+    Selection,
+    directories,
+    keep,
+    not_kernel,
+    only_version,
+    select,
+)
 from kspliced.build.unit import DiffedUnit, diff_unit
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.elf.read import read_object
@@ -37,7 +45,7 @@ from kspliced.model import (
 from kspliced.oserror import translated
 from kspliced.pack import MODULE_BLOB, Blob
 from kspliced.source.changelog import new_entries
-from kspliced.source.compare import Comparison, lay_out
+from kspliced.source.compare import Comparison, complete, lay_out
 from kspliced.source.functions import touched_functions
 from kspliced.source.package import Source, open_source
 
@@ -248,9 +256,11 @@ class _Pipeline:
             missing = "No such file" in error.message
             if error.code is not Code.COMPILE_FAILED or not missing:
                 raise
-            # A header of a far subsystem, which was left in the spool.
-            if not workspace.write_all_headers():
-                raise
+            # A file that was not kept: of a far subsystem, large, or a source that is included.
+            self._say("compile", _STARTS["compile"], "unpacking the rest of the source")
+            with open_source(self._request.from_source, workspace.top) as old:
+                if not complete(old, workspace.old, lambda path: not not_kernel(path)):
+                    raise
             workspace.make_hot(units)
             both()
         return post.object_path(glue)

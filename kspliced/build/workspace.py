@@ -33,10 +33,6 @@ class Workspace:
         near = tuple({"/".join(unit.directory.split("/")[:2]) + "/" for unit in units})
         self.old.write_spooled(lambda path: path.startswith(near))
 
-    def write_all_headers(self) -> bool:
-        """Write every header there is; whether there was one left."""
-        return self.old.write_spooled(lambda _: True) > 0
-
     def make_hot(self, units: tuple[Unit, ...]) -> None:
         """Make, or complete, the hot tree."""
         for directory, _, names in os.walk(self.old.top):

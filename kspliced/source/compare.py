@@ -3,7 +3,9 @@
 
 A kernel tree is 80,000 files, of which one unit reads some 1,500. What every unit reads is
 written at once; a subsystem's own headers go into one spool file and are written when a unit of
-that subsystem is compiled; sources that do not change are not kept at all.
+that subsystem is compiled; sources that do not change are not kept at all, nor are the largest
+headers (register lists: 400 of 480 MB). Where a unit turns out to need such a file after all,
+:func:`complete` walks the old source once more.
 """
 
 from __future__ import annotations
@@ -59,6 +61,10 @@ class _Spooled:
     member: Member
     offset: int
     size: int
+
+
+# Bytes above which a subsystem's own header is not kept.
+_LARGE = 128 << 10
 
 
 class Tree:
@@ -139,6 +145,19 @@ def lay_out(
     return walk.result()
 
 
+def complete(old: Source, tree: Tree, wanted: Callable[[str], bool]) -> int:
+    """Write every ``wanted`` file of ``old`` that is not in ``tree`` yet; returns how many.
+
+    :raises SourceError: the source is damaged.
+    """
+    written = 0
+    for member in old.members():
+        if wanted(member.path) and not (tree.top / member.path).exists():
+            tree.write(member)
+            written += 1
+    return written
+
+
 class _Walk:
     """Compares members that arrive in about the same order; stragglers by digest."""
 
@@ -172,8 +191,10 @@ class _Walk:
         match self._keep(member.path):
             case Keep.WRITE:
                 self._tree.write(member)
-            case Keep.SPOOL:
+            case Keep.SPOOL if len(member.data) <= _LARGE:
                 self._tree.spool(member)
+            case Keep.SPOOL:
+                pass
             case Keep.DROP:
                 pass
 

@@ -126,6 +126,19 @@ def test_a_change_that_compiles_to_nothing_is_nothing_to_do(
     assert "diff" in {stage.stage for stage in result.seconds}
 
 
+def test_a_source_that_was_not_kept_is_fetched_when_a_unit_includes_it(
+    on_trees: BuildRequest, tmp_path: Path
+) -> None:
+    include = '#include "extra.c"\n'
+    old = changed(on_trees, tmp_path / "old", "fs/ext4/mballoc.c", include).to_source
+    (old / "fs/ext4/extra.c").write_text("static inline int extra(int n) { return n + 1; }\n")
+    on_old = dataclasses.replace(on_trees, from_source=old)
+    request = changed(on_old, tmp_path / "new", "fs/ext4/mballoc.c", "extern int more;\n")
+    result = build(request, no_progress)
+    assert not result.refused
+    assert "diff" in {stage.stage for stage in result.seconds}
+
+
 def test_a_header_that_changes_is_refused(on_trees: BuildRequest, tmp_path: Path) -> None:
     request = changed(on_trees, tmp_path / "new", "fs/ext4/ext4.h", "/* more */\n")
     assert [r.code for r in build(request, no_progress).refused] == ["header_changed"]
