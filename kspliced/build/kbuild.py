@@ -22,7 +22,6 @@ from kspliced.model import KernelId
 FLAGS = "-ffunction-sections -fdata-sections -g0"
 
 _HERE = Path(__file__).resolve().parent
-_MAKE_ERROR = re.compile(r"(error|Error|undefined|No such file|No space left)", re.IGNORECASE)
 _SET = re.compile(r"^CONFIG_\w+=.*$", re.MULTILINE)
 
 
@@ -199,6 +198,10 @@ class Kbuild:
             f"KERNELRELEASE={self._headers.kernel.release}",
             "ARCH=x86",
             "may-sync-config=",
+            # What the top Makefile's outer pass, which is left out, exports.
+            "quiet=silent_",
+            "Q=@",
+            "KBUILD_VERBOSE=0",
             f"KSPLICED_LIST={_HERE / 'list.mk'}",
             *variables,
             goal,
@@ -232,7 +235,7 @@ class Kbuild:
 
 def _failure(what: str, output: str) -> BuildError:
     lines = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if _MAKE_ERROR.search(line)] or lines[-5:]
+    errors = [line for line in lines if "error:" in line] or lines[-5:]
     if "No space left on device" in output:
         return BuildError(
             Code.NO_SPACE, f"{what} failed: the disk is full", "make room and try again"
