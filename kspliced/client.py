@@ -236,8 +236,9 @@ class Client:
             values = await self._all(job, "org.kspliced1.Job")
             if values["State"] != "running":
                 return _end(job, values)
-            message = clean(values["Message"])
-            sink(Progress(clean(values["Phase"]), values["Fraction"], message))
+            if values["Phase"]:
+                message = clean(values["Message"])
+                sink(Progress(clean(values["Phase"]), values["Fraction"], message))
             await self.news(job)
 
     async def listen(self) -> None:

@@ -118,7 +118,7 @@ JOB = Interface(
     properties=(
         Property("Verb", "s", "upgrade, build, apply, undo or fetch.", Emits.CONST),
         Property("State", "s", "running, done, failed or cancelled."),
-        Property("Phase", "s", "What it does: a stable word."),
+        Property("Phase", "s", "What it does: a stable word, empty before the first."),
         Property("Fraction", "d", "How far it is, 0 to 1."),
         Property("Message", "s", "What it does, for people."),
         Property("ErrorCode", "s", "After a failure, its stable code."),

@@ -45,7 +45,7 @@ class Job:
         self.number = number
         self.order = order
         self.state = JobState.RUNNING
-        self.progress = Progress("start", 0.0, "")
+        self.progress = Progress("", 0.0, "")
         self.failure: Failure | None = None
         self.result = ""
         self._process: Process | None = None

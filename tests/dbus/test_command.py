@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +203,29 @@ def test_the_daemon_dies_while_we_wait(machine: Machine) -> None:
         text = process.stderr.read()
     assert process.returncode == 5
     assert text.splitlines()[-1].startswith("kspliced: the daemon ended")
+
+
+def test_on_a_terminal_there_is_colour_and_nothing_hostile(machine: Machine) -> None:
+    refusal = Refusal("asm", "a\x1b[2J.o", "[bold]x[/bold]", "\x07because\x9b31m", "")
+    live(machine, refused=(refusal,))
+    machine.start()
+    controller, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kspliced.cli", "status"],
+        cwd=REPOSITORY,
+        env={**machine.environment, "TERM": "xterm", "COLUMNS": "200"},
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    text = b""
+    # The end of a terminal that nobody holds open is an error.
+    with suppress(OSError):
+        while piece := os.read(controller, 4096):
+            text += piece
+    os.close(controller)
+    assert process.wait() == 0
+    assert b"\x1b[33mpartly\x1b[0m" in text
+    assert b"[bold]x[/bold]" in text and b"because" in text
+    plain = re.sub(rb"\x1b\[[0-9;]*m", b"", text).decode("utf-8")
+    assert not {c for c in plain if not c.isprintable()} - {"\r", "\n"}
