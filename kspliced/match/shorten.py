@@ -83,7 +83,10 @@ def shorten(unit: Unit, function: Function, found: bytes) -> Shortened | None:
     for branch in branches:
         data += recipe.data[last : branch.offset]
         last = branch.end
-        data += _encoded(branch, cuts, shrunk, code)
+        encoded = _encoded(branch, cuts, shrunk, code)
+        if encoded is None:
+            return None
+        data += encoded
         if branch.end in shrunk and branch.field is not None:
             fields[branch.field.offset] = _short_field(branch)
     data += recipe.data[last:]
@@ -135,8 +138,11 @@ def _branch(code: bytes, offset: int, end: int, fields: dict[int, Field]) -> _Br
     return _Branch(offset, end, width == 4, short, field, end + distance)
 
 
-def _encoded(branch: _Branch, cuts: Cuts, shrunk: frozenset[int], code: bytes) -> bytes:
-    """The branch as it is in the kernel, with zeros if its displacement is relocated."""
+def _encoded(branch: _Branch, cuts: Cuts, shrunk: frozenset[int], code: bytes) -> bytes | None:
+    """The branch as it is in the kernel, with zeros if its displacement is relocated.
+
+    None when it cannot reach so far: then the kernel's code only looks as if it had shrunk.
+    """
     if branch.end in shrunk:
         opcode, width = bytes((branch.short_opcode,)), 1
     else:
@@ -148,7 +154,7 @@ def _encoded(branch: _Branch, cuts: Cuts, shrunk: frozenset[int], code: bytes) -
     distance = goal - (branch.end - cuts.shift(branch.end))
     limit = 1 << (8 * width - 1)
     if not -limit <= distance < limit:
-        raise ValueError("a jump leads outside its function")
+        return None
     return opcode + distance.to_bytes(width, "little", signed=True)
 
 

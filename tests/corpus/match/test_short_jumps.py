@@ -81,3 +81,22 @@ def test_every_byte_still_counts() -> None:
         changed.write(at, bytes([changed.read(at, 1)[0] ^ 0x10]))
         with pytest.raises(NoMatchError):
             match(pack, changed)
+
+
+def test_code_that_only_looks_shortened_is_no_match() -> None:
+    body = "if (m) { if (n) return near(n); } " + "n += other(m); " * 40 + "return n;"
+    source = UNIT.split("int many")[0] + f"int many(int n, int m) {{ {body} }}\n"
+    pre, run = compiled(source, *ALIGN), linked(compiled(source, *ALIGN))
+    code = read_object(pre).section_named(".text.many")
+    assert code is not None
+    kernel = running(run)
+    # Each byte of the function in turn as the opcode of a short jump.
+    pack = packed({"a.o": pre}, (), (span_of(pre, "many"),))
+    start = address_of(kernel, "many")
+    for at in (n for n, byte in enumerate(code.data) if byte in (0xE9, 0x0F)):
+        changed = running(run)
+        changed.write(
+            start + at, b"\xeb" if code.data[at] == 0xE9 else bytes([code.data[at + 1] - 16])
+        )
+        with pytest.raises(NoMatchError):
+            match(pack, changed)
