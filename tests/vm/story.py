@@ -19,7 +19,7 @@ from tests.vm import cache, case, findings, image, packages, repo, trigger
 from tests.vm.errors import GuestTimeout
 from tests.vm.guest import Guest
 
-LIVE_TIMEOUT = 1500.0
+LIVE_TIMEOUT = 2400.0
 LOAD = "load"  # the transient unit that hammers the file system
 
 
@@ -103,7 +103,7 @@ class Story:
         self._teller.say(f"booted {case.OLD_RELEASE} in {guest.boot_seconds:.0f} s, root on ext4")
         repo.attach(guest, self._repository)
         guest.run("apt-get -q update", timeout=120)
-        took = guest.run("apt-get -q -y install kspliced kspliced-dkms", timeout=900).seconds
+        took = guest.run("apt-get -q -y install kspliced kspliced-dkms", timeout=1500).seconds
         dkms = guest.run(f"dkms status -m kspliced -k {case.OLD_RELEASE}").stdout
         require("installed" in dkms, "DKMS built and installed the core", dkms)
         self._teller.say(f"apt install kspliced kspliced-dkms: {took:.0f} s; {dkms.strip()}")
@@ -314,7 +314,7 @@ def provoke(guest: Guest) -> tuple[str, ...]:
 def _upgrade(guest: Guest) -> float:
     """`apt update && apt upgrade -y`; the seconds that the upgrade took."""
     guest.run("apt update", timeout=180)
-    result = guest.run("apt upgrade -y", timeout=900)
+    result = guest.run("apt upgrade -y", timeout=1500)
     version = guest.run(f"dpkg-query -W -f '${{Version}}' {case.META}").stdout
     require(version == case.NEW_VERSION, "apt upgrade brought the new kernel", version)
     guest.run(f"test -e /boot/vmlinuz-{case.NEW_RELEASE}")
