@@ -139,7 +139,7 @@ def test_cancel_reaches_the_worker() -> None:
         cancel.wanted = True
 
     body = (
-        'signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n'
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
         'print(json.dumps({"progress":{"phase":"a","fraction":0,"message":""}}), flush=True)\n'
         "time.sleep(60)"
     )
@@ -199,9 +199,7 @@ def test_a_builder_that_links_to_a_secret(machine: Machine, tmp_path: Path) -> N
         return [sys.executable, "-c", body, *command[4:]]
 
     with pytest.raises(KsplicedError) as caught:
-        UnitBuilder(machine.paths, stand_in).build(
-            order(machine), Job(lambda _: None, Cancel())
-        )
+        UnitBuilder(machine.paths, stand_in).build(order(machine), Job(lambda _: None, Cancel()))
     assert caught.value.code is Code.IO
 
 
@@ -213,9 +211,7 @@ def test_a_builder_whose_result_is_malformed(machine: Machine, result: str) -> N
         return script(f"print('{{\"result\":{result}}}')")
 
     with pytest.raises(KsplicedError) as caught:
-        UnitBuilder(machine.paths, stand_in).build(
-            order(machine), Job(lambda _: None, Cancel())
-        )
+        UnitBuilder(machine.paths, stand_in).build(order(machine), Job(lambda _: None, Cancel()))
     assert caught.value.code is Code.FAILED and "malformed" in caught.value.message
 
 
