@@ -203,6 +203,24 @@ def _interrupted(record: UpdateRecord, boot: str, now: int) -> Problem:
     return Problem(Code.BOOT_LOOP, text, APPLY_ANYWAY, (), now)
 
 
+def adopt(context: Context, store: Store, record: UpdateRecord) -> None:
+    """Record as live what the core has applied though no record says so (a state was lost)."""
+    known = store.state.newest(lambda r: r.digest == record.digest and r.stage is Stage.LIVE)
+    if known is None:
+        (pause,) = (u.pause_us for u in context.kernel.updates() if u.name == record.update)
+        _replace_others(
+            store,
+            replace(
+                record,
+                stage=Stage.LIVE,
+                wanted=True,
+                pause_us=pause,
+                applied_at=int(context.clock.now()),
+                boot_id=boot_id(context.paths),
+            ),
+        )
+
+
 def retire_others(context: Context, store: Store, running: KernelId) -> tuple[UpdateRecord, ...]:
     """Retire the updates of kernels that do not run, and remove their packs; returns them."""
     state = store.state

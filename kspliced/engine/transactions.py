@@ -27,6 +27,7 @@ from kspliced.engine.state import Stage, UpdateRecord, problem_of
 from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
 from kspliced.engine.switch import (
     Outcome,
+    adopt,
     applied_names,
     outcome_of,
     recover,
@@ -221,9 +222,7 @@ def _upgrade(context: Context, store: Store, insisting: bool) -> Outcome:
     _refuse_switched_off(context)
     context.job.at("prepare", 0.0, "looking at the installed kernels")
     running, newest = _survey(context, store)
-    decision = decide(
-        store.state, running, newest, applied_names(context), __version__, insisting
-    )
+    decision = decide(store.state, running, newest, applied_names(context), __version__, insisting)
     if decision.action is Action.NOTHING:
         raise _nothing(decision.reason)
     pack, record = _pack_of(context, store, decision, running, newest)
@@ -251,6 +250,7 @@ def _reread(store: Store, record: UpdateRecord, running: KernelId) -> Pack:
 
 def _apply_pack(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> Outcome:
     if record.update in applied_names(context):
+        adopt(context, store, record)
         raise _nothing(f"the update to {record.to_version} is live already")
     live = switch(context, store, record, pack)
     context.journal.send(

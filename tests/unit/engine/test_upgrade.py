@@ -375,3 +375,12 @@ def test_build_only(machine: Machine) -> None:
     assert current_status(machine.paths).state is StatusState.PENDING
     transactions.upgrade(machine.context)
     assert len(machine.builder.orders) == 1
+
+
+def test_a_live_update_whose_record_was_lost(machine: Machine) -> None:
+    transactions.upgrade(machine.context)
+    before = load_state(machine.paths)
+    machine.paths.state.unlink()
+    assert "live already" in fails(machine, Code.NOTHING_TO_DO).message
+    assert load_state(machine.paths).history == before.history
+    assert machine.kernel.calls.count(f"apply {UPDATE}") == 1
