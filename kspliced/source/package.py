@@ -161,7 +161,9 @@ def _start(
     command: list[str], source: IO[bytes] | int, errors: IO[bytes]
 ) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=errors)
+        return subprocess.Popen(
+            command, stdin=source, stdout=subprocess.PIPE, stderr=errors, bufsize=_PIPE_BYTES
+        )
     except FileNotFoundError as error:
         raise SourceError(
             Code.TOOL_MISSING, f"{command[0]} is not installed", f"install {command[0]}"

@@ -148,6 +148,48 @@ def test_what_is_not_a_source_is_refused(tmp_path: Path, name: str) -> None:
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_archives_of_every_format_are_read_as_tarfile_reads_them(form: int) -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=form) as tar:
+        for number, name in enumerate(["a", "b/" * 30 + "c", "d/" * 60 + "e" * 90]):
+            info = tarfile.TarInfo(f"top/{name}")
+            info.size = 600 * number
+            info.mode = 0o755 if number else 0o644
+            tar.addfile(info, io.BytesIO(bytes([number]) * info.size))
+        info = tarfile.TarInfo("top/link")
+        info.type, info.linkname = (
+            tarfile.SYMTYPE,
+            "b/" * (20 if form == tarfile.USTAR_FORMAT else 99),
+        )
+        tar.addfile(info)
+        info = tarfile.TarInfo("top/folder")
+        info.type = tarfile.DIRTYPE
+        tar.addfile(info)
+    with tarfile.open(fileobj=io.BytesIO(stream.getvalue())) as tar:
+        expected = []
+        for info in tar:
+            if info.isdir():
+                continue
+            content = tar.extractfile(info) if info.isreg() else None
+            data = content.read() if content else b""
+            executable = info.isreg() and bool(info.mode & 0o100)
+            link = info.linkname if info.issym() else ""
+            expected.append(Member(info.name.removeprefix("top/"), data, executable, link))
+    assert list(tar_members(io.BytesIO(stream.getvalue()), "s")) == expected
+
+
+@given(st.data())
+def test_a_damaged_archive_is_refused_or_read(data: st.DataObject) -> None:
+    content = bytearray(archive("top/a", "top/" + "b" * 120).getvalue())
+    place = data.draw(st.integers(0, 4095))
+    content[place] ^= data.draw(st.integers(1, 255))
+    try:
+        list(tar_members(io.BytesIO(bytes(content)), "s"))
+    except SourceError as error:
+        assert error.code is Code.SOURCE_UNREADABLE
+
+
 def test_a_symlink_out_of_the_tree_is_not_made(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "t", tmp_path / "spool")
     tree.write(Member("a/in", b"", False, "../b"))
