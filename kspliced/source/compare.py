@@ -63,8 +63,9 @@ class _Spooled:
     size: int
 
 
-# Bytes above which a subsystem's own header is not kept.
-_LARGE = 128 << 10
+# Bytes above which a subsystem's own header is not kept; fs/ext4/ext4.h has 130 KiB, a register
+# list has megabytes.
+_LARGE = 256 << 10
 
 
 class Tree:
