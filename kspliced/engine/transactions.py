@@ -357,7 +357,8 @@ def _survey(context: Context, store: Store) -> tuple[KernelId, KernelId]:
 
 
 def _take_requests(context: Context) -> queue.Queue:
-    """The queue's requests; files that are none are put aside and reported."""
+    """All requests, deferred ones too; files that are none are put aside and reported."""
+    queue.resume(context.paths)
     found = queue.read_queue(context.paths)
     for bad in found.bad:
         kept = queue.put_aside(context.paths, bad)

@@ -175,6 +175,16 @@ def test_busy_code_ends_after_a_minute_and_the_request_waits(machine: Machine) -
     assert len(machine.builder.orders) == 1 and not pending(machine.paths)
 
 
+def test_an_upgrade_answers_deferred_requests_too(machine: Machine) -> None:
+    leave_request(machine)
+    machine.kernel.busy = 10_000
+    fails(machine, Code.CODE_BUSY)
+    machine.kernel.busy = 0
+    transactions.upgrade(machine.context)
+    transactions.fetch(machine.context)
+    assert not pending(machine.paths)
+
+
 def test_cancel_while_waiting_changes_nothing(machine: Machine) -> None:
     leave_request(machine)
     machine.kernel.busy = 10_000
