@@ -29,6 +29,7 @@ from kspliced.worker import Reporter
 
 _PLAIN: dict[str, Callable[[Context], Outcome]] = {
     "upgrade": transactions.upgrade,
+    "plan": transactions.plan,
     "build": transactions.build,
     "undo": transactions.undo,
     "fetch": transactions.fetch,
@@ -37,7 +38,7 @@ _PLAIN: dict[str, Callable[[Context], Outcome]] = {
 }
 _USAGE = (
     "python3 -m kspliced.engine [--root DIR] "
-    "upgrade|build|apply [PACK]|undo|match PACK|replay|fetch|healthy"
+    "upgrade|plan|build|apply [PACK]|undo|match PACK|replay|fetch|healthy"
 )
 
 

@@ -78,6 +78,26 @@ def build(context: Context) -> Outcome:
         return outcome_of("built", f"built the update to {record.to_version}", record)
 
 
+def plan(context: Context) -> Outcome:
+    """What :func:`apply` would do, tried up to the switch: build, match and link, but load nothing.
+
+    The pack is kept, so that what was planned is what is applied.
+
+    :raises KsplicedError: as upgrade().
+    """
+    with transaction(context, "plan") as store:
+        running, newest = _survey(context, store)
+        applied = applied_names(context)
+        decision = decide(store.state, running, newest, applied, __version__, insist=True)
+        if decision.action is Action.NOTHING:
+            raise _nothing(decision.reason)
+        pack, record = _pack_of(context, store, decision, running, newest)
+        context.job.at("match", 0.8, "comparing with the running kernel")
+        context.kernel.link(pack, context.job.part(0.8, 1.0))
+        message = f"{len(record.functions)} functions can go live to bring {record.to_version}"
+        return outcome_of("planned", message, record)
+
+
 def apply(context: Context, file: Path | None) -> Outcome:
     """Make a pack live: ``file``, or else what is newest, undone or blocked before included.
 

@@ -25,6 +25,13 @@ MANAGER = Interface(
     "The daemon. Reading is for everybody; each method needs the polkit action in its comment.",
     methods=(
         Method(
+            "Plan",
+            f"{ACTION_BUILD}: find out what Apply would do, up to the comparison with the running "
+            "kernel; nothing is applied.",
+            ACTION_BUILD,
+            outputs=_JOB,
+        ),
+        Method(
             "Build",
             f"{ACTION_BUILD}: build the update to the newest installed kernel and keep its pack, "
             "without applying it.",
@@ -116,7 +123,7 @@ JOB = Interface(
     ),
     signals=(Signal("Finished", "The job ended.", (Arg("ok", "b"), Arg("code", "s"))),),
     properties=(
-        Property("Verb", "s", "upgrade, build, apply, undo or fetch.", Emits.CONST),
+        Property("Verb", "s", "upgrade, plan, build, apply, undo or fetch.", Emits.CONST),
         Property("State", "s", "running, done, failed or cancelled."),
         Property("Phase", "s", "What it does: a stable word, empty before the first."),
         Property("Fraction", "d", "How far it is, 0 to 1."),

@@ -68,7 +68,7 @@ def test_a_job_tells_all_of_its_life(machine: Machine) -> None:
 
 def test_methods_run_the_worker_of_their_name(machine: Machine) -> None:
     machine.start()
-    verbs = {"Apply": "apply", "Undo": "undo", "Build": "build"}
+    verbs = {"Apply": "apply", "Undo": "undo", "Build": "build", "Plan": "plan"}
     for method, verb in verbs.items():
         assert run(machine, method)["Verb"] == verb
     assert machine.calls() == [[verb] for verb in verbs.values()]

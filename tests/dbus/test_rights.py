@@ -17,6 +17,7 @@ METHODS = {
     "Apply": "org.kspliced1.apply",
     "Undo": "org.kspliced1.undo",
     "Build": "org.kspliced1.build",
+    "Plan": "org.kspliced1.build",
     "Refresh": "org.kspliced1.refresh",
 }
 
@@ -39,12 +40,12 @@ def test_without_polkit_only_root_may(machine: Machine) -> None:
     assert machine.calls() == []
 
     async def call(caller: Caller) -> None:
-        for method in ("Apply", "Undo", "Build"):
+        for method in ("Apply", "Undo", "Build", "Plan"):
             await caller.end_of(await caller.manager(method))
         await caller.manager("Refresh")
 
     machine.ask(call)
-    assert machine.calls() == [["apply"], ["undo"], ["build"]]
+    assert machine.calls() == [["apply"], ["undo"], ["build"], ["plan"]]
 
 
 def test_polkit_is_asked_about_the_caller(machine: Machine) -> None:

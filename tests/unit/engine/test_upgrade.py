@@ -135,6 +135,18 @@ def test_undo_and_apply(machine: Machine) -> None:
     assert len(machine.builder.orders) == 1
 
 
+def test_a_plan_applies_nothing_and_its_pack_is_the_one_applied(machine: Machine) -> None:
+    planned = transactions.plan(machine.context)
+    assert planned.action == "planned"
+    assert machine.kernel.loaded == {}
+    assert current_status(machine.paths).effective == RUNNING.version
+    assert transactions.upgrade(machine.context).digest == planned.digest
+    assert len(machine.builder.orders) == 1
+    with pytest.raises(KsplicedError) as caught:
+        transactions.plan(machine.context)
+    assert caught.value.code is Code.NOTHING_TO_DO
+
+
 def test_undo_without_an_update(machine: Machine) -> None:
     with pytest.raises(KsplicedError) as caught:
         transactions.undo(machine.context)
