@@ -21,6 +21,18 @@ JUMP_SIZE = 5
 _MESSAGE_STATE = frozenset({"__already_done", "__warned", "__print_once", "_rs", "descriptor"})
 _PLAIN_DATA = (".data", ".bss", ".rodata")
 _NOINSTR = (".noinstr.text", ".entry.text", ".cpuidle.text")
+# Units with code that a non-maskable interrupt may run: its handlers and what they call (perf,
+# machine checks, the watchdogs, unwinding, tracing, BPF, printk). Interrupts are off while the
+# jumps are written, but these are not.
+_NMI = (
+    "arch/x86/events/", "arch/x86/kernel/nmi", "arch/x86/kernel/cpu/mce/",
+    "arch/x86/kernel/apic/", "arch/x86/kernel/kgdb", "arch/x86/kernel/reboot",
+    "arch/x86/kernel/unwind", "arch/x86/kernel/stacktrace", "arch/x86/kernel/dumpstack",
+    "arch/x86/kernel/alternative", "arch/x86/kernel/traps", "arch/x86/mm/fault",
+    "kernel/events/", "kernel/watchdog", "kernel/printk/", "kernel/trace/", "kernel/bpf/",
+    "kernel/rcu/", "kernel/time/timekeeping", "kernel/panic", "kernel/kexec", "lib/nmi_backtrace",
+    "lib/vsprintf", "mm/maccess", "drivers/acpi/apei/", "drivers/edac/", "drivers/watchdog/",
+)  # fmt: skip
 
 Rule = Callable[[UnitDiff, Carried, str], Iterator[Refusal]]
 
@@ -71,6 +83,12 @@ def _where(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
         elif section.startswith(_NOINSTR):
             reason = "code that may not be instrumented is not replaced"
             yield Refusal("noinstr", unit, name, reason, section)
+
+
+def _nmi(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    for changed in diff.changed if unit.startswith(_NMI) else ():
+        reason = "a non-maskable interrupt may run this unit while the jump is being written"
+        yield Refusal("nmi", unit, changed.pre.name, reason)
 
 
 def _entry(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
@@ -131,8 +149,8 @@ def _ambiguous_state(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Re
             yield Refusal("static_ambiguous", unit, entity.name, reason)
 
 
-def _lost_references(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
-    """Changed code that is reached only through a symbol the old object calls otherwise."""
+def _clones(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """A new clone that may be a renumbered old one, whose callers nobody compared."""
     names = {e.stem for e in diff.pre.layout.functions()}
     for entity in carried.new_functions:
         if entity.kind is EntityKind.FUNCTION and entity.stem in names and "." in entity.name:
@@ -153,8 +171,9 @@ RULES: tuple[Rule, ...] = (
     _sections,
     _exports,
     _where,
+    _nmi,
     _entry,
     _new_data,
     _ambiguous_state,
-    _lost_references,
+    _clones,
 )

@@ -174,6 +174,13 @@ def test_refused(before: str, after: str, code: str) -> None:
     assert code in judge(before, after).codes
 
 
+def test_code_that_an_nmi_may_run_is_refused() -> None:
+    verdict = judge(BASE, BASE.replace("total += n", "total -= n"))
+    refused = check(verdict.diff, verdict.carried, "arch/x86/events/core.o")
+    assert [(refusal.code, refusal.symbol) for refusal in refused] == [("nmi", "add")]
+    assert not check(verdict.diff, verdict.carried, "fs/ext4/mballoc.o")
+
+
 def test_a_patched_site_where_the_jump_goes_is_refused() -> None:
     source = """
 int f(int n) {
