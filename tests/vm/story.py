@@ -165,9 +165,10 @@ class Story:
         """The trigger again, in a loop, with writers beside it"""
         guest = self._running()
         trigger.prepare(guest)
-        writer = f"while :; do dd if=/dev/urandom of={trigger.PLACE}/w$1 bs=256k count=40; done"
+        writer = "while :; do dd if=/dev/urandom of={} bs=256k count=40 status=none; done"
         for number in (1, 2):
-            guest.background(f"writer{number}", f"set -- {number}; {writer} 2>&-")
+            place = f"{trigger.PLACE}/writer{number}"
+            guest.background(f"writer{number}", writer.format(place))
         rounds = 5
         result = trigger.pull(guest, rounds, timeout=600)
         guest.run("systemctl stop writer1 writer2", timeout=60)
@@ -279,7 +280,7 @@ class Story:
         )
 
     def _applied(self) -> int:
-        script = "cat /sys/kernel/kspliced/updates/*/stage 2>&- | grep -cx applied"
+        script = "cat /sys/kernel/kspliced/updates/*/stage 2>/dev/null | grep -cx applied"
         return int(self._running().run(script, check=False).stdout)
 
     def _journal(self, event: Event, options: str = "") -> int:
@@ -293,7 +294,7 @@ class Story:
     def _evidence(self) -> str:
         script = (
             "kspliced status; journalctl -b -u 'kspliced*' -t kspliced --no-pager | tail -n 60; "
-            "dmesg | tail -n 15; cat /sys/kernel/kspliced/updates/*/{conflicts,mismatch} 2>&-"
+            "dmesg | tail -n 15; grep . /sys/kernel/kspliced/updates/*/{conflicts,mismatch}"
         )
         return self._running().run(script, timeout=120, check=False).stdout
 

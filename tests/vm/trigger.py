@@ -29,7 +29,7 @@ import fcntl, os, struct, sys
 for path in sys.argv[1:]:
     fd = os.open(path, os.O_RDONLY)
     low, high = struct.pack("2I7Q", *[0] * 9), struct.pack("2I7Q", *[2**32 - 1] * 2,
-        *[2**64 - 1] * 4, 0, 0, 0)
+        *[2**64 - 1] * 3, 0, 0, 0, 0)
     head = bytearray(struct.pack("4I6Q", *[0] * 10) + low + high)
     fcntl.ioctl(fd, 0xC0C0583B, head)
     print(path, struct.unpack_from("4I", head)[3], "extents")
