@@ -42,7 +42,8 @@ class Narrator:
     def step(self, number: int, title: str) -> None:
         """The heading of a step."""
         clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - self._started))
-        self.console.print(f"\n[dim]{clock}[/dim] [bold]{number}. {escape(title)}[/bold]")
+        line = f"\n[dim]{clock}[/dim] [bold]{number}. {escape(title)}[/bold]"
+        self.console.print(line, soft_wrap=True)
 
 
 def main() -> int:
