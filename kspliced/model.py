@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+# KSPLICED_ABI of kmod/kspliced_abi.h: what the builder emits and the core must speak.
+CORE_ABI = 1
+
 
 @dataclass(frozen=True)
 class KernelId:

@@ -29,9 +29,8 @@ from kspliced.elf.object import (
 from kspliced.elf.special import IGNORED_PREFIXES
 from kspliced.elf.write import write_object
 from kspliced.elf.x86 import R_X86_64_64
-from kspliced.model import Import, ImportKind, Span
+from kspliced.model import CORE_ABI, Import, ImportKind, Span
 
-CORE_ABI = 1
 EXPECT, MASK = ".kspliced.expect", ".kspliced.mask"
 CORE_SYMBOLS = ("kspliced_register_update", "kspliced_unregister_update")
 

@@ -177,13 +177,6 @@ class Kbuild:
         """Where the compiled unit lies."""
         return self._objtree / unit.path
 
-    def prerequisites(self, unit: Unit) -> frozenset[str]:
-        """The files of the source tree that the unit was compiled from."""
-        path = self.object_path(unit)
-        text = path.with_name(f".{path.name}.cmd").read_text("utf-8", "replace")
-        prefix = re.escape(f"{self._srctree}/")
-        return frozenset(re.findall(rf"(?:^|\s){prefix}(\S+)", text))
-
     def _command(self, goal: str, *variables: str) -> list[str]:
         return [
             "make",

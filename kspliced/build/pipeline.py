@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from kspliced.build.emit import CORE_ABI, emit
+from kspliced.build.emit import emit
 from kspliced.build.glue import place_glue
 from kspliced.build.kbuild import FLAGS, Headers, Kbuild, Unit, check_compiler, open_headers
 from kspliced.build.select import (
@@ -34,6 +34,7 @@ from kspliced.build.workspace import Workspace, source_of
 from kspliced.elf.read import read_object
 from kspliced.errors import BuildError, Code, SourceError
 from kspliced.model import (
+    CORE_ABI,
     ChangelogEntry,
     FunctionChange,
     Manifest,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.load import delete_module, init_module
+from kspliced.model import CORE_ABI
 
-CORE_ABI = 1
 CORE_PATH = Path("/sys/kernel/kspliced")
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,55}")
