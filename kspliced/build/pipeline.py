@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,10 +24,9 @@ from kspliced.build.select import (
     Irrelevant,
     Selection,
     directories,
-    keep,
-    not_kernel,
     only_version,
     select,
+    worth_keeping,
 )
 from kspliced.build.unit import DiffedUnit, diff_unit
 from kspliced.build.workspace import Workspace, source_of
@@ -45,10 +44,12 @@ from kspliced.model import (
 )
 from kspliced.oserror import translated
 from kspliced.pack import MODULE_BLOB, Blob
+from kspliced.source.cache import SourceCache
 from kspliced.source.changelog import new_entries
-from kspliced.source.compare import Comparison, complete, lay_out
+from kspliced.source.compare import FileChange, compare
 from kspliced.source.functions import touched_functions
-from kspliced.source.package import Source, open_source
+from kspliced.source.package import open_source
+from kspliced.source.snapshot import Snapshot
 
 _FILES = 82_000
 _TOP_MAKEFILE = "Makefile"
@@ -60,7 +61,8 @@ _STARTS = {"unpack": 0.0, "select": 0.6, "compile": 0.65, "diff": 0.93, "emit": 
 class BuildRequest:
     """What to build. ``targets``: vmlinux and module names that matter, empty for all that the
     configuration builds; ``only``: globs of units, empty for all; ``jobs``: parallel compilers;
-    ``workdir``: where the temporary tree goes (needs some 500 MB), None for the default."""
+    ``workdir``: where the temporary trees go (needs some 300 MB), None for the default;
+    ``cache``: a folder for packed sources (source.cache, 700 MB each), None to keep nothing."""
 
     from_source: Path
     to_source: Path
@@ -70,6 +72,7 @@ class BuildRequest:
     only: tuple[str, ...]
     jobs: int
     workdir: Path | None
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -101,107 +104,162 @@ def build(request: BuildRequest, progress: ProgressSink) -> BuildResult:
     :raises BuildError: a compiler is missing or another one, or a unit does not compile.
     :raises KsplicedError: NO_SPACE, IO.
     """
+    stages = _Stages(progress)
+    with translated(), _workdir(request) as top:
+        headers = open_headers(request.headers, request.config)
+        check_compiler(headers)
+        with ExitStack() as stack:
+            with stages.stage("unpack"):
+                old = stack.enter_context(_old_source(request, headers, top, stages))
+                workspace = Workspace(top, old)
+                upgrade = _compare(request, old, workspace, stages)
+            return _Pipeline(request, headers, old, workspace, stages).run(upgrade)
+
+
+@dataclass(frozen=True)
+class _Upgrade:
+    """What the new source is."""
+
+    to_version: str
+    changes: tuple[FileChange, ...]
+    entries: tuple[ChangelogEntry, ...]
+
+
+class _Stages:
+    """Times the stages and says where the build is."""
+
+    def __init__(self, progress: ProgressSink) -> None:
+        self._progress = progress
+        self._seconds: list[StageTime] = []
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage."""
+        self.say(name, "")
+        start = time.monotonic()
+        yield
+        self._seconds.append(StageTime(name, round(time.monotonic() - start, 3)))
+
+    def say(self, stage: str, message: str) -> None:
+        """Report from the beginning of a stage."""
+        self._progress(Progress(stage, _STARTS[stage], message))
+
+    def walked(self, walk: int, count: int, what: str) -> None:
+        """Report from one of the two walks over a source: ``count`` files so far."""
+        share = (walk + min(1.0, count / _FILES)) / 2 * _STARTS["select"]
+        self._progress(Progress("unpack", share, f"{count} files {what}"))
+
+    @property
+    def seconds(self) -> tuple[StageTime, ...]:
+        """The stages that ended."""
+        return tuple(self._seconds)
+
+
+@contextmanager
+def _workdir(request: BuildRequest) -> Iterator[Path]:
+    """A temporary directory, where hard links to the cache can be made if nothing else is said."""
+    parent = request.workdir or request.cache
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="kspliced.", dir=parent) as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def _old_source(
+    request: BuildRequest, headers: Headers, top: Path, stages: _Stages
+) -> Iterator[Snapshot]:
+    cache = SourceCache(request.cache or top / "sources", worth_keeping)
     with (
-        translated(),
-        tempfile.TemporaryDirectory(prefix="kspliced.", dir=request.workdir) as directory,
+        open_source(request.from_source, top) as source,
+        cache.snapshot(source, lambda count: stages.walked(0, count, "read")) as old,
     ):
-        workspace = Workspace(Path(directory))
-        try:
-            return _Pipeline(request, workspace, progress).run()
-        finally:
-            workspace.close()
+        _check_version(old, headers, request.from_source)
+        yield old
+
+
+def _compare(
+    request: BuildRequest, old: Snapshot, workspace: Workspace, stages: _Stages
+) -> _Upgrade:
+    with open_source(request.to_source, workspace.top) as new:
+        changes = compare(
+            old, new, workspace.changed, lambda count: stages.walked(1, count, "compared")
+        )
+        return _Upgrade(new.version, changes, new_entries(new.changelog, old.version))
 
 
 class _Pipeline:
-    def __init__(self, request: BuildRequest, workspace: Workspace, progress: ProgressSink) -> None:
-        self._request, self._workspace, self._progress = request, workspace, progress
-        self._seconds: list[StageTime] = []
+    def __init__(
+        self,
+        request: BuildRequest,
+        headers: Headers,
+        old: Snapshot,
+        workspace: Workspace,
+        stages: _Stages,
+    ) -> None:
+        self._request, self._headers, self._old = request, headers, old
+        self._workspace, self._stages = workspace, stages
 
-    def run(self) -> BuildResult:
-        headers = open_headers(self._request.headers, self._request.config)
-        check_compiler(headers)
-        with self._stage("unpack"):
-            comparison, to_version, entries = self._unpack(headers)
-        with self._stage("select"):
-            selection = self._select(headers, comparison)
+    def run(self, upgrade: _Upgrade) -> BuildResult:
+        headers, stage = self._headers, self._stages.stage
+        with stage("select"):
+            selection = self._select(upgrade.changes)
         if selection.refused or not selection.units:
-            return self._nothing(selection, entries, selection.refused)
-        with self._stage("compile"):
-            update = self._update_name(headers, to_version, selection.units)
-            glue = self._compile(headers, selection.units, update)
-        with self._stage("diff"):
+            return self._nothing(selection, upgrade, selection.refused)
+        with stage("compile"):
+            update = self._update_name(upgrade.to_version, selection.units)
+            glue = self._compile(selection.units, update)
+        with stage("diff"):
             diffed = [self._diff(unit) for unit in selection.units]
         refused = tuple(refusal for unit in diffed for refusal in unit.refused)
         parts = tuple(unit.part for unit in diffed if unit.part is not None and unit.functions)
         if refused or not parts:
-            return self._nothing(selection, entries, refused)
-        with self._stage("emit"):
+            return self._nothing(selection, upgrade, refused)
+        with stage("emit"):
             emitted = emit(parts, read_object(glue.read_bytes(), "glue"))
         functions = tuple(function for unit in diffed for function in unit.functions)
         live = [unit for unit in diffed if unit.functions]
         manifest = Manifest(
             update=update,
             kernel=headers.kernel,
-            to_version=to_version,
+            to_version=upgrade.to_version,
             compiler=headers.compiler_version,
             core_abi=CORE_ABI,
             units=tuple(PreUnit(d.unit.target, d.unit.path, _blob(d.unit)) for d in live),
             functions=functions,
             refused=(),
-            entries=entries,
+            entries=upgrade.entries,
             imports=emitted.imports,
             spans=emitted.spans,
             pinned=any(part.closure.carried.pinned for part in parts),
         )
         blobs = (Blob(MODULE_BLOB, emitted.module), *(Blob(_blob(d.unit), d.pre) for d in live))
         return BuildResult(
-            manifest, blobs, functions, (), selection.irrelevant, entries, tuple(self._seconds)
+            manifest,
+            blobs,
+            functions,
+            (),
+            selection.irrelevant,
+            upgrade.entries,
+            self._stages.seconds,
         )
 
     def _nothing(
-        self,
-        selection: Selection,
-        entries: tuple[ChangelogEntry, ...],
-        refused: tuple[Refusal, ...],
+        self, selection: Selection, upgrade: _Upgrade, refused: tuple[Refusal, ...]
     ) -> BuildResult:
-        seconds = tuple(self._seconds)
-        return BuildResult(None, (), (), refused, selection.irrelevant, entries, seconds)
+        seconds = self._stages.seconds
+        return BuildResult(None, (), (), refused, selection.irrelevant, upgrade.entries, seconds)
 
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        self._say(name, _STARTS[name], "")
-        start = time.monotonic()
-        yield
-        self._seconds.append(StageTime(name, round(time.monotonic() - start, 3)))
-
-    def _say(self, phase: str, fraction: float, message: str) -> None:
-        self._progress(Progress(phase, fraction, message))
-
-    def _unpack(self, headers: Headers) -> tuple[Comparison, str, tuple[ChangelogEntry, ...]]:
-        request, workspace = self._request, self._workspace
-
-        def seen(count: int) -> None:
-            share = min(1.0, count / _FILES) * (_STARTS["select"] - _STARTS["unpack"])
-            self._say("unpack", _STARTS["unpack"] + share, f"{count} files compared")
-
-        with (
-            open_source(request.from_source, workspace.top) as old,
-            open_source(request.to_source, workspace.top) as new,
-        ):
-            _check_version(old, headers, request.from_source)
-            changelog = new.changelog
-            comparison = lay_out(old, new, workspace.old, workspace.changed, keep, seen)
-            return comparison, new.version, new_entries(changelog, old.version)
-
-    def _select(self, headers: Headers, comparison: Comparison) -> Selection:
+    def _select(self, changes: tuple[FileChange, ...]) -> Selection:
         workspace = self._workspace
-        changes = tuple(c for c in comparison.changes if not self._version_only(c.path))
+        workspace.add_common(changes)
+        changes = tuple(c for c in changes if not self._version_only(c.path))
         tree = workspace.old.top
         wanted = [d for d in directories(changes) if _has_kbuild(tree / d)]
-        kbuild = Kbuild(tree, workspace.objtree("list"), headers, 1)
+        kbuild = Kbuild(tree, workspace.objtree("list"), self._headers, 1)
         listings = kbuild.list_directories(wanted) if wanted else {}
         targets = frozenset(self._request.targets)
-        found = select(changes, listings, comparison.included, targets)
+        found = select(changes, listings, lambda: self._old.included, targets)
         if not self._request.only:
             return found
         units = tuple(u for u in found.units if self._asked_for(u.path))
@@ -217,13 +275,13 @@ class _Pipeline:
         old, new = self._workspace.old.top / path, self._workspace.changed.top / path
         return old.is_file() and new.is_file() and only_version(old.read_bytes(), new.read_bytes())
 
-    def _update_name(self, headers: Headers, to_version: str, units: tuple[Unit, ...]) -> str:
+    def _update_name(self, to_version: str, units: tuple[Unit, ...]) -> str:
         """``ks_`` and a digest of everything the update is made of."""
         digest = hashlib.sha256()
-        kernel = headers.kernel
+        kernel = self._headers.kernel
         for text in (kernel.release, kernel.version, kernel.arch, to_version, FLAGS):
             digest.update(text.encode() + b"\0")
-        digest.update(headers.compiler_version.encode() + b"\0")
+        digest.update(self._headers.compiler_version.encode() + b"\0")
         for unit in units:
             digest.update(unit.path.encode() + b"\0")
             for tree in (self._workspace.old.top, self._workspace.changed.top):
@@ -231,11 +289,11 @@ class _Pipeline:
                 digest.update(hashlib.sha256(content).digest())
         return f"ks_{digest.hexdigest()[:12]}"
 
-    def _compile(self, headers: Headers, units: tuple[Unit, ...], update: str) -> Path:
+    def _compile(self, units: tuple[Unit, ...], update: str) -> Path:
         """Compile pre, post and the glue side by side; returns the glue's object."""
-        workspace = self._workspace
-        self._say("compile", _STARTS["compile"], f"{len(units)} units, before and after")
-        workspace.write_headers(units)
+        workspace, headers = self._workspace, self._headers
+        self._stages.say("compile", f"{len(units)} units, before and after")
+        workspace.add_near(units)
         workspace.make_hot(units)
         jobs = max(1, self._request.jobs // 2)
         pre = Kbuild(workspace.old.top, workspace.objtree("pre"), headers, jobs)
@@ -257,18 +315,17 @@ class _Pipeline:
             missing = "No such file" in error.message
             if error.code is not Code.COMPILE_FAILED or not missing:
                 raise
-            # A file that was not kept: of a far subsystem, large, or a source that is included.
-            self._say("compile", _STARTS["compile"], "unpacking the rest of the source")
-            with open_source(self._request.from_source, workspace.top) as old:
-                if not complete(old, workspace.old, lambda path: not not_kernel(path)):
-                    raise
+            # A file of another subsystem, or a source that is included.
+            self._stages.say("compile", "writing the rest of the source")
+            if not workspace.add_rest():
+                raise
             workspace.make_hot(units)
             both()
         return post.object_path(glue)
 
     def _diff(self, unit: Unit) -> DiffedUnit:
         workspace, source = self._workspace, source_of(unit)
-        self._say("diff", _STARTS["diff"], unit.path)
+        self._stages.say("diff", unit.path)
         return diff_unit(
             unit,
             (workspace.objtree("pre") / unit.path).read_bytes(),
@@ -285,7 +342,7 @@ def _has_kbuild(directory: Path) -> bool:
     return (directory / "Makefile").is_file() or (directory / "Kbuild").is_file()
 
 
-def _check_version(source: Source, headers: Headers, path: Path) -> None:
+def _check_version(source: Snapshot, headers: Headers, path: Path) -> None:
     version = headers.kernel.version
     if source.version not in (version, version.partition("-")[0]):
         raise SourceError(

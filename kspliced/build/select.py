@@ -8,17 +8,20 @@ reason, or refused with the reason. A file nobody knows is refused, never passed
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit
 from kspliced.model import Refusal
-from kspliced.source.compare import ChangeType, FileChange, Keep
+from kspliced.source.compare import ChangeType, FileChange
 
 _NOT_KERNEL = ("Documentation/", "tools/", "samples/", "LICENSES/", "usr/", "debian/", "certs/")
 _PROSE = frozenset({"MAINTAINERS", "CREDITS", "README", "COPYING", ".gitignore", ".mailmap"})
 _KBUILD = re.compile(r"(?:^|/)(?:Makefile[^/]*|Kbuild[^/]*|Kconfig[^/]*)$")
+# Bytes above which a subsystem's own file is not kept: fs/ext4/ext4.h has 130 KiB, a list of a
+# graphics chip's registers has megabytes, and all such lists together are a third of the tree.
+_LARGE = 512 << 10
 _VERSION_LINE = re.compile(rb"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=.*$", re.MULTILINE)
 
 
@@ -39,15 +42,19 @@ class Selection:
     refused: tuple[Refusal, ...]
 
 
-def keep(path: str) -> Keep:
-    """What of an unchanged tree a compilation may read (source.compare.lay_out)."""
+def worth_keeping(path: str, size: int) -> bool:
+    """Whether a compilation may read a file of ``size`` bytes (source.cache.SourceCache)."""
     if path.startswith("scripts/"):
-        return Keep.WRITE
-    if not_kernel(path):
-        return Keep.DROP
-    if path.startswith(("include/", "arch/")) or _KBUILD.search(path):
-        return Keep.DROP if path.endswith(".c") else Keep.WRITE
-    return Keep.SPOOL if path.endswith((".h", ".S")) else Keep.DROP
+        return True
+    return not not_kernel(path) and (size <= _LARGE or every_unit_reads(path))
+
+
+def every_unit_reads(path: str) -> bool:
+    """Whether a file is read, or looked for, whatever is compiled."""
+    if path.startswith("scripts/"):
+        return True
+    common = path.startswith(("include/", "arch/")) and not path.endswith(".c")
+    return not not_kernel(path) and (common or bool(_KBUILD.search(path)))
 
 
 def not_kernel(path: str) -> str:
@@ -73,12 +80,13 @@ def directories(changes: Iterable[FileChange]) -> tuple[str, ...]:
 def select(
     changes: tuple[FileChange, ...],
     listings: dict[str, Listing],
-    included: frozenset[str],
+    included: Callable[[], frozenset[str]],
     targets: frozenset[str],
 ) -> Selection:
     """Sort the changed files.
 
-    :param included: base names of .c files that other sources include.
+    :param included: gives the base names of the .c files that other sources include; asked only
+        when it matters.
     :param targets: vmlinux and module names that matter; empty for all that is configured.
     """
     sorter = _Sorter(listings, included, targets)
@@ -94,7 +102,10 @@ def only_version(old: bytes, new: bytes) -> bool:
 
 class _Sorter:
     def __init__(
-        self, listings: dict[str, Listing], included: frozenset[str], targets: frozenset[str]
+        self,
+        listings: dict[str, Listing],
+        included: Callable[[], frozenset[str]],
+        targets: frozenset[str],
     ) -> None:
         self._listings, self._included, self._targets = listings, included, targets
         self.units: list[Unit] = []
@@ -127,7 +138,7 @@ class _Sorter:
     def _source(self, change: FileChange) -> None:
         path = change.path
         units = find_unit(path, self._listings)
-        if PurePosixPath(path).name in self._included and not units:
+        if not units and PurePosixPath(path).name in self._included():
             self._refuse("included_source", path, "another source file includes this one")
         elif not units:
             self.irrelevant.append(Irrelevant(path, "not configured"))

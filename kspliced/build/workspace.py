@@ -7,31 +7,48 @@ line numbers kept; everything else in it stays old.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from kspliced.build.kbuild import Unit
-from kspliced.source.compare import Tree
+from kspliced.build.select import every_unit_reads
+from kspliced.source.compare import FileChange, Tree
 from kspliced.source.lines import keep_line_numbers
+from kspliced.source.snapshot import Snapshot
 
 
 class Workspace:
-    """Paths below ``top``, which the caller removes."""
+    """Paths below ``top``, which the caller removes; ``old`` is elsewhere where it can be kept."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, old: Snapshot) -> None:
         self.top = top
-        self.old = Tree(top / "old", top / "old.spool")
-        self.changed = Tree(top / "changed", top / "changed.spool")
+        self._snapshot = old
+        self.old = Tree(old.checkout or top / "old")
+        self.changed = Tree(top / "changed")
         self.hot = top / "hot"
 
     def objtree(self, name: str) -> Path:
         """Where the object tree called ``name`` goes."""
         return self.top / "objects" / name
 
-    def write_headers(self, units: tuple[Unit, ...]) -> None:
+    def add_common(self, changes: Iterable[FileChange]) -> None:
+        """Write what every unit reads and the old version of what changes."""
+        changed = {change.path for change in changes}
+        self.old.add(self._snapshot, lambda path: path in changed or every_unit_reads(path))
+
+    def add_near(self, units: tuple[Unit, ...]) -> None:
         """Write the headers of the units' subsystems: all below their first two directories."""
         near = tuple({"/".join(unit.directory.split("/")[:2]) + "/" for unit in units})
-        self.old.write_spooled(lambda path: path.startswith(near))
+        self.old.add(
+            self._snapshot, lambda path: path.startswith(near) and path.endswith((".h", ".S"))
+        )
+
+    def add_rest(self) -> int:
+        """Write all that is known of the old source; returns how many files were missing."""
+        return self.old.add(self._snapshot, lambda path: True)
 
     def make_hot(self, units: tuple[Unit, ...]) -> None:
         """Make, or complete, the hot tree."""
@@ -40,7 +57,7 @@ class Workspace:
             into.mkdir(exist_ok=True)
             for name in names:
                 if not os.path.lexists(into / name):
-                    os.link(Path(directory) / name, into / name, follow_symlinks=False)
+                    _link(Path(directory) / name, into / name)
         for unit in units:
             self._heat(source_of(unit))
 
@@ -51,12 +68,16 @@ class Workspace:
         path.unlink()
         path.write_bytes(content)
 
-    def close(self) -> None:
-        """Let go of the spool files."""
-        self.old.close()
-        self.changed.close()
-
 
 def source_of(unit: Unit) -> str:
     """The source file of a unit."""
     return f"{unit.path.rpartition('.')[0]}.c"
+
+
+def _link(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copy2(old, new, follow_symlinks=False)

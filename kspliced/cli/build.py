@@ -69,7 +69,14 @@ def request_of(arguments: Namespace) -> BuildRequest:
         only=tuple(getattr(arguments, "only", ())),
         jobs=arguments.jobs or len(os.sched_getaffinity(0)),
         workdir=Path(arguments.workdir) if arguments.workdir else None,
+        cache=Path(arguments.cache) if arguments.cache else _own_cache(),
     )
+
+
+def _own_cache() -> Path:
+    """The caller's own cache, as the XDG Base Directory Specification places it."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "kspliced"
 
 
 def result_json(result: BuildResult, pack: str, digest: str | None) -> dict[str, Any]:

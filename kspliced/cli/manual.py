@@ -101,7 +101,10 @@ SYSTEM_SECTIONS = (
             Item("/var/lib/kspliced/queue", "Requests of hooks that were not dealt with yet."),
             Item("/var/lib/kspliced/sources", "Source packages of the running kernel."),
             Item("/var/lib/kspliced/aside", "Files that could not be believed."),
-            Item("/var/cache/kspliced", "The builder's cache."),
+            Item(
+                "/var/cache/kspliced",
+                "The builder's cache: the running kernel's source, unpacked (2 GiB at most).",
+            ),
             Item("/sys/kernel/kspliced", "The kernel core: stage, conflicts and pause."),
         ),
     ),

@@ -107,7 +107,14 @@ _SOURCES = (
         "N",
         default="the number of processors",
     ),
-    Option(("--workdir",), "where the temporary trees go (500 MB)", Kind.DIRECTORY, "DIR"),
+    Option(("--workdir",), "where the temporary trees go (300 MB)", Kind.DIRECTORY, "DIR"),
+    Option(
+        ("--cache",),
+        "where read sources are kept for the next time (2 GiB at most)",
+        Kind.DIRECTORY,
+        "DIR",
+        default="~/.cache/kspliced",
+    ),
 )
 _ONLY = Option(
     ("--only",),

@@ -1,27 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Walk two sources side by side once: lay the old one out, keep what the new one changes.
-
-A kernel tree is 80,000 files, of which one unit reads some 1,500. What every unit reads is
-written at once; a subsystem's own headers go into one spool file and are written when a unit of
-that subsystem is compiled; sources that do not change are not kept at all, nor are the largest
-headers (register lists: 400 of 480 MB). Where a unit turns out to need such a file after all,
-:func:`complete` walks the old source once more.
-"""
+"""What differs between two sources, and writing files of a source to disk."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from itertools import zip_longest
 from pathlib import Path
 
-from kspliced.source.members import Member
-from kspliced.source.package import Source
-
-_INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+\.c)"', re.MULTILINE)
+from kspliced.source.members import Member, tree_member
+from kspliced.source.package import Source, TreeSource
+from kspliced.source.snapshot import Snapshot, TreeSnapshot, member_digest
 
 
 class ChangeType(str, Enum):
@@ -40,76 +30,32 @@ class FileChange:
     type: ChangeType
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """``included`` holds the base names of .c files that some source of the old tree includes."""
-
-    changes: tuple[FileChange, ...]
-    included: frozenset[str]
-
-
-class Keep(Enum):
-    """What becomes of an unchanged file of the old source."""
-
-    WRITE = "write"
-    SPOOL = "spool"
-    DROP = "drop"
-
-
-@dataclass(frozen=True)
-class _Spooled:
-    member: Member
-    offset: int
-    size: int
-
-
-# Bytes above which a subsystem's own header is not kept; fs/ext4/ext4.h has 130 KiB, a register
-# list has megabytes.
-_LARGE = 256 << 10
-
-
 class Tree:
-    """The old source on disk, with a spool of headers that are written when they are wanted."""
+    """Files of a source below ``top``, which may hold some already."""
 
-    def __init__(self, top: Path, spool: Path) -> None:
+    def __init__(self, top: Path) -> None:
         self.top = top
-        self._spool = spool.open("w+b")
-        self._spooled: dict[str, _Spooled] = {}
         self._folders: set[Path] = set()
         self._resolved = top.resolve()
         top.mkdir(parents=True, exist_ok=True)
 
-    def spool(self, member: Member) -> None:
-        """Keep a file for :meth:`write_spooled`."""
-        empty = Member(member.path, b"", member.executable, member.link)
-        offset = self._spool.seek(0, 2)
-        self._spool.write(member.data)
-        self._spooled[member.path] = _Spooled(empty, offset, len(member.data))
-
-    def write_spooled(self, wanted: Callable[[str], bool]) -> int:
-        """Write the spooled files whose path is ``wanted``; returns how many."""
-        paths = [path for path in self._spooled if wanted(path)]
-        for path in paths:
-            spooled = self._spooled.pop(path)
-            self._spool.seek(spooled.offset)
-            data = self._spool.read(spooled.size)
-            member = spooled.member
-            self.write(Member(path, data, member.executable, member.link))
-        return len(paths)
-
     def write(self, member: Member) -> None:
-        """Write one file below the top."""
-        path = self.top / member.path
-        if path.parent not in self._folders:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._folders.add(path.parent)
+        """Write one file that is not there below the top."""
+        path = self._place(member.path)
         if member.link:
             self._link(path, member.link)
             return
-        with path.open("wb", buffering=0) as file:
+        with path.open("xb", buffering=0) as file:
             file.write(member.data)
         if member.executable:
             path.chmod(0o755)
+
+    def _place(self, path: str) -> Path:
+        place = self.top / path
+        if place.parent not in self._folders:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(place.parent)
+        return place
 
     def _link(self, path: Path, link: str) -> None:
         # A link that leads out of the tree could make a later write go anywhere.
@@ -117,111 +63,89 @@ class Tree:
         if not link.startswith("/") and resolved.is_relative_to(self._resolved):
             path.symlink_to(link)
 
-    def close(self) -> None:
-        """Let go of the spool file."""
-        self._spool.close()
+    def add(self, snapshot: Snapshot, wanted: Callable[[str], bool]) -> int:
+        """Have the ``wanted`` files of ``snapshot`` here; returns how many were missing.
+
+        What is here already is compared: a power cut may have left files without their content.
+        """
+        missing = 0
+        for path in snapshot.paths():
+            if not wanted(path) or not snapshot.has(path) or self._holds(snapshot, path):
+                continue
+            missing += 1
+            if not (isinstance(snapshot, TreeSnapshot) and self._share(snapshot.top, path)):
+                self.write(snapshot.read(path))
+        return missing
+
+    def _holds(self, snapshot: Snapshot, path: str) -> bool:
+        place = self.top / path
+        if not os.path.lexists(place):
+            return False
+        if isinstance(snapshot, TreeSnapshot) or place.is_symlink():
+            return True
+        if member_digest(tree_member(self.top, path)) == snapshot.digest(path):
+            return True
+        place.unlink()
+        return False
+
+    def _share(self, top: Path, path: str) -> bool:
+        """Make a hard link of an unpacked tree's file, which nobody writes through."""
+        source = top / path
+        if source.is_symlink():
+            return False
+        try:
+            os.link(source, self._place(path))
+        except OSError:
+            # Another file system, or not our file (fs.protected_hardlinks).
+            return False
+        return True
 
 
-def lay_out(
-    old: Source,
-    new: Source,
-    tree: Tree,
-    changed: Tree,
-    keep: Callable[[str], Keep],
-    seen: Callable[[int], None],
-) -> Comparison:
-    """Lay ``old`` out in ``tree`` as ``keep`` says, and return what differs in ``new``.
+def compare(
+    old: Snapshot, new: Source, changed: Tree, seen: Callable[[int], None]
+) -> tuple[FileChange, ...]:
+    """What differs in ``new``, by path; the new version of each such file goes to ``changed``.
 
-    A file that differs is always written: its old version to ``tree``, its new one to
-    ``changed``. ``seen`` is told the number of files walked so far, and may raise to cancel.
+    ``seen`` is told the number of files walked so far, and may raise to cancel.
 
     :raises SourceError: a source is damaged.
     """
-    walk = _Walk(tree, changed, keep)
-    # The decompressors are processes of their own and run ahead as far as their pipes hold.
-    for count, (one, other) in enumerate(zip_longest(old.members(), new.members())):
-        walk.step(one, other)
+    changes: list[FileChange] = []
+    missing = set(old.paths())
+    for count, (path, member) in enumerate(_differing(old, new)):
+        known = path in missing
+        missing.discard(path)
+        if member is not None:
+            changed.write(member)
+            changes.append(FileChange(path, ChangeType.MODIFIED if known else ChangeType.ADDED))
         if count % 1000 == 0:
             seen(count)
-    return walk.result()
+    changes += (FileChange(path, ChangeType.REMOVED) for path in missing)
+    return tuple(sorted(changes, key=lambda change: change.path))
 
 
-def complete(old: Source, tree: Tree, wanted: Callable[[str], bool]) -> int:
-    """Write every ``wanted`` file of ``old`` that is not in ``tree`` yet; returns how many.
-
-    :raises SourceError: the source is damaged.
-    """
-    written = 0
-    for member in old.members():
-        if wanted(member.path) and not (tree.top / member.path).exists():
-            tree.write(member)
-            written += 1
-    return written
+def _differing(old: Snapshot, new: Source) -> Iterator[tuple[str, Member | None]]:
+    """Every file of ``new``, with its content where it differs."""
+    if isinstance(old, TreeSnapshot) and isinstance(new, TreeSource):
+        yield from _differing_trees(old.top, new.top, new.paths())
+        return
+    for member in new.members():
+        same = old.digest(member.path) == member_digest(member)
+        yield member.path, None if same else member
 
 
-class _Walk:
-    """Compares members that arrive in about the same order; stragglers by digest."""
-
-    def __init__(self, tree: Tree, changed: Tree, keep: Callable[[str], Keep]) -> None:
-        self._tree, self._changed, self._keep = tree, changed, keep
-        self._old: dict[str, bytes] = {}
-        self._new: dict[str, bytes] = {}
-        self._changes: list[FileChange] = []
-        self._included: set[str] = set()
-
-    def step(self, old: Member | None, new: Member | None) -> None:
-        if old is not None:
-            self._note_includes(old)
-        if old is not None and new is not None and old.path == new.path:
-            if old == new:
-                self._unchanged(old)
-            else:
-                self._tree.write(old)
-                self._changed.write(new)
-                self._changes.append(FileChange(new.path, ChangeType.MODIFIED))
-            return
-        # Out of step, or one-sided: which of them differ is known at the end.
-        if old is not None:
-            self._tree.write(old)
-            self._straggler(old, self._old, self._new)
-        if new is not None:
-            self._changed.write(new)
-            self._straggler(new, self._new, self._old)
-
-    def _unchanged(self, member: Member) -> None:
-        match self._keep(member.path):
-            case Keep.WRITE:
-                self._tree.write(member)
-            case Keep.SPOOL if len(member.data) <= _LARGE:
-                self._tree.spool(member)
-            case Keep.SPOOL:
-                pass
-            case Keep.DROP:
-                pass
-
-    def _straggler(self, member: Member, mine: dict[str, bytes], others: dict[str, bytes]) -> None:
-        digest = _digest(member)
-        other = others.pop(member.path, None)
-        if other is None:
-            mine[member.path] = digest
-        elif other != digest:
-            self._changes.append(FileChange(member.path, ChangeType.MODIFIED))
-        else:
-            (self._changed.top / member.path).unlink()
-
-    def _note_includes(self, member: Member) -> None:
-        if b'.c"' in member.data and member.path.endswith((".c", ".h", ".S")):
-            for path in _INCLUDE.findall(member.data):
-                self._included.add(path.rpartition(b"/")[2].decode("utf-8", "replace"))
-
-    def result(self) -> Comparison:
-        changes = list(self._changes)
-        changes += (FileChange(path, ChangeType.REMOVED) for path in self._old)
-        changes += (FileChange(path, ChangeType.ADDED) for path in self._new)
-        ordered = tuple(sorted(changes, key=lambda change: change.path))
-        return Comparison(ordered, frozenset(self._included))
-
-
-def _digest(member: Member) -> bytes:
-    head = f"{member.executable}\0{member.link}\0".encode()
-    return hashlib.blake2b(head + member.data, digest_size=20).digest()
+def _differing_trees(
+    old: Path, new: Path, paths: Iterable[str]
+) -> Iterator[tuple[str, Member | None]]:
+    """As :func:`_differing`; a file that is a hard link of the old one is not even read."""
+    for path in paths:
+        try:
+            one, other = os.lstat(old / path), os.lstat(new / path)
+        except FileNotFoundError:
+            yield path, tree_member(new, path)
+            continue
+        if os.path.samestat(one, other):
+            yield path, None
+            continue
+        member = tree_member(new, path)
+        yield path, None if member == tree_member(old, path) else member

@@ -9,6 +9,7 @@ refuses the rest.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,18 +36,30 @@ class Member:
     link: str
 
 
-def tree_members(top: Path) -> Iterator[Member]:
+def tree_paths(top: Path) -> Iterator[str]:
     """The files of an unpacked tree, in a stable order; version control is left out."""
     for directory, folders, files in os.walk(top):
-        folders[:] = sorted(f for f in folders if f not in (".git", ".pc"))
-        for name in sorted(files):
-            path = Path(directory) / name
-            relative = path.relative_to(top).as_posix()
-            if path.is_symlink():
-                yield Member(relative, b"", False, str(path.readlink()))
-            elif path.is_file():
-                executable = os.access(path, os.X_OK)
-                yield Member(relative, path.read_bytes(), executable, "")
+        links = [name for name in folders if (Path(directory) / name).is_symlink()]
+        folders[:] = sorted(f for f in folders if f not in (".git", ".pc", *links))
+        below = os.path.relpath(directory, top)
+        for name in sorted([*files, *links]):
+            yield name if below == "." else f"{below}/{name}"
+
+
+def tree_member(top: Path, path: str) -> Member:
+    """One file of an unpacked tree.
+
+    :raises SourceError: SOURCE_UNREADABLE for what is no file.
+    """
+    file = top / path
+    mode = file.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return Member(path, b"", False, str(file.readlink()))
+    if not stat.S_ISREG(mode):
+        raise SourceError(
+            Code.SOURCE_UNREADABLE, f"{file} is not a regular file", "do not use this source"
+        )
+    return Member(path, file.read_bytes(), bool(mode & 0o100), "")
 
 
 def tar_members(stream: IO[bytes], name: str) -> Iterator[Member]:

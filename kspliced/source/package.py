@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import hashlib
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Protocol
 
 from kspliced.errors import Code, SourceError
-from kspliced.source.members import Member, tar_members, tree_members
+from kspliced.source.members import Member, tar_members, tree_member, tree_paths
 
 _INNER = "./usr/src/linux-source-*.tar.xz"
 _CHANGELOG = "./usr/share/doc/*/changelog.Debian.gz"
@@ -33,6 +35,10 @@ class Source(Protocol):
     def changelog(self) -> str:
         """The text of debian/changelog, or '' where the source has none."""
 
+    @property
+    def key(self) -> str:
+        """A name for exactly these files, or '' where there is none."""
+
     def members(self) -> Iterator[Member]:
         """The files, each once."""
 
@@ -50,7 +56,7 @@ def open_source(path: Path, workdir: Path) -> Iterator[Source]:
         yield DebSource(path)
     elif path.suffix == ".dsc" and path.is_file():
         with tempfile.TemporaryDirectory(dir=workdir, prefix="dsc.") as temporary:
-            yield TreeSource(_unpack_dsc(path, Path(temporary) / "linux"))
+            yield DscSource(path, Path(temporary) / "linux")
     else:
         what = "is not a source tree, a .deb or a .dsc" if path.exists() else "does not exist"
         raise SourceError(
@@ -68,23 +74,64 @@ class TreeSource:
                 f"{top} is not the top of a kernel source tree",
                 "name the directory that holds the kernel's Makefile",
             )
-        self._top = top
+        self.top = top
+
+    @property
+    def key(self) -> str:
+        """None: a tree may change at any time."""
+        return ""
 
     @property
     def version(self) -> str:
         """From debian/changelog, else the Makefile's kernel version."""
         match = _VERSION.search(self.changelog)
-        return match.group(1) if match else _makefile_version(self._top / "Makefile")
+        return match.group(1) if match else _makefile_version(self.top / "Makefile")
 
     @property
     def changelog(self) -> str:
         """The text of debian/changelog or ''."""
-        path = self._top / "debian/changelog"
+        path = self.top / "debian/changelog"
         return path.read_text("utf-8", "replace") if path.is_file() else ""
 
     def members(self) -> Iterator[Member]:
         """Every file of the tree but debian/."""
-        return (m for m in tree_members(self._top) if not m.path.startswith("debian/"))
+        return (tree_member(self.top, path) for path in self.paths())
+
+    def paths(self) -> Iterator[str]:
+        """Every file of the tree but debian/."""
+        return (path for path in tree_paths(self.top) if not path.startswith("debian/"))
+
+
+class DscSource:
+    """A Debian source package; it is unpacked when something of it is asked for."""
+
+    def __init__(self, path: Path, into: Path) -> None:
+        self._path, self._into = path, into
+
+    @property
+    def key(self) -> str:
+        """Of the .dsc, which holds the digests of its parts."""
+        return _file_key(self._path)
+
+    @property
+    def version(self) -> str:
+        """As debian/changelog has it."""
+        return self._tree.version
+
+    @property
+    def changelog(self) -> str:
+        """The text of debian/changelog."""
+        return self._tree.changelog
+
+    def members(self) -> Iterator[Member]:
+        """Every file but debian/."""
+        return self._tree.members()
+
+    @cached_property
+    def _tree(self) -> TreeSource:
+        """Unpacked by dpkg-source, which verifies the checksums and applies the patches."""
+        _output(["dpkg-source", "--no-check", "-x", str(self._path), str(self._into)], self._path)
+        return TreeSource(self._into)
 
 
 class DebSource:
@@ -99,6 +146,11 @@ class DebSource:
                 f"{path} is not a linux-source package",
                 "name the linux-source package of the kernel",
             )
+
+    @property
+    def key(self) -> str:
+        """Of the package file."""
+        return _file_key(self._path)
 
     @property
     def version(self) -> str:
@@ -125,7 +177,8 @@ class DebSource:
         with _pipeline(
             ["dpkg-deb", "--fsys-tarfile", str(self._path)],
             ["tar", "-xO", "--wildcards", _INNER],
-            ["xz", "-dc"],
+            # The archive is made of blocks, which xz decompresses side by side.
+            ["xz", "-dc", "-T0"],
             name=self._path,
         ) as stream:
             yield from tar_members(stream, self._path.name)
@@ -184,11 +237,9 @@ def _output(command: list[str], name: Path) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _unpack_dsc(path: Path, into: Path) -> Path:
-    """Unpack with dpkg-source, which verifies the checksums and applies the patches."""
-    command = ["dpkg-source", "--no-check", "-x", str(path), str(into)]
-    _output(command, path)
-    return into
+def _file_key(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _makefile_version(makefile: Path) -> str:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kspliced.build.kbuild import Listing, Unit
-from kspliced.build.select import keep, only_version, select
-from kspliced.source.compare import ChangeType, FileChange, Keep
+from kspliced.build.select import every_unit_reads, only_version, select, worth_keeping
+from kspliced.source.compare import ChangeType, FileChange
 
 EMPTY: frozenset[str] = frozenset()
 LISTINGS = {
@@ -28,7 +28,7 @@ LISTINGS = {
 
 def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, ...] = ()) -> str:
     change = FileChange(path, kind)
-    found = select((change,), LISTINGS, frozenset({"fair.c"}), frozenset(targets))
+    found = select((change,), LISTINGS, lambda: frozenset({"fair.c"}), frozenset(targets))
     assert len(found.units) + len(found.irrelevant) + len(found.refused) == 1
     if found.units:
         return f"unit {found.units[0].target}"
@@ -75,7 +75,7 @@ def test_a_file_that_comes_or_goes_is_refused() -> None:
 
 def test_a_unit_knows_where_kbuild_compiles_it() -> None:
     change = FileChange("fs/ext4/mballoc.c", ChangeType.MODIFIED)
-    found = select((change,), LISTINGS, EMPTY, EMPTY)
+    found = select((change,), LISTINGS, lambda: EMPTY, EMPTY)
     assert found.units == (Unit("fs/ext4/mballoc.o", "fs/ext4", "ext4"),)
 
 
@@ -88,4 +88,24 @@ def test_only_a_version_number() -> None:
 @given(st.text("abc/.chSxKM", min_size=1, max_size=20))
 def test_no_path_is_lost(path: str) -> None:
     sort(path)
-    assert keep(path) in Keep
+    assert worth_keeping(path, 1 << 30) <= every_unit_reads(path) <= worth_keeping(path, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "common", "kept"),
+    [
+        ("include/linux/mm.h", True, True),
+        ("arch/x86/kernel/head.c", False, True),
+        ("arch/x86/include/asm/io.h", True, True),
+        ("arch/arm/include/asm/io.h", False, False),
+        ("fs/ext4/Makefile", True, True),
+        ("fs/ext4/ext4.h", False, True),
+        ("scripts/mod/modpost.c", True, True),
+        ("Documentation/a.rst", False, False),
+        ("tools/objtool/check.c", False, False),
+    ],
+)
+def test_what_is_written_for_every_unit_and_what_is_kept(
+    path: str, common: bool, kept: bool
+) -> None:
+    assert (every_unit_reads(path), worth_keeping(path, 4096)) == (common, kept)

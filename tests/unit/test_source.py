@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +19,10 @@ from hypothesis import strategies as st
 
 from kspliced.errors import Code, SourceError
 from kspliced.model import ChangelogEntry
+from kspliced.source.cache import SourceCache
 from kspliced.source.changelog import new_entries
-from kspliced.source.compare import ChangeType, FileChange, Keep, Tree, lay_out
+from kspliced.source.compare import ChangeType, FileChange, Tree
+from kspliced.source.compare import compare as differing
 from kspliced.source.functions import touched_functions
 from kspliced.source.lines import keep_line_numbers
 from kspliced.source.members import Member, tar_members
@@ -69,6 +74,7 @@ def test_new_entries_are_those_above_the_running_version() -> None:
 @dataclass(frozen=True)
 class FakeSource:
     files: tuple[tuple[str, bytes], ...]
+    key: str = "a" * 64
     version: str = "6.1.1-1"
     changelog: str = ""
 
@@ -76,41 +82,145 @@ class FakeSource:
         return (Member(path, data, False, "") for path, data in self.files)
 
 
-def compare(
-    tmp_path: Path, old: dict[str, bytes], new: list[tuple[str, bytes]]
-) -> tuple[FileChange, ...]:
-    tree = Tree(tmp_path / "old", tmp_path / "old.spool")
-    changed = Tree(tmp_path / "new", tmp_path / "new.spool")
-    sources = FakeSource(tuple(old.items())), FakeSource(tuple(new))
-    result = lay_out(*sources, tree, changed, lambda _: Keep.SPOOL, lambda _: None)
-    tree.write_spooled(lambda path: path.endswith(".h"))
-    tree.close()
-    changed.close()
-    return result.changes
+def ignore(_: int) -> None:
+    pass
+
+
+def small(_: str, size: int) -> bool:
+    return size < 10
 
 
 OLD = {"a.h": b"1", "b.c": b"2", "c/d.c": b"3", "c/e.h": b"4"}
+PACKED = FakeSource(tuple(OLD.items()))
 
 
-def test_differences_and_what_is_laid_out(tmp_path: Path) -> None:
+def compare(folder: Path, old: FakeSource, new: list[tuple[str, bytes]]) -> tuple[FileChange, ...]:
+    with SourceCache(folder / "cache", small).snapshot(old, ignore) as snapshot:
+        return differing(snapshot, FakeSource(tuple(new)), Tree(folder / "new"), ignore)
+
+
+def test_differences(tmp_path: Path) -> None:
     new = [("a.h", b"1"), ("b.c", b"two"), ("c/e.h", b"4"), ("c/f.c", b"5")]
-    assert compare(tmp_path, OLD, new) == (
+    assert compare(tmp_path, PACKED, new) == (
         FileChange("b.c", ChangeType.MODIFIED),
         FileChange("c/d.c", ChangeType.REMOVED),
         FileChange("c/f.c", ChangeType.ADDED),
     )
-    assert (tmp_path / "old/b.c").read_bytes() == b"2"
+    written = {str(p.relative_to(tmp_path / "new")) for p in (tmp_path / "new").rglob("*.?")}
+    assert written == {"b.c", "c/f.c"}
     assert (tmp_path / "new/b.c").read_bytes() == b"two"
-    assert (tmp_path / "old/a.h").read_bytes() == b"1"
-    assert not (tmp_path / "new/c/e.h").exists()
 
 
 @given(st.permutations(list(OLD.items())))
 def test_the_order_of_members_does_not_matter(new: list[tuple[str, bytes]]) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as directory:
-        assert compare(Path(directory), OLD, new) == ()
+        assert compare(Path(directory), PACKED, new) == ()
+
+
+def test_a_packed_source_is_read_once(tmp_path: Path) -> None:
+    source = FakeSource((("a.c", b'#include "b.c"\n'), ("b.c", b"2"), ("c/d.h", b"3")))
+    cache = SourceCache(tmp_path, small)
+    with cache.snapshot(source, ignore) as first:
+        assert first.has("b.c") and not first.has("a.c"), "too large to keep"
+    with cache.snapshot(FakeSource(()), ignore) as again:
+        assert set(again.paths()) == {"a.c", "b.c", "c/d.h"}
+        assert (again.version, again.included) == ("6.1.1-1", frozenset({"b.c"}))
+        assert again.read("c/d.h") == Member("c/d.h", b"3", False, "")
+        assert again.digest("a.c") and not again.digest("x")
+
+
+@pytest.mark.parametrize("name", ["index.json", "content"])
+def test_a_packed_source_that_was_cut_is_made_again(tmp_path: Path, name: str) -> None:
+    cache = SourceCache(tmp_path, small)
+    with cache.snapshot(PACKED, ignore):
+        pass
+    file = tmp_path / PACKED.key / name
+    file.write_bytes(file.read_bytes()[:-1])
+    with cache.snapshot(PACKED, ignore) as snapshot:
+        assert snapshot.read("c/e.h").data == b"4"
+
+
+def test_a_packed_source_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    cache = SourceCache(tmp_path, small)
+    with cache.snapshot(PACKED, ignore) as snapshot:
+        (tmp_path / PACKED.key / "content").write_bytes(b"12X4")
+        assert snapshot.read("a.h").data == b"1"
+        with pytest.raises(SourceError, match=r"damaged at c/d\.c"):
+            snapshot.read("c/d.c")
+
+
+def test_what_a_power_cut_left_of_the_laid_out_files_is_mended(tmp_path: Path) -> None:
+    cache = SourceCache(tmp_path, small)
+    with cache.snapshot(PACKED, ignore) as snapshot:
+        assert snapshot.checkout is not None
+        assert Tree(snapshot.checkout).add(snapshot, lambda path: path != "b.c") == 3
+    (snapshot.checkout / "c/d.c").write_bytes(b"")
+    with cache.snapshot(PACKED, ignore) as snapshot:
+        assert snapshot.checkout is not None
+        assert Tree(snapshot.checkout).add(snapshot, lambda path: True) == 2
+        assert (snapshot.checkout / "c/d.c").read_bytes() == b"3"
+        assert (snapshot.checkout / "b.c").read_bytes() == b"2"
+        with cache.snapshot(PACKED, ignore) as second:
+            assert second.checkout is None, "two builds never share the laid out files"
+
+
+def test_the_cache_is_bounded(tmp_path: Path) -> None:
+    cache = SourceCache(tmp_path, small, limit=20)
+    abandoned = tmp_path / "kspliced.xyz"
+    abandoned.mkdir()
+    keys = [character * 64 for character in "abc"]
+    for age, key in enumerate(keys):
+        with cache.snapshot(FakeSource(tuple(OLD.items()), key), ignore):
+            os.utime(tmp_path / key, (age, age))
+    # Each counts twice its content: two times 8 bytes fit.
+    assert {p.name for p in tmp_path.iterdir()} == {*keys[1:], abandoned.name}
+    os.utime(abandoned, (0, 0))
+    with cache.snapshot(FakeSource((), keys[1]), ignore):
+        pass
+    assert {p.name for p in tmp_path.iterdir()} == set(keys[1:])
+
+
+def test_a_source_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    class Broken(FakeSource):
+        def members(self) -> Iterator[Member]:
+            yield from super().members()
+            raise SourceError(Code.SOURCE_UNREADABLE, "torn")
+
+    with (
+        pytest.raises(SourceError, match="torn"),
+        SourceCache(tmp_path, small).snapshot(Broken(PACKED.files), ignore),
+    ):
+        raise AssertionError("not reached")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trees_are_compared_and_shared(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "fs").mkdir(parents=True)
+    for name in ("Makefile", "Kbuild", "fs/a.c", "fs/b.c"):
+        (old / name).write_text(name)
+    (old / "fs/link").symlink_to("a.c")
+    (old / "dirlink").symlink_to("fs")
+    shutil.copytree(old, new, symlinks=True, copy_function=os.link)
+    (new / "fs/b.c").unlink()
+    (new / "fs/b.c").write_text("other")
+    (new / "fs/link").unlink()
+    (new / "fs/a.c").chmod(0o644)
+    with (
+        open_source(old, tmp_path) as one,
+        open_source(new, tmp_path) as other,
+        SourceCache(tmp_path / "cache", small).snapshot(one, ignore) as snapshot,
+    ):
+        assert differing(snapshot, other, Tree(tmp_path / "changed"), ignore) == (
+            FileChange("fs/b.c", ChangeType.MODIFIED),
+            FileChange("fs/link", ChangeType.REMOVED),
+        )
+        tree = Tree(tmp_path / "tree")
+        assert tree.add(snapshot, lambda path: path.startswith("fs/")) == 3
+        assert (tmp_path / "tree/fs/a.c").samefile(old / "fs/a.c")
+        assert (tmp_path / "tree/fs/link").readlink() == Path("a.c")
+        assert tree.add(snapshot, lambda path: True) == 3
+    assert not (tmp_path / "cache").exists()
 
 
 def archive(*names: str) -> io.BytesIO:
@@ -191,11 +301,10 @@ def test_a_damaged_archive_is_refused_or_read(data: st.DataObject) -> None:
 
 
 def test_a_symlink_out_of_the_tree_is_not_made(tmp_path: Path) -> None:
-    tree = Tree(tmp_path / "t", tmp_path / "spool")
+    tree = Tree(tmp_path / "t")
     tree.write(Member("a/in", b"", False, "../b"))
     tree.write(Member("a/out", b"", False, "../../../etc"))
     tree.write(Member("a/abs", b"", False, "/etc"))
-    tree.close()
     assert [p.name for p in (tmp_path / "t/a").iterdir()] == ["in"]
 
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The files of one source, to be had by path and in any order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from kspliced.errors import Code, SourceError
+from kspliced.source.members import Member, tree_member
+from kspliced.source.package import TreeSource
+
+_INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+\.c)"', re.MULTILINE)
+_INCLUDERS = (".c", ".h", ".S")
+
+
+class Snapshot(Protocol):
+    """A source's version, changelog and files. ``included`` holds the base names of the .c files
+    that other sources include."""
+
+    @property
+    def version(self) -> str:
+        """The source package's version."""
+
+    @property
+    def included(self) -> frozenset[str]:
+        """Base names of included .c files."""
+
+    @property
+    def checkout(self) -> Path | None:
+        """Where files of it may be laid out and kept for the next time, if anywhere."""
+
+    def paths(self) -> Iterable[str]:
+        """All files."""
+
+    def digest(self, path: str) -> bytes:
+        """Of the file's content and kind (:func:`member_digest`); b'' where there is none."""
+
+    def has(self, path: str) -> bool:
+        """Whether :meth:`read` can give the file."""
+
+    def read(self, path: str) -> Member:
+        """One file.
+
+        :raises SourceError: SOURCE_UNREADABLE when it is not what it was.
+        """
+
+
+def member_digest(member: Member) -> bytes:
+    """20 bytes that tell a file's content and kind."""
+    head = f"{member.executable}\0{member.link}\0".encode()
+    return hashlib.blake2b(head + member.data, digest_size=20).digest()
+
+
+def included_sources(member: Member) -> Iterator[str]:
+    """The base names of the .c files that a source file includes."""
+    if b'.c"' in member.data and member.path.endswith(_INCLUDERS):
+        for path in _INCLUDE.findall(member.data):
+            yield path.rpartition(b"/")[2].decode("utf-8", "replace")
+
+
+class TreeSnapshot:
+    """An unpacked tree, read in place."""
+
+    def __init__(self, source: TreeSource) -> None:
+        self._source = source
+        self.top = source.top
+        self.checkout = None
+
+    @property
+    def version(self) -> str:
+        """As the tree says."""
+        return self._source.version
+
+    @cached_property
+    def included(self) -> frozenset[str]:
+        """Reads every source file: some seconds."""
+        names: set[str] = set()
+        for path in self.paths():
+            if path.endswith(_INCLUDERS):
+                names.update(included_sources(self.read(path)))
+        return frozenset(names)
+
+    def paths(self) -> Iterable[str]:
+        """All files."""
+        return self._paths
+
+    @cached_property
+    def _paths(self) -> tuple[str, ...]:
+        return tuple(self._source.paths())
+
+    def digest(self, path: str) -> bytes:
+        """Of the file as it is now."""
+        return member_digest(self.read(path)) if os.path.lexists(self.top / path) else b""
+
+    def has(self, path: str) -> bool:
+        """Whether the file is there."""
+        return os.path.lexists(self.top / path)
+
+    def read(self, path: str) -> Member:
+        """One file."""
+        return tree_member(self.top, path)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a :class:`PackedSnapshot`; ``offset`` in bytes, negative if it is not kept."""
+
+    digest: bytes
+    executable: bool
+    link: str
+    offset: int
+    size: int
+
+
+class PackedSnapshot:
+    """A package's files in one file of contents, ``content``, and an index of them."""
+
+    def __init__(
+        self,
+        version: str,
+        included: frozenset[str],
+        entries: dict[str, Entry],
+        content: Path,
+        checkout: Path | None,
+    ) -> None:
+        self._version, self._included = version, included
+        self.checkout = checkout
+        self._entries = entries
+        self._content = content.open("rb", buffering=0)
+
+    @property
+    def version(self) -> str:
+        """As the package says."""
+        return self._version
+
+    @property
+    def included(self) -> frozenset[str]:
+        """As found when it was packed."""
+        return self._included
+
+    def paths(self) -> Iterable[str]:
+        """All files, also those whose content is not kept."""
+        return self._entries.keys()
+
+    def digest(self, path: str) -> bytes:
+        """From the index."""
+        entry = self._entries.get(path)
+        return entry.digest if entry is not None else b""
+
+    def has(self, path: str) -> bool:
+        """Whether its content is kept."""
+        entry = self._entries.get(path)
+        return entry is not None and entry.offset >= 0
+
+    def read(self, path: str) -> Member:
+        """One file, verified against its digest."""
+        entry = self._entries[path]
+        data = os.pread(self._content.fileno(), entry.size, max(0, entry.offset))
+        member = Member(path, data, entry.executable, entry.link)
+        if entry.offset < 0 or member_digest(member) != entry.digest:
+            name = self._content.name
+            raise SourceError(
+                Code.SOURCE_UNREADABLE,
+                f"the cache {name} is damaged at {path}",
+                f"remove {Path(str(name)).parent} and try again",
+            )
+        return member
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._content.close()
