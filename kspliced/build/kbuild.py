@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import normpath, relpath
 
 from kspliced.errors import BuildError, Code, SourceError
 from kspliced.model import KernelId
@@ -158,8 +159,19 @@ class Kbuild:
     def list_directories(self, directories: Iterable[str]) -> dict[str, Listing]:
         """Ask Kbuild what it builds in each of ``directories``.
 
-        :raises BuildError: COMPILE_FAILED when a Kbuild file cannot be read.
+        A directory whose Makefile means nothing by itself is left out, but then those beside it
+        that Kbuild does enter are listed too, since one of them includes that Makefile.
+
+        :raises BuildError: COMPILE_FAILED when make itself fails.
         """
+        wanted = tuple(directories)
+        found = self._list(wanted)
+        places = tuple(f"{d.rpartition('/')[0]}/" for d in wanted if d not in found)
+        entered = {down for listing in found.values() for down in listing.down}
+        beside = sorted(d for d in entered - found.keys() if d.startswith(places))
+        return {**found, **self._list(beside)} if beside else found
+
+    def _list(self, directories: Iterable[str]) -> dict[str, Listing]:
         wanted = " ".join(directories)
         command = self._command("kspliced-list", f"KSPLICED_DIRS={wanted}")
         return _listings(self._run(command, f"listing {wanted:.80}"))
@@ -169,7 +181,7 @@ class Kbuild:
 
         :raises BuildError: COMPILE_FAILED with the compiler's first words, TOOL_MISSING.
         """
-        words = " ".join(f"{unit.directory}:{unit.path}" for unit in units)
+        words = " ".join(f"{unit.directory}:{_goal(unit)}" for unit in units)
         command = self._command("kspliced-units", f"KSPLICED_UNITS={words}", f"KCFLAGS={FLAGS}")
         self._run(command, "compiling")
 
@@ -244,18 +256,23 @@ def _failure(what: str, output: str) -> BuildError:
 
 def _listings(output: str) -> dict[str, Listing]:
     rows: dict[str, list[list[str]]] = {}
+    failed: set[str] = set()
     for line in output.splitlines():
         words = line.split()
         if len(words) >= 2 and words[1] in ("y", "m", "multi", "down"):
             rows.setdefault(words[0], []).append(words[1:])
-    return {directory: _listing(found) for directory, found in rows.items()}
+        elif len(words) == 2 and words[1] == "failed":
+            failed.add(words[0])
+    return {directory: _listing(r) for directory, r in rows.items() if directory not in failed}
 
 
 def _listing(rows: list[list[str]]) -> Listing:
     def words(kind: str) -> frozenset[str]:
-        return frozenset(word for row in rows if row[0] == kind for word in row[1:])
+        return frozenset(normpath(word) for row in rows if row[0] == kind for word in row[1:])
 
-    multi = [(row[1], frozenset(row[2:])) for row in rows if row[0] == "multi"]
+    multi = [
+        (row[1], frozenset(normpath(word) for word in row[2:])) for row in rows if row[0] == "multi"
+    ]
     return Listing(words("y"), words("m"), tuple(multi), words("down"))
 
 
@@ -266,9 +283,8 @@ def find_unit(path: str, listings: dict[str, Listing]) -> tuple[Unit, ...]:
     """
     obj = f"{path.rpartition('.')[0]}.o"
     units = []
-    for directory in ancestors(path):
-        listing = listings.get(directory)
-        if listing is None or not _reached(directory, listings):
+    for directory, listing in listings.items():
+        if not _reached(directory, listings):
             continue
         if obj in listing.builtin:
             units.append(Unit(obj, directory, "vmlinux"))
@@ -280,6 +296,13 @@ def find_unit(path: str, listings: dict[str, Listing]) -> tuple[Unit, ...]:
 def _modules(obj: str, listing: Listing) -> list[str]:
     owners = [module for module, parts in listing.multi if obj in parts] or [obj]
     return [Path(owner).stem.replace("-", "_") for owner in owners]
+
+
+def _goal(unit: Unit) -> str:
+    """The object as the directory's own Makefile calls it: it may lie beside the directory."""
+    if unit.path.startswith(f"{unit.directory}/"):
+        return unit.path
+    return f"{unit.directory}/{relpath(unit.path, unit.directory)}"
 
 
 def _reached(directory: str, listings: dict[str, Listing]) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # Print what one directory's Kbuild file builds in this configuration:
-#   DIR y OBJECTS...             built in
+#   DIR y OBJECTS...             built in, or in lib.a, of which the linker takes what it needs
 #   DIR m OBJECTS...             parts of modules
 #   DIR multi MODULE OBJECTS...  a module made of several objects
 #   DIR down DIRECTORIES...      where Kbuild descends
@@ -24,7 +24,7 @@ kspliced-parts = $(addprefix $(obj)/,$(foreach s,-objs -y -m,$($(patsubst $(obj)
 .DEFAULT_GOAL := kspliced-print
 .PHONY: kspliced-print
 kspliced-print:
-	@echo $(obj) y $(real-obj-y)
+	@echo $(obj) y $(real-obj-y) $(lib-y) $(filter %.o,$(extra-y))
 	@echo $(obj) m $(real-obj-m)
 	@echo $(obj) down $(kspliced-down)
 	@$(foreach m,$(multi-obj-m),echo $(obj) multi $(m) $(call kspliced-parts,$(m)) &&) :

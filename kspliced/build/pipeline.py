@@ -259,7 +259,8 @@ class _Pipeline:
         kbuild = Kbuild(tree, workspace.objtree("list"), self._headers, 1)
         listings = kbuild.list_directories(wanted) if wanted else {}
         targets = frozenset(self._request.targets)
-        found = select(changes, listings, lambda: self._old.included, targets)
+        unlisted = frozenset(wanted) - listings.keys()
+        found = select(changes, listings, unlisted, lambda: self._old.included, targets)
         if not self._request.only:
             return found
         units = tuple(u for u in found.units if self._asked_for(u.path))

@@ -17,6 +17,10 @@ from kspliced.model import Refusal
 from kspliced.source.compare import ChangeType, FileChange
 
 _NOT_KERNEL = ("Documentation/", "tools/", "samples/", "LICENSES/", "usr/", "debian/", "certs/")
+# Linked by themselves and carried as data, or run before the kernel proper.
+_OTHER_PROGRAMS = (
+    "arch/x86/boot/", "arch/x86/realmode/", "arch/x86/purgatory/", "drivers/firmware/efi/libstub/",
+)  # fmt: skip
 _PROSE = frozenset({"MAINTAINERS", "CREDITS", "README", "COPYING", ".gitignore", ".mailmap"})
 _KBUILD = re.compile(r"(?:^|/)(?:Makefile[^/]*|Kbuild[^/]*|Kconfig[^/]*)$")
 # Bytes above which a subsystem's own file is not kept: fs/ext4/ext4.h has 130 KiB, a list of a
@@ -80,16 +84,18 @@ def directories(changes: Iterable[FileChange]) -> tuple[str, ...]:
 def select(
     changes: tuple[FileChange, ...],
     listings: dict[str, Listing],
+    unlisted: frozenset[str],
     included: Callable[[], frozenset[str]],
     targets: frozenset[str],
 ) -> Selection:
     """Sort the changed files.
 
+    :param unlisted: directories of which Kbuild could not tell what it builds there.
     :param included: gives the base names of the .c files that other sources include; asked only
         when it matters.
     :param targets: vmlinux and module names that matter; empty for all that is configured.
     """
-    sorter = _Sorter(listings, included, targets)
+    sorter = _Sorter(listings, unlisted, included, targets)
     for change in changes:
         sorter.sort(change)
     return Selection(tuple(sorter.units), tuple(sorter.irrelevant), tuple(sorter.refused))
@@ -104,10 +110,12 @@ class _Sorter:
     def __init__(
         self,
         listings: dict[str, Listing],
+        unlisted: frozenset[str],
         included: Callable[[], frozenset[str]],
         targets: frozenset[str],
     ) -> None:
-        self._listings, self._included, self._targets = listings, included, targets
+        self._listings, self._unlisted = listings, unlisted
+        self._included, self._targets = included, targets
         self.units: list[Unit] = []
         self.irrelevant: list[Irrelevant] = []
         self.refused: list[Refusal] = []
@@ -121,6 +129,11 @@ class _Sorter:
             self._refuse("kbuild_changed", path, "what is built, or how, changes")
         elif path.startswith("arch/x86/entry/vdso/"):
             self._refuse("vdso", path, "the vDSO is mapped into running processes")
+        elif path.startswith(_OTHER_PROGRAMS):
+            reason = (
+                "the file is part of a program of its own: boot loader stub, trampoline, purgatory"
+            )
+            self._refuse("other_program", path, reason)
         elif path.endswith(".c"):
             self._source(change)
         elif path.endswith(".h"):
@@ -128,18 +141,28 @@ class _Sorter:
         elif path.endswith(".S"):
             self._assembly(path)
         elif self._built_near(path):
-            self._refuse("unknown_file", path, "it is not known what the kernel makes of this file")
+            self._refuse_unknown(path)
         else:
             self.irrelevant.append(Irrelevant(path, "not configured"))
 
     def _refuse(self, code: str, path: str, reason: str) -> None:
         self.refused.append(Refusal(code, path, "", reason))
 
+    def _refuse_unknown(self, path: str) -> None:
+        self._refuse("unknown_file", path, "it is not known what the kernel makes of this file")
+
+    def _nobody_knows(self, path: str) -> bool:
+        """Whether the nearest directory with a Kbuild file could not be listed."""
+        known = (d for d in ancestors(path) if d in self._listings or d in self._unlisted)
+        return next(known, "") in self._unlisted
+
     def _source(self, change: FileChange) -> None:
         path = change.path
         units = find_unit(path, self._listings)
         if not units and PurePosixPath(path).name in self._included():
             self._refuse("included_source", path, "another source file includes this one")
+        elif not units and self._nobody_knows(path):
+            self._refuse_unknown(path)
         elif not units:
             self.irrelevant.append(Irrelevant(path, "not configured"))
         elif change.type is not ChangeType.MODIFIED:

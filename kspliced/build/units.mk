@@ -5,7 +5,8 @@
 # "prepared": the headers package ships what preparing would make.
 #
 #   KSPLICED_UNITS   objects, as DIRECTORY:OBJECT
-#   KSPLICED_DIRS    directories to list
+#   KSPLICED_DIRS    directories to list; one that is no Kbuild directory by
+#                    itself (another one includes its Makefile) is said to have failed
 
 include $(abs_srctree)/Makefile
 
@@ -20,4 +21,4 @@ $(addprefix kspliced-in/,$(kspliced-dirs)): kspliced-in/%:
 	$(Q)$(MAKE) $(build)=$* $(foreach u,$(KSPLICED_UNITS),$(if $(filter $*,$(firstword $(subst :, ,$(u)))),$(lastword $(subst :, ,$(u)))))
 
 kspliced-list:
-	@$(foreach d,$(KSPLICED_DIRS),$(MAKE) -s -f $(KSPLICED_LIST) obj=$(d) &&) :
+	@$(foreach d,$(KSPLICED_DIRS),$(MAKE) -s -f $(KSPLICED_LIST) obj=$(d) 2>&1 || echo $(d) failed;) :

@@ -22,13 +22,20 @@ LISTINGS = {
     ),
     "fs/jfs": Listing(EMPTY, frozenset({"fs/jfs/super.o"}), (), EMPTY),
     "fs/adfs": Listing(EMPTY, EMPTY, (), EMPTY),
+    "drivers/amdgpu": Listing(
+        EMPTY,
+        frozenset({"drivers/amdkfd/built_beside.o"}),
+        (("drivers/amdgpu/amdgpu.o", frozenset({"drivers/amdkfd/built_beside.o"})),),
+        EMPTY,
+    ),
     "lib": Listing(frozenset({"lib/two.o"}), frozenset({"lib/two.o"}), (), EMPTY),
 }
 
 
 def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, ...] = ()) -> str:
     change = FileChange(path, kind)
-    found = select((change,), LISTINGS, lambda: frozenset({"fair.c"}), frozenset(targets))
+    unlisted = frozenset({"drivers/amdkfd"})
+    found = select((change,), LISTINGS, unlisted, lambda: frozenset({"fair.c"}), frozenset(targets))
     assert len(found.units) + len(found.irrelevant) + len(found.refused) == 1
     if found.units:
         return f"unit {found.units[0].target}"
@@ -44,6 +51,8 @@ def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, 
         ("fs/jfs/super.c", "irrelevant"),  # Kbuild does not descend there
         ("lib/two.c", "several_targets"),
         ("lib/fair.c", "included_source"),
+        ("drivers/amdkfd/not_told.c", "unknown_file"),
+        ("drivers/amdkfd/built_beside.c", "unit amdgpu"),
         ("include/linux/mm.h", "header_changed"),
         ("fs/ext4/ext4.h", "header_changed"),
         ("fs/adfs/adfs.h", "irrelevant"),
@@ -53,6 +62,7 @@ def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, 
         ("scripts/checkpatch.pl", "irrelevant"),
         ("arch/arm64/mm/fault.c", "irrelevant"),
         ("arch/x86/entry/vdso/vma.c", "vdso"),
+        ("arch/x86/purgatory/purgatory.c", "other_program"),
         ("lib/memcpy.S", "assembly"),
         ("lib/table.bin", "unknown_file"),
         ("Documentation/x.rst", "irrelevant"),
@@ -75,7 +85,7 @@ def test_a_file_that_comes_or_goes_is_refused() -> None:
 
 def test_a_unit_knows_where_kbuild_compiles_it() -> None:
     change = FileChange("fs/ext4/mballoc.c", ChangeType.MODIFIED)
-    found = select((change,), LISTINGS, lambda: EMPTY, EMPTY)
+    found = select((change,), LISTINGS, EMPTY, lambda: EMPTY, EMPTY)
     assert found.units == (Unit("fs/ext4/mballoc.o", "fs/ext4", "ext4"),)
 
 
