@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -91,13 +91,24 @@ def busybox() -> bytes:
 
 
 class Initramfs:
-    """A guest ``name`` that boots ``kernel`` with ``files`` (name in / to host path)."""
+    """A guest ``name`` that boots ``kernel`` with ``files`` (name in / to host path).
 
-    def __init__(self, name: str, kernel: Path, files: Mapping[str, Path], cpus: int = 2) -> None:
+    :param arguments: further words of QEMU's command line.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kernel: Path,
+        files: Mapping[str, Path],
+        cpus: int = 2,
+        arguments: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.kernel = kernel
         self.files = files
         self.cpus = cpus
+        self.arguments = tuple(arguments)
         self.console_path = BUILD / name / "console.log"
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -136,7 +147,7 @@ class Initramfs:
             "-append", "console=ttyS0 panic=-1 oops=panic loglevel=8",
             "-serial", f"file:{self.console_path}",
             "-chardev", f"socket,id=port,path={folder}/port,server=on,wait=off",
-            "-serial", "chardev:port",
+            "-serial", "chardev:port", *self.arguments,
         ]  # fmt: skip
         self._process = subprocess.Popen(line, stdin=subprocess.DEVNULL)
         self._port = self._connect(folder / "port")
