@@ -33,6 +33,7 @@ class Kallsyms:
         self._core_names: dict[bytes, int] | None = None
         self._core_repeated: dict[bytes, list[int]] = {}
         self._core_dotted: dict[bytes, list[int]] = {}
+        self._rest_sorted: list[bytes] | None = None
         self._modules: dict[str, _Module] = {}
         self._module_exports: dict[str, list[KernelSymbol]] | None = None
 
@@ -86,8 +87,10 @@ class Kallsyms:
         if self._core[-1][:16] >= key[:16]:
             number = bisect_right(self._core, key) - 1
             return self._symbol(self._core[number]) if number >= 0 else None
-        lines = [line for line in self._rest if line[:16] <= key[:16]]
-        return self._symbol(max(lines, key=lambda line: line[:16])) if lines else None
+        if self._rest_sorted is None:
+            self._rest_sorted = sorted(self._rest)
+        number = bisect_right(self._rest_sorted, key) - 1
+        return self._symbol(self._rest_sorted[number]) if number >= 0 else None
 
     def exported(self, name: str) -> tuple[KernelSymbol, ...]:
         """Exported symbols: vmlinux's have a ``__ksymtab_`` twin, modules' an upper-case type."""
