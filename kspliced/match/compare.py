@@ -26,6 +26,7 @@ from kspliced.match.pattern import (
     Field,
     Recipe,
     Site,
+    Thunked,
     Variant,
 )
 from kspliced.match.report import Cause
@@ -209,6 +210,11 @@ class Trial:
             if self._oracle.allows(want, shown):
                 return ""
             return f"the {want.allowed.value} leads to {self._name(shown)}"
+        if isinstance(want, Thunked):
+            size = self._oracle.thunk_size(shown)
+            if not size:
+                return f"there is no call thunk at {self._name(shown)}"
+            return self._bind(want.function, (shown + size - want.function.offset) & ADDRESS_MASK)
         if isinstance(want, Constant):
             if shown == want.value & ADDRESS_MASK:
                 return ""

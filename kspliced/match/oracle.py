@@ -10,6 +10,10 @@ from kspliced.match.pattern import REGISTERS, Allowed, Destination
 # ftrace allocates its trampolines, and BPF its own; kallsyms lists them as pseudo modules
 # (kernel/trace/ftrace.c ftrace_get_trampoline_kallsym, kernel/bpf/core.c bpf_get_kallsym).
 _TRAMPOLINES = ("__builtin__ftrace", "bpf")
+# INCREMENT_CALL_DEPTH: sarq $5 of a per-CPU variable, whose address is what varies
+# (arch/x86/include/asm/nospec-branch.h): (how it begins, its size).
+_DEPTH = ((bytes.fromhex("6548c13d"), 9), (bytes.fromhex("6548c13c25"), 10))
+_DEPTH_END = b"\x05"
 _FTRACE_CALLERS = ("ftrace_caller", "ftrace_regs_caller", "__fentry__")
 
 
@@ -32,15 +36,38 @@ class Oracle:
         allowed, detail = destination.allowed, destination.detail
         if allowed is Allowed.FTRACE:
             return self._ftrace(address)
+        if allowed in (Allowed.RUNTIME_POINTER, Allowed.RUNTIME_SHIFT):
+            return self._runtime(allowed, detail, address)
         if allowed is Allowed.RETURN_THUNK:
             return self._return_thunk(address)
         if allowed is Allowed.INDIRECT_THUNK:
             return self._indirect_thunk(address, detail)
+        # A direct call may go through the thunk in its function's padding.
+        address += self.thunk_size(address)
         if allowed is Allowed.PARAVIRT:
             return self._paravirt(address, int(detail))
         if allowed is Allowed.STATIC_TAIL_CALL and self._return_thunk(address):
             return True
         return self._static_call(address, detail)
+
+    def thunk_size(self, address: int) -> int:
+        """The size of the call thunk at ``address``, 0 where there is none.
+
+        Source: arch/x86/kernel/callthunks.c, patch_dest().
+        """
+        for begin, size in _DEPTH:
+            code = self._read(address, size)
+            if code.startswith(begin) and code.endswith(_DEPTH_END):
+                return size
+        return 0
+
+    def _runtime(self, allowed: Allowed, name: str, value: int) -> bool:
+        """Whether ``value`` is what variable ``name`` holds (asm/runtime-const.h)."""
+        variable = self._one(name)
+        word = None if variable is None else self._word(variable.address)
+        if word is None:
+            return False
+        return value == (word if allowed is Allowed.RUNTIME_POINTER else word & 0xFF)
 
     def _names(self, address: int) -> set[str]:
         return {s.name for s in self._kernel.symbols.at(address, VMLINUX)}
@@ -55,7 +82,9 @@ class Oracle:
         return any(name.endswith("return_thunk") for name in self._names(address))
 
     def _indirect_thunk(self, address: int, register: str) -> bool:
-        if f"__x86_indirect_thunk_{register}" in self._names(address):
+        # The two latter where the depth of calls is tracked.
+        names = (f"__x86_indirect_{kind}thunk_{register}" for kind in ("", "call_", "jump_"))
+        if self._names(address).intersection(names):
             return True
         # An ITS thunk may be anywhere (its_allocate_thunk()), so its content is what counts.
         number = REGISTERS.index(register)
@@ -69,7 +98,7 @@ class Oracle:
             return False
         function = self._word(table.address + 8 * operation)
         if not function:
-            return "paravirt_BUG" in self._names(address)
+            return bool(self._names(address).intersection(("paravirt_BUG", "BUG_func")))
         return address == function
 
     def _static_call(self, address: int, name: str) -> bool:

@@ -58,18 +58,27 @@ class Allowed(str, Enum):
     STATIC_CALL = "static call"
     STATIC_TAIL_CALL = "static tail call"
     PARAVIRT = "paravirt operation"
+    RUNTIME_POINTER = "runtime constant"
+    RUNTIME_SHIFT = "runtime shift"
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """The field shows a destination that the kernel chose: ``detail`` is the static call's name,
-    the register, or the index of the paravirt operation."""
+    """The field shows a destination, or a value, that the kernel chose: ``detail`` is the static
+    call's name, the register, the index of the paravirt operation, or the variable's name."""
 
     allowed: Allowed
     detail: str
 
 
-Want = Bound | Content | Constant | Destination
+@dataclass(frozen=True, slots=True)
+class Thunked:
+    """The field shows the call thunk in the padding before ``function``."""
+
+    function: Bound
+
+
+Want = Bound | Content | Constant | Destination | Thunked
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +132,8 @@ class SiteKind(str, Enum):
     ALTERNATIVE = "alternative"
     PARAVIRT = "paravirt"
     SMP_LOCK = "SMP lock"
+    CALL_THUNK = "call thunk"
+    RUNTIME_CONST = "runtime constant"
     RETPOLINE = "retpoline"
     RETURN = "return thunk"
     ENDBR = "endbr"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from kspliced.elf.object import Relocation
 from kspliced.elf.special import TABLES, SpecialEntry, SpecialTable, special_entries
-from kspliced.match.nops import NOPS, nops, optimized
+from kspliced.match.nops import NOPS, nops, optimized, skipped
 from kspliced.match.pattern import (
     REGISTERS,
     Allowed,
@@ -24,6 +24,7 @@ from kspliced.match.pattern import (
     Field,
     Site,
     SiteKind,
+    Thunked,
     Variant,
     Want,
 )
@@ -32,11 +33,15 @@ if TYPE_CHECKING:
     from kspliced.match.unit import Unit
 
 _CALL, _JMP32, _JMP8, _INT3, _RET = b"\xe8", b"\xe9", b"\xeb", b"\xcc", b"\xc3"
+_CALL_MEMORY = b"\xff\x15"
 _CS = b"\x2e"
 _LFENCE = bytes.fromhex("0faee8")
 _XOR5RAX = bytes.fromhex("2e2e2e31c0")
 _ENDBR64 = bytes.fromhex("f30f1efa")
-_ENDBR_POISON = bytes.fromhex("0f1f40d6")
+# gen_endbr_poison() (asm/ibt.h), up to 6.14 and after.
+_ENDBR_POISONS = (bytes.fromhex("660f1f00"), bytes.fromhex("0f1f40d6"))
+_RUNTIME = ("runtime_ptr_", "runtime_shift_")
+_DIRECT_CALL = 2  # ALT_FLAG_DIRECT_CALL, in struct alt_instr's flags
 _MOST_VARIANTS = 256
 _THUNK = "__x86_indirect_thunk_"
 
@@ -61,7 +66,7 @@ def find_sites(unit: Unit) -> dict[int, list[Site]]:
     """
     edits: dict[int, list[_Edit]] = {}
     tables = {table.name: table for table in TABLES}
-    for name, maker in _MAKERS:
+    for name, maker in _makers(unit):
         table = tables.get(name, SpecialTable(name, 1, False))
         for entry in special_entries(unit.object, table):
             section, offset = _place(unit, entry.relocations[0])
@@ -258,6 +263,9 @@ def _alternative(
     if not length:
         yield _Edit(offset, size, SiteKind.ALTERNATIVE, (Variant(NOPS[1] * size),), pads=True)
         return
+    if len(entry.data) == 14 and entry.data[10] & _DIRECT_CALL:
+        yield _Edit(offset, size, SiteKind.PARAVIRT, _direct_call(unit, section, offset, size))
+        return
     at_section, at = _place(unit, entry.relocations[1])
     # Returns and retpolines inside the replacement were rewritten before it is copied.
     inside = [e for e in edits.get(at_section, ()) if at <= e.offset < at + length]
@@ -268,15 +276,72 @@ def _alternative(
         if length == 5 and variant.data[:1] == _JMP32 and len(variant.fields) == 1:
             field = variant.fields[0]
             short = _branch(_JMP8, field.want, field.addend + 3)
-            options.append(Variant(short.data + nops(3), short.fields))
+            # What is left is no-ops, or int3 since 6.5.
+            options += [Variant(short.data + rest, short.fields) for rest in (nops(3), _INT3 * 3)]
     padded = tuple(Variant(v.data + NOPS[1] * (size - length), v.fields) for v in options)
     yield _Edit(offset, size, SiteKind.ALTERNATIVE, padded, pads=True)
+
+
+def _direct_call(unit: Unit, section: int, offset: int, size: int) -> tuple[Variant, ...]:
+    """What becomes of an indirect call of a paravirt operation, as alt_replace_call() does it."""
+    original = unit.original(section, offset, size)
+    (field,) = original.fields or (None,)
+    if size != 6 or field is None or original.data[:2] != _CALL_MEMORY:
+        raise ValueError("a paravirt site is no indirect call")
+    want = field.want
+    if not isinstance(want, Bound) or want.label != "pv_ops":
+        raise ValueError("an indirect call that becomes a direct one is none of pv_ops")
+    operation = (want.offset + field.addend + 4) // 8
+    call = _branch(_CALL, Destination(Allowed.PARAVIRT, str(operation)))
+    return Variant(call.data + NOPS[1], call.fields), Variant(skipped(size))
+
+
+def _call_site(
+    unit: Unit, entry: SpecialEntry, section: int, offset: int, _: dict[int, list[_Edit]]
+) -> Iterator[_Edit]:
+    """A direct call, which may go through the thunk before its function (callthunks.c)."""
+    original = unit.original(section, offset, 5)
+    if original.data[:1] != _CALL:
+        raise ValueError("a call site is no call")
+    if not original.fields:
+        # A call within the section, which the assembler has resolved.
+        target = offset + 5 + int.from_bytes(original.data[1:], "little", signed=True)
+        own = Bound(section, target, unit.sections[section].name)
+        yield _Edit(offset, 5, SiteKind.CALL_THUNK, (_branch(_CALL, Thunked(own)),))
+        return
+    field = original.fields[0]
+    if isinstance(field.want, Bound):
+        thunk = _branch(_CALL, Thunked(field.want), field.addend)
+        yield _Edit(offset, 5, SiteKind.CALL_THUNK, (thunk,))
+
+
+def _runtime(name: str) -> _Maker:
+    """Immediates that the kernel sets to a variable's value when it boots (asm/runtime-const.h)."""
+    _, kind, variable = name.split("_", 2)
+    size = 8 if kind == "ptr" else 1
+    allowed = Allowed.RUNTIME_POINTER if kind == "ptr" else Allowed.RUNTIME_SHIFT
+
+    def make(
+        unit: Unit, entry: SpecialEntry, section: int, offset: int, _: dict[int, list[_Edit]]
+    ) -> Iterator[_Edit]:
+        field = Field(0, size, False, False, 0, Destination(allowed, variable))
+        options = (Variant(bytes(size), (field,)),)
+        yield _Edit(offset, size, SiteKind.RUNTIME_CONST, options, keeps=False)
+
+    return make
+
+
+def _makers(unit: Unit) -> Iterator[tuple[str, _Maker]]:
+    yield from _MAKERS
+    for section in unit.object.sections:
+        if section.name.startswith(_RUNTIME):
+            yield section.name, _runtime(section.name)
 
 
 def _endbr(
     unit: Unit, entry: SpecialEntry, section: int, offset: int, _: dict[int, list[_Edit]]
 ) -> Iterator[_Edit]:
-    options = (Variant(_ENDBR64), Variant(_ENDBR_POISON))
+    options = tuple(Variant(code) for code in (_ENDBR64, *_ENDBR_POISONS))
     yield _Edit(offset, 4, SiteKind.ENDBR, options, keeps=False)
 
 
@@ -291,6 +356,7 @@ _MAKERS: tuple[tuple[str, _Maker], ...] = (
     (".retpoline_sites", _retpoline),
     (".return_sites", _return),
     (".altinstructions", _alternative),
+    (".call_sites", _call_site),
     (".ibt_endbr_seal", _endbr),
     (".smp_locks", _smp_lock),
     ("__mcount_loc", _ftrace),
