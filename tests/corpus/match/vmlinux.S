@@ -21,6 +21,15 @@
 	function old_way
 	function new_way
 	function stranger
+	.balign	32
+	.skip	16, 0x90
+	function unthunked
+	.skip	7, 0x90
+depth:	sarq	$5, %gs:per_cpu_depth(%rip)
+	.globl	thunked
+	.type	thunked, @function
+thunked: .skip	16, 0xcc
+	.size	thunked, 16
 	.balign	64
 	.globl	its_page
 its_page: .skip	32, 0xcc
@@ -31,4 +40,8 @@ its_page: .skip	32, 0xcc
 	.globl	__SCK__thing, pv_ops
 __SCK__thing: .quad thing_now, 0
 pv_ops:	.quad	stranger, stranger, pv_now, stranger
+	.globl	pointer, shift, per_cpu_depth
+pointer: .quad	0x1122334455667788
+shift:	.long	12, 0
+per_cpu_depth: .quad 0
 	.section .note.GNU-stack, "", @progbits
