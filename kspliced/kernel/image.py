@@ -67,12 +67,6 @@ class KernelImage(Protocol):
     def loaded(self, target: str) -> bool:
         """Whether ``target`` is in the kernel now."""
 
-    def text_range(self, target: str) -> AddressRange:
-        """Where the code of ``target`` lies.
-
-        :raises KernelError: KERNEL_UNREADABLE.
-        """
-
     def table(self, section: str, target: str) -> AddressRange | None:
         """Where special section ``section`` (``__jump_table``) of ``target`` lies, if anywhere.
 

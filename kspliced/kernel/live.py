@@ -13,6 +13,8 @@ from kspliced.kernel.kallsyms import Kallsyms
 from kspliced.kernel.kcore import Kcore
 from kspliced.kernel.overlay import overlaid, read_originals
 
+_LARGEST_TABLE = 1 << 20
+
 
 class LiveKernel:
     """A KernelImage of the kernel that runs; use it in a ``with`` statement.
@@ -56,17 +58,6 @@ class LiveKernel:
         """Whether ``target`` is vmlinux or a module in state Live."""
         return target == VMLINUX or target in self._modules
 
-    def text_range(self, target: str) -> AddressRange:
-        """vmlinux from _text to _etext; a module as a whole."""
-        if target == VMLINUX:
-            start = self.symbols.named("_text", VMLINUX)
-            end = self.symbols.named("_etext", VMLINUX)
-            if start and end:
-                return AddressRange(start[0].address, end[0].address)
-        elif target in self._modules:
-            return self._modules[target]
-        raise KernelError(Code.KERNEL_UNREADABLE, f"there is no code of {target} in the kernel")
-
     def table(self, section: str, target: str) -> AddressRange | None:
         """vmlinux marks its tables with symbols; a module's are in /sys/module/NAME/sections."""
         if target == VMLINUX:
@@ -90,9 +81,10 @@ class LiveKernel:
         start_address = places.get(section)
         if start_address is None:
             return None
-        # The end is not told: the next section, or the end of the module.
+        # The end is not told: the next section, or what no table reaches. Since Linux 6.4 the last
+        # section of a module's read-only memory may be followed by nothing, or by another module.
         ends = [a for a in places.values() if a > start_address]
-        return AddressRange(start_address, min([*ends, self._modules[target].end]))
+        return AddressRange(start_address, min([*ends, start_address + _LARGEST_TABLE]))
 
     def read(self, address: int, size: int) -> bytes:
         """Kernel memory, with what our own applied update replaced put back."""
@@ -113,20 +105,18 @@ class LiveKernel:
         return ""
 
     @cached_property
-    def _modules(self) -> dict[str, AddressRange]:
+    def _modules(self) -> frozenset[str]:
         """Modules that are live, from ``NAME SIZE REFS USERS STATE ADDRESS [TAINT]``."""
-        found = {}
+        found = set()
         for line in self._text("modules").splitlines():
             words = line.split()
-            try:
-                name, size, state, start = words[0], int(words[1]), words[4], int(words[5], 16)
-            except (IndexError, ValueError) as error:
+            if len(words) < 6:
                 raise KernelError(
                     Code.KERNEL_UNREADABLE, f"/proc/modules has a malformed line: {line[:80]!r}"
-                ) from error
-            if state == "Live":
-                found[name] = AddressRange(start, start + size)
-        return found
+                )
+            if words[4] == "Live":
+                found.add(words[0])
+        return frozenset(found)
 
     def _text(self, name: str) -> str:
         try:

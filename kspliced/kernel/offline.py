@@ -103,7 +103,7 @@ class OfflineKernel:
 
     def __init__(self, release: str, files: Iterable[ModuleFile]) -> None:
         self._release = release
-        self._text: dict[str, AddressRange] = {}
+        self._targets = {VMLINUX}
         self._tables: dict[tuple[str, str], AddressRange] = {}
         self._overlay: tuple[_Region, ...] = ()
         layouts: list[_Layout] = []
@@ -113,7 +113,7 @@ class OfflineKernel:
             layout = _Layout(file, base)
             layouts.append(layout)
             symbols += layout.symbols
-            self._text[file.target] = AddressRange(base, layout.end)
+            self._targets.add(file.target)
             for name, place in layout.tables():
                 self._tables[name, file.target] = place
             base = layout.end + _PAGE
@@ -122,8 +122,6 @@ class OfflineKernel:
         for number, name in enumerate(sorted(made_up)):
             globals_[name] = _VMLINUX_BASE + _SPACING * number
             symbols.append(KernelSymbol(name, globals_[name], "T", VMLINUX))
-        end = _VMLINUX_BASE + _SPACING * (len(made_up) + 1)
-        self._text.setdefault(VMLINUX, AddressRange(_VMLINUX_BASE, end))
         self._symbols = OfflineSymbols(symbols)
         regions = [region for layout in layouts for region in layout.regions(globals_)]
         self._regions = sorted(regions, key=lambda r: r.start)
@@ -140,13 +138,7 @@ class OfflineKernel:
 
     def loaded(self, target: str) -> bool:
         """Whether the module was given."""
-        return target in self._text
-
-    def text_range(self, target: str) -> AddressRange:
-        """The whole module."""
-        if target not in self._text:
-            raise KernelError(Code.KERNEL_UNREADABLE, f"no image of {target} was given")
-        return self._text[target]
+        return target in self._targets
 
     def table(self, section: str, target: str) -> AddressRange | None:
         """Where the module's section lies."""

@@ -145,8 +145,6 @@ def test_live_kernel(root: Path) -> None:
         assert kernel.loaded("vmlinux") and kernel.loaded("ext4")
         assert not kernel.loaded("late") and not kernel.loaded("xfs")
         assert kernel.read(0xFFFFFFFF81000010, 4) == bytes((16, 17, 18, 19))
-        assert kernel.text_range("vmlinux") == AddressRange(0xFFFFFFFF81000000, 0xFFFFFFFF81000700)
-        assert 0xFFFFFFFFC0001FFF in kernel.text_range("ext4")
         assert kernel.table("__jump_table", "ext4") == AddressRange(
             0xFFFFFFFFC0001000, 0xFFFFFFFFC0001200
         )
