@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kspliced.cli import output
-from kspliced.errors import ExitCode, KsplicedError
+from kspliced.errors import Code, ExitCode, KsplicedError
 from kspliced.kernel.image import KernelImage
 from kspliced.kernel.live import LiveKernel
 from kspliced.kernel.offline import OfflineKernel, read_module_file
@@ -52,6 +52,15 @@ def run(arguments: Namespace) -> ExitCode:
 
 @contextmanager
 def _kernel(pack: Pack, images: list[str]) -> Iterator[KernelImage]:
+    folder = Path(images[-1]) if images else Path()
+    if images and folder.is_dir():
+        if len(images) > 1:
+            raise KsplicedError(
+                Code.USAGE, "a captured kernel is a whole one", "name one directory, or .ko files"
+            )
+        with LiveKernel(folder / "proc", folder / "sys") as kernel:
+            yield kernel
+        return
     if images:
         files = [read_module_file(Path(image)) for image in images]
         yield OfflineKernel(pack.manifest.kernel.release, files)

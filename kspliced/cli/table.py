@@ -257,7 +257,7 @@ VERBS = (
         (
             Option(
                 ("--image",),
-                "a kernel module (.ko) to compare with; may be repeated",
+                "a module (.ko) to compare with, repeatable, or a directory with a kernel's proc and sys",
                 Kind.FILE,
                 "FILE",
                 repeat=True,

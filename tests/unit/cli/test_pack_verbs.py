@@ -65,6 +65,13 @@ def test_match_needs_a_readable_image(pack: Path, capsys: pytest.CaptureFixture[
     assert "no.ko: No such file or directory; " in capsys.readouterr().err
 
 
+def test_match_takes_one_captured_kernel(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = ["--image", str(pack.parent / "a.ko"), "--image", str(pack.parent)]
+    assert main(["match", str(pack), *images]) == ExitCode.USAGE
+    assert main(["match", str(pack), *images[2:]]) == ExitCode.FAILED
+    assert f"{pack.parent}/proc/kcore: No such file or directory" in capsys.readouterr().err
+
+
 def _result(**changes: Any) -> BuildResult:
     of = manifest()
     whole = BuildResult(
