@@ -13,8 +13,8 @@ packages="
 	libssl-dev libxml2-utils make mmdebstrap patch pkexec polkitd pybuild-plugin-pyproject
 	python3-all python3-apt python3-capstone python3-dbus-next python3-debian
 	python3-hypothesis python3-pyelftools python3-pytest python3-rich python3-setuptools
-	python3-systemd python3-venv qemu-system-x86 qemu-utils rsync sparse systemd util-linux
-	xz-utils zstd
+	python3-systemd python3-venv qemu-system-x86 qemu-utils rsync sparse systemd universal-ctags
+	util-linux xz-utils zstd
 "
 tools="mypy==2.4.1 ruff==0.17.6"
 

@@ -20,9 +20,13 @@ from posixpath import normpath, relpath
 from kspliced.errors import BuildError, Code, SourceError
 from kspliced.model import KernelId
 
-FLAGS = "-ffunction-sections -fdata-sections -g0"
+# BTF instead of DWARF: what the layout of types is compared by.
+FLAGS = "-ffunction-sections -fdata-sections -g0 -gbtf"
 
 _HERE = Path(__file__).resolve().parent
+_FAILED = re.compile(
+    r"\*\*\* \[[^]]*?(?P<path>[^]: ]+)\] Error \d+|Target '(?P<left>[^']+)' not remade because"
+)
 _SET = re.compile(r"^CONFIG_\w+=.*$", re.MULTILINE)
 
 
@@ -176,14 +180,41 @@ class Kbuild:
         command = self._command("kspliced-list", f"KSPLICED_DIRS={wanted}")
         return _listings(self._run(command, f"listing {wanted:.80}"))
 
-    def compile(self, units: Iterable[Unit]) -> None:
-        """Compile objects into the object tree.
+    def compile(self, units: Iterable[Unit]) -> dict[str, str]:
+        """Compile objects into the object tree, as far as they are not there and up to date.
 
-        :raises BuildError: COMPILE_FAILED with the compiler's first words, TOOL_MISSING.
+        :returns: by object, the compiler's first words of those that do not compile.
+        :raises BuildError: NO_SPACE; COMPILE_FAILED when make itself fails; TOOL_MISSING.
         """
-        words = " ".join(f"{unit.directory}:{_goal(unit)}" for unit in units)
-        command = self._command("kspliced-units", f"KSPLICED_UNITS={words}", f"KCFLAGS={FLAGS}")
-        self._run(command, "compiling")
+        units = tuple(units)
+        self._objtree.joinpath("units").write_text(
+            "".join(f"KSPLICED_UNITS += {unit.directory}:{_goal(unit)}\n" for unit in units)
+        )
+        command = self._command("kspliced-units", f"KCFLAGS={FLAGS}")
+        # Each object's messages in one piece, and every object tried.
+        code, output = self._make([*command, "--keep-going", "--output-sync=target"])
+        failed = _failures(output)
+        for unit in units:
+            if not self.object_path(unit).is_file():
+                # What the whole directory needs was not made.
+                failed.setdefault(unit.path, _first_error(output.splitlines()))
+        if "No space left on device" in output or (code and not failed):
+            raise _failure("compiling", output)
+        return failed
+
+    def dependencies(self, unit: Unit) -> frozenset[str]:
+        """The files of the source tree that a compiled unit was made of.
+
+        :raises BuildError: FAILED when Kbuild left no record.
+        """
+        place = self.object_path(unit)
+        record = place.with_name(f".{place.name}.cmd")
+        try:
+            words = record.read_text("utf-8", "replace").split()
+        except OSError as error:
+            raise BuildError(Code.FAILED, f"Kbuild left no record of {unit.path}") from error
+        top = f"{self._srctree}/"
+        return frozenset(normpath(w.removeprefix(top)) for w in words if w.startswith(top))
 
     def object_path(self, unit: Unit) -> Path:
         """Where the compiled unit lies."""
@@ -213,6 +244,12 @@ class Kbuild:
         ]
 
     def _run(self, command: list[str], what: str) -> str:
+        code, output = self._make(command)
+        if code:
+            raise _failure(what, output)
+        return output
+
+    def _make(self, command: list[str]) -> tuple[int, str]:
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"}
         environment["TMPDIR"] = str(self._objtree)
         try:
@@ -233,9 +270,27 @@ class Kbuild:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        if process.returncode:
-            raise _failure(what, output)
-        return output
+        return process.returncode, output
+
+
+def _failures(output: str) -> dict[str, str]:
+    """By object, the first error of those of which make said that they failed or were left."""
+    failed: dict[str, str] = {}
+    said: list[str] = []
+    for line in output.splitlines():
+        match = _FAILED.search(line)
+        if match is None:
+            said.append(line.strip())
+            continue
+        path = match["path"] or match["left"]
+        if path.endswith(".o"):
+            failed.setdefault(normpath(path), _first_error(said or [line]))
+        said = []
+    return failed
+
+
+def _first_error(lines: list[str]) -> str:
+    return next((line.strip() for line in lines if "error:" in line), lines[-1] if lines else "")
 
 
 def _failure(what: str, output: str) -> BuildError:
@@ -306,9 +361,11 @@ def _goal(unit: Unit) -> str:
 
 
 def _reached(directory: str, listings: dict[str, Listing]) -> bool:
-    """Whether Kbuild descends into ``directory`` from the directories above that have a file."""
+    """Whether Kbuild descends into ``directory`` from the topmost directory that has a file."""
     above = [parent for parent in ancestors(directory) if parent in listings]
-    return not above or any(directory in listings[parent].down for parent in above)
+    return not above or any(
+        directory in listings[parent].down and _reached(parent, listings) for parent in above
+    )
 
 
 def ancestors(path: str) -> Iterator[str]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From two sources to a pack. The stages, in order, are the methods of :class:`_Pipeline`.
 
-All or nothing: an update goes into a pack only when every change that matters to this kernel can
-go live, since nothing here proves that a part of an upgrade is right without the rest.
+What goes into the pack is the largest set of components (plan/) that compiles and differs as it
+may without the others (search.py); everything else is refused, with the reason.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from kspliced.build.emit import emit
+from kspliced.build.emit import Emitted, emit
 from kspliced.build.glue import place_glue
 from kspliced.build.kbuild import FLAGS, Headers, Kbuild, Unit, check_compiler, open_headers
+from kspliced.build.search import Fate, Found, Pre, search
 from kspliced.build.select import (
     Irrelevant,
     Selection,
@@ -28,7 +29,6 @@ from kspliced.build.select import (
     select,
     worth_keeping,
 )
-from kspliced.build.unit import DiffedUnit, diff_unit
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.elf.read import read_object
 from kspliced.errors import BuildError, Code, SourceError
@@ -44,17 +44,18 @@ from kspliced.model import (
 )
 from kspliced.oserror import translated
 from kspliced.pack import MODULE_BLOB, Blob
+from kspliced.plan.attribution import FileFacts
+from kspliced.plan.safety import Policy
 from kspliced.source.cache import SourceCache
 from kspliced.source.changelog import new_entries
 from kspliced.source.compare import FileChange, compare
-from kspliced.source.functions import touched_functions
 from kspliced.source.package import open_source
 from kspliced.source.snapshot import Snapshot
 
 _FILES = 82_000
 _TOP_MAKEFILE = "Makefile"
 # Where each stage begins, as a share of the whole (measured on the 6.1.192 upgrade).
-_STARTS = {"unpack": 0.0, "select": 0.6, "compile": 0.65, "diff": 0.93, "emit": 0.98}
+_STARTS = {"unpack": 0.0, "select": 0.5, "compile": 0.6, "emit": 0.93}
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class BuildRequest:
     jobs: int
     workdir: Path | None
     cache: Path | None = None
+    policy: Policy = Policy.CONSERVATIVE
 
 
 @dataclass(frozen=True)
@@ -86,13 +88,17 @@ class StageTime:
 @dataclass(frozen=True)
 class BuildResult:
     """What came of it. ``manifest`` is None when nothing may go live; then ``refused`` says why,
-    or it is empty too and nothing in the upgrade concerns this kernel."""
+    or it is empty too and nothing in the upgrade concerns this kernel. Otherwise ``refused`` is
+    what of the upgrade waits for the reboot; ``fates`` has both, by component. ``facts`` are what
+    a changelog entry may mention of each changed file."""
 
     manifest: Manifest | None
     blobs: tuple[Blob, ...]
     functions: tuple[FunctionChange, ...]
     refused: tuple[Refusal, ...]
     irrelevant: tuple[Irrelevant, ...]
+    fates: tuple[Fate, ...]
+    facts: tuple[FileFacts, ...]
     entries: tuple[ChangelogEntry, ...]
     seconds: tuple[StageTime, ...]
 
@@ -201,54 +207,49 @@ class _Pipeline:
         self._workspace, self._stages = workspace, stages
 
     def run(self, upgrade: _Upgrade) -> BuildResult:
-        headers, stage = self._headers, self._stages.stage
+        stage = self._stages.stage
         with stage("select"):
             selection = self._select(upgrade.changes)
-        if selection.refused or not selection.units:
-            return self._nothing(selection, upgrade, selection.refused)
+        if not (selection.units or selection.later or selection.headers):
+            return _result(selection, upgrade, Found((), ()), None, (), self._stages)
         with stage("compile"):
-            update = self._update_name(upgrade.to_version, selection.units)
-            glue = self._compile(selection.units, update)
-        with stage("diff"):
-            diffed = [self._diff(unit) for unit in selection.units]
-        refused = tuple(refusal for unit in diffed for refusal in unit.refused)
-        parts = tuple(unit.part for unit in diffed if unit.part is not None and unit.functions)
-        if refused or not parts:
-            return self._nothing(selection, upgrade, refused)
+            found = self._search(selection)
+        if not found.diffed:
+            return _result(selection, upgrade, found, None, (), self._stages)
         with stage("emit"):
+            update = self._update_name(upgrade.to_version, found)
+            glue = self._glue(update)
+            parts = tuple(d.part for d in found.diffed if d.part is not None)
             emitted = emit(parts, read_object(glue.read_bytes(), "glue"))
-        functions = tuple(function for unit in diffed for function in unit.functions)
-        live = [unit for unit in diffed if unit.functions]
-        manifest = Manifest(
+        manifest = self._manifest(upgrade, selection, found, update, emitted)
+        blobs = (
+            Blob(MODULE_BLOB, emitted.module),
+            *(Blob(_blob(d.unit), d.pre) for d in found.diffed),
+        )
+        return _result(selection, upgrade, found, manifest, blobs, self._stages)
+
+    def _manifest(
+        self,
+        upgrade: _Upgrade,
+        selection: Selection,
+        found: Found,
+        update: str,
+        emitted: Emitted,
+    ) -> Manifest:
+        return Manifest(
             update=update,
-            kernel=headers.kernel,
+            kernel=self._headers.kernel,
             to_version=upgrade.to_version,
-            compiler=headers.compiler_version,
+            compiler=self._headers.compiler_version,
             core_abi=CORE_ABI,
-            units=tuple(PreUnit(d.unit.target, d.unit.path, _blob(d.unit)) for d in live),
-            functions=functions,
-            refused=(),
+            units=tuple(PreUnit(d.unit.target, d.unit.path, _blob(d.unit)) for d in found.diffed),
+            functions=tuple(function for d in found.diffed for function in d.functions),
+            refused=_refusals(selection, found),
             entries=upgrade.entries,
             imports=emitted.imports,
             spans=emitted.spans,
-            pinned=any(part.closure.carried.pinned for part in parts),
+            pinned=any(d.part.closure.carried.pinned for d in found.diffed if d.part),
         )
-        blobs = (Blob(MODULE_BLOB, emitted.module), *(Blob(_blob(d.unit), d.pre) for d in live))
-        return BuildResult(
-            manifest,
-            blobs,
-            functions,
-            (),
-            selection.irrelevant,
-            upgrade.entries,
-            self._stages.seconds,
-        )
-
-    def _nothing(
-        self, selection: Selection, upgrade: _Upgrade, refused: tuple[Refusal, ...]
-    ) -> BuildResult:
-        seconds = self._stages.seconds
-        return BuildResult(None, (), (), refused, selection.irrelevant, upgrade.entries, seconds)
 
     def _select(self, changes: tuple[FileChange, ...]) -> Selection:
         workspace = self._workspace
@@ -263,9 +264,82 @@ class _Pipeline:
         found = select(changes, listings, unlisted, lambda: self._old.included, targets)
         if not self._request.only:
             return found
-        units = tuple(u for u in found.units if self._asked_for(u.path))
-        refused = tuple(r for r in found.refused if self._asked_for(r.unit))
-        return Selection(units, found.irrelevant, refused)
+        return replace(
+            found,
+            units=tuple(u for u in found.units if self._asked_for(u.path)),
+            later=tuple(u for u in found.later if self._asked_for(u.path)),
+            refused=tuple(r for r in found.refused if self._asked_for(r.unit)),
+        )
+
+    def _search(self, selection: Selection) -> Found:
+        """Compile, compare and judge until what remains may go live."""
+        workspace = self._workspace
+        workspace.add_near(selection.units)
+        with ThreadPoolExecutor(1) as pool:
+            compiled = pool.submit(self._compile_pre, selection.units)
+            return search(
+                selection,
+                self._old,
+                workspace,
+                self._kbuild,
+                self._request.policy,
+                compiled.result,
+                lambda text: self._stages.say("compile", text),
+            )
+
+    def _compile_pre(self, units: tuple[Unit, ...]) -> Pre:
+        """Compile the units of the old tree; what cannot be is said.
+
+        :raises BuildError: COMPILE_FAILED when none compiles.
+        """
+        self._stages.say("compile", f"{len(units)} units as they are")
+        kbuild = self._kbuild("pre")
+        failed = kbuild.compile(units) if units else {}
+        if any("No such file" in text for text in failed.values()):
+            # A file of another subsystem, or a source that is included.
+            self._stages.say("compile", "writing the rest of the source")
+            if self._workspace.add_rest():
+                failed = kbuild.compile(units)
+        if units and len(failed) == len(units):
+            raise BuildError(
+                Code.COMPILE_FAILED,
+                f"the old source does not compile: {next(iter(failed.values()))}",
+                "the source may not be that of this kernel; see the details",
+                tuple(failed.values())[:20],
+            )
+        reads = {source_of(u): kbuild.dependencies(u) for u in units if u.path not in failed}
+        return Pre(failed, reads)
+
+    def _kbuild(self, name: str) -> Kbuild:
+        """The pre or the post object tree, with the source tree it is compiled from."""
+        workspace, jobs = self._workspace, self._request.jobs
+        tree = workspace.old.top if name == "pre" else workspace.hot
+        return Kbuild(tree, workspace.objtree(name), self._headers, jobs)
+
+    def _glue(self, update: str) -> Path:
+        """Compile the glue of the module called ``update``; returns its object."""
+        unit = place_glue(self._workspace.hot, self._headers, update)
+        kbuild = self._kbuild("glue")
+        failed = kbuild.compile((unit,))
+        if failed:
+            text = f"the update's own code does not compile: {failed[unit.path]}"
+            raise BuildError(Code.COMPILE_FAILED, text, "report this")
+        return kbuild.object_path(unit)
+
+    def _update_name(self, to_version: str, found: Found) -> str:
+        """``ks_`` and a digest of everything the update is made of."""
+        digest = hashlib.sha256()
+        kernel = self._headers.kernel
+        for text in (kernel.release, kernel.version, kernel.arch, to_version, FLAGS):
+            digest.update(text.encode() + b"\0")
+        digest.update(self._headers.compiler_version.encode() + b"\0")
+        workspace = self._workspace
+        for unit in (d.unit for d in found.diffed):
+            digest.update(unit.path.encode() + b"\0")
+            for objects in ("pre", "post"):
+                content = (workspace.objtree(objects) / unit.path).read_bytes()
+                digest.update(hashlib.sha256(content).digest())
+        return f"ks_{digest.hexdigest()[:12]}"
 
     def _asked_for(self, path: str) -> bool:
         return any(fnmatch(path, glob) for glob in self._request.only)
@@ -276,63 +350,32 @@ class _Pipeline:
         old, new = self._workspace.old.top / path, self._workspace.changed.top / path
         return old.is_file() and new.is_file() and only_version(old.read_bytes(), new.read_bytes())
 
-    def _update_name(self, to_version: str, units: tuple[Unit, ...]) -> str:
-        """``ks_`` and a digest of everything the update is made of."""
-        digest = hashlib.sha256()
-        kernel = self._headers.kernel
-        for text in (kernel.release, kernel.version, kernel.arch, to_version, FLAGS):
-            digest.update(text.encode() + b"\0")
-        digest.update(self._headers.compiler_version.encode() + b"\0")
-        for unit in units:
-            digest.update(unit.path.encode() + b"\0")
-            for tree in (self._workspace.old.top, self._workspace.changed.top):
-                content = (tree / source_of(unit)).read_bytes()
-                digest.update(hashlib.sha256(content).digest())
-        return f"ks_{digest.hexdigest()[:12]}"
 
-    def _compile(self, units: tuple[Unit, ...], update: str) -> Path:
-        """Compile pre, post and the glue side by side; returns the glue's object."""
-        workspace, headers = self._workspace, self._headers
-        self._stages.say("compile", f"{len(units)} units, before and after")
-        workspace.add_near(units)
-        workspace.make_hot(units)
-        jobs = max(1, self._request.jobs // 2)
-        pre = Kbuild(workspace.old.top, workspace.objtree("pre"), headers, jobs)
-        post = Kbuild(workspace.hot, workspace.objtree("post"), headers, jobs)
-        glue = place_glue(workspace.hot, headers, update)
+def _result(
+    selection: Selection,
+    upgrade: _Upgrade,
+    found: Found,
+    manifest: Manifest | None,
+    blobs: tuple[Blob, ...],
+    stages: _Stages,
+) -> BuildResult:
+    return BuildResult(
+        manifest=manifest,
+        blobs=blobs,
+        functions=manifest.functions if manifest is not None else (),
+        refused=_refusals(selection, found),
+        irrelevant=selection.irrelevant + found.same,
+        fates=found.fates,
+        facts=found.facts,
+        entries=upgrade.entries,
+        seconds=stages.seconds,
+    )
 
-        def both() -> None:
-            with ThreadPoolExecutor(2) as pool:
-                running = [
-                    pool.submit(pre.compile, units),
-                    pool.submit(post.compile, (*units, glue)),
-                ]
-                for future in running:
-                    future.result()
 
-        try:
-            both()
-        except BuildError as error:
-            missing = "No such file" in error.message
-            if error.code is not Code.COMPILE_FAILED or not missing:
-                raise
-            # A file of another subsystem, or a source that is included.
-            self._stages.say("compile", "writing the rest of the source")
-            if not workspace.add_rest():
-                raise
-            workspace.make_hot(units)
-            both()
-        return post.object_path(glue)
-
-    def _diff(self, unit: Unit) -> DiffedUnit:
-        workspace, source = self._workspace, source_of(unit)
-        self._stages.say("diff", unit.path)
-        return diff_unit(
-            unit,
-            (workspace.objtree("pre") / unit.path).read_bytes(),
-            (workspace.objtree("post") / unit.path).read_bytes(),
-            touched_functions(workspace.old.top / source, workspace.changed.top / source),
-        )
+def _refusals(selection: Selection, found: Found) -> tuple[Refusal, ...]:
+    """Everything that does not go live, with the reason."""
+    charged = (reason for fate in found.fates for reason in fate.reasons)
+    return tuple(dict.fromkeys((*selection.refused, *charged)))
 
 
 def _blob(unit: Unit) -> str:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What would become of an upgrade, as the JSON of `kspliced plan` has it.
+"""What becomes of an upgrade, as the JSON of `kspliced plan` has it.
 
-The builder works all or nothing, so every component has the same fate: live together, or waiting
-for the reboot together with the reasons. Irrelevant files are a component of their own.
+Every changed file belongs to one component or is irrelevant; every changelog entry gets the worst
+fate of the files it may be in. Nothing is rounded up.
 """
 
 from __future__ import annotations
@@ -12,23 +12,31 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kspliced.build.pipeline import BuildResult
-from kspliced.model import ChangelogEntry, FunctionChange, Refusal
-
-
-class Decision(str, Enum):
-    """What becomes of a component."""
-
-    LIVE = "live"
-    REBOOT = "reboot"
-    IRRELEVANT = "irrelevant"
+from kspliced.build.search import Decision, Fate
+from kspliced.model import FunctionChange, Refusal
+from kspliced.plan.attribution import Attributor, FileFacts, fold
 
 
 class EntryStatus(str, Enum):
-    """What becomes of a changelog entry."""
+    """What becomes of a changelog entry. ABSENT: it is in code that this kernel does not have."""
 
     LIVE = "live"
     REBOOT = "reboot"
+    ASK = "ask"
+    LATER = "later"
     ABSENT = "absent"
+    UNKNOWN = "unknown"
+
+
+# Of the files an entry may be in, the first of these that one has is the entry's.
+_RANKS = (Decision.REBOOT, Decision.ASK, Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
+_STATUS = {
+    Decision.REBOOT: EntryStatus.REBOOT,
+    Decision.ASK: EntryStatus.ASK,
+    Decision.LATER: EntryStatus.LATER,
+    Decision.LIVE: EntryStatus.LIVE,
+    Decision.IRRELEVANT: EntryStatus.ABSENT,
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Component:
-    """Changes that go together. ``files`` are units or source files, ``functions`` symbols."""
+    """Changes that go together. ``files`` are source files, ``functions`` symbols."""
 
     id: str
     decision: Decision
@@ -65,13 +73,22 @@ class PlannedEntry:
 
 @dataclass(frozen=True)
 class Totals:
-    """Numbers of components by decision, and of entries that are live."""
+    """Numbers of components by decision, of entries by status, and of the CVEs among them."""
 
     live: int
     reboot: int
+    ask: int
+    later: int
     irrelevant: int
     entries: int
     entries_live: int
+    cves: int
+    cves_live: int
+    cves_reboot: int
+    cves_ask: int
+    cves_later: int
+    cves_absent: int
+    cves_unknown: int
 
 
 @dataclass(frozen=True)
@@ -85,76 +102,109 @@ class Plan:
 
 def plan_of(result: BuildResult) -> Plan:
     """The plan that a build amounts to."""
-    components = (*_live(result.functions), *_refused(result.refused), *_irrelevant(result))
-    entries = tuple(_entry(entry, result, components) for entry in result.entries)
+    components = (
+        *(_component(fate, result.functions) for fate in result.fates),
+        *_refused(result),
+        *_irrelevant(result),
+    )
+    entries = _entries(result, components)
+    return Plan(components, entries, _totals(components, entries))
+
+
+def _component(fate: Fate, functions: tuple[FunctionChange, ...]) -> Component:
+    names = {_object(path) for path in fate.component.files}
+    mine = [f for f in functions if f.unit in names] if fate.decision is Decision.LIVE else []
+    return Component(
+        id=fate.component.id,
+        decision=fate.decision,
+        targets=_unique((*fate.targets, *(function.target for function in mine))),
+        files=fate.component.files,
+        functions=tuple(function.name for function in mine),
+        reasons=tuple(_reason(refusal) for refusal in fate.reasons),
+    )
+
+
+def _refused(result: BuildResult) -> Iterable[Component]:
+    """Files that were refused by themselves: assembly, Kbuild files."""
+    known = {path for fate in result.fates for path in fate.component.files}
+    by_file: dict[str, list[Refusal]] = {}
+    for refusal in result.refused:
+        if refusal.unit not in known and not refusal.unit.endswith(".o"):
+            by_file.setdefault(refusal.unit, []).append(refusal)
+    for path, refusals in sorted(by_file.items()):
+        reasons = tuple(_reason(refusal) for refusal in refusals)
+        yield Component(path, Decision.REBOOT, (), (path,), (), reasons)
+
+
+def _irrelevant(result: BuildResult) -> Iterable[Component]:
+    by_reason: dict[str, list[str]] = {}
+    for item in result.irrelevant:
+        by_reason.setdefault(item.reason, []).append(item.path)
+    for reason, paths in sorted(by_reason.items()):
+        reasons = (Reason("irrelevant", reason, ""),)
+        yield Component(reason, Decision.IRRELEVANT, (), tuple(paths), (), reasons)
+
+
+def _entries(result: BuildResult, components: tuple[Component, ...]) -> tuple[PlannedEntry, ...]:
+    fates = {path: c.decision.value for c in components for path in c.files}
+    homes = {path: component.id for component in components for path in component.files}
+    named = {facts.path: facts for facts in result.facts}
+    none: frozenset[str] = frozenset()
+    attributor = Attributor(named.get(path, FileFacts(path, none)) for path in fates)
+    nothing = all(component.decision is Decision.IRRELEVANT for component in components)
+    planned = []
+    for entry in result.entries:
+        found = attributor.attribute(entry)
+        worst = fold(found.files, fates, tuple(rank.value for rank in _RANKS))
+        status = _STATUS[Decision(worst)] if worst else EntryStatus.UNKNOWN
+        if nothing:
+            status = EntryStatus.ABSENT  # wherever it is, it is not in this kernel
+        carriers = _unique(homes[path] for path in found.files)
+        planned.append(PlannedEntry(entry.subject, entry.cves, status, found.confidence, carriers))
+    return tuple(planned)
+
+
+def _totals(components: tuple[Component, ...], entries: tuple[PlannedEntry, ...]) -> Totals:
     decisions = [component.decision for component in components]
-    totals = Totals(
+    cves: dict[str, EntryStatus] = {}
+    order = (
+        EntryStatus.REBOOT,
+        EntryStatus.UNKNOWN,
+        EntryStatus.ASK,
+        EntryStatus.LATER,
+        EntryStatus.LIVE,
+        EntryStatus.ABSENT,
+    )
+    for entry in entries:
+        for cve in entry.cves:
+            known = cves.get(cve, EntryStatus.ABSENT)
+            cves[cve] = min(known, entry.status, key=order.index)
+    fates = list(cves.values())
+    return Totals(
         live=decisions.count(Decision.LIVE),
         reboot=decisions.count(Decision.REBOOT),
+        ask=decisions.count(Decision.ASK),
+        later=decisions.count(Decision.LATER),
         irrelevant=decisions.count(Decision.IRRELEVANT),
         entries=len(entries),
         entries_live=sum(entry.status is EntryStatus.LIVE for entry in entries),
-    )
-    return Plan(components, entries, totals)
-
-
-def _live(functions: tuple[FunctionChange, ...]) -> tuple[Component, ...]:
-    if not functions:
-        return ()
-    return (
-        Component(
-            id="update",
-            decision=Decision.LIVE,
-            targets=_unique(function.target for function in functions),
-            files=_unique(function.unit for function in functions),
-            functions=tuple(function.name for function in functions),
-            reasons=(),
-        ),
+        cves=len(fates),
+        cves_live=fates.count(EntryStatus.LIVE),
+        cves_reboot=fates.count(EntryStatus.REBOOT),
+        cves_ask=fates.count(EntryStatus.ASK),
+        cves_later=fates.count(EntryStatus.LATER),
+        cves_absent=fates.count(EntryStatus.ABSENT),
+        cves_unknown=fates.count(EntryStatus.UNKNOWN),
     )
 
 
-def _refused(refused: tuple[Refusal, ...]) -> tuple[Component, ...]:
-    if not refused:
-        return ()
-    return (
-        Component(
-            id="update",
-            decision=Decision.REBOOT,
-            targets=(),
-            files=_unique(refusal.unit for refusal in refused),
-            functions=_unique(refusal.symbol for refusal in refused if refusal.symbol),
-            reasons=tuple(Reason(r.code, r.reason, r.evidence or r.unit) for r in refused),
-        ),
-    )
+def _reason(refusal: Refusal) -> Reason:
+    where = refusal.evidence or f"{refusal.unit} {refusal.symbol}".strip()
+    return Reason(refusal.code, refusal.reason, where)
 
 
-def _irrelevant(result: BuildResult) -> tuple[Component, ...]:
-    if not result.irrelevant:
-        return ()
-    counts = _unique(item.reason for item in result.irrelevant)
-    return (
-        Component(
-            id="irrelevant",
-            decision=Decision.IRRELEVANT,
-            targets=(),
-            files=tuple(item.path for item in result.irrelevant),
-            functions=(),
-            reasons=tuple(Reason("irrelevant", reason, "") for reason in counts),
-        ),
-    )
-
-
-def _entry(
-    entry: ChangelogEntry, result: BuildResult, components: tuple[Component, ...]
-) -> PlannedEntry:
-    """Nothing tells yet which component carries an entry, so all that matter count: certain."""
-    carriers = tuple(c.id for c in components if c.decision is not Decision.IRRELEVANT)
-    status = EntryStatus.ABSENT
-    if result.refused:
-        status = EntryStatus.REBOOT
-    elif result.functions:
-        status = EntryStatus.LIVE
-    return PlannedEntry(entry.subject, entry.cves, status, 1.0, carriers)
+def _object(path: str) -> str:
+    return f"{path.rpartition('.')[0]}.o"
 
 
 def _unique(items: Iterable[str]) -> tuple[str, ...]:

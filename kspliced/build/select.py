@@ -21,9 +21,11 @@ _NOT_KERNEL = ("Documentation/", "tools/", "samples/", "LICENSES/", "usr/", "deb
 _OTHER_PROGRAMS = (
     "arch/x86/boot/", "arch/x86/realmode/", "arch/x86/purgatory/", "drivers/firmware/efi/libstub/",
 )  # fmt: skip
+# No kernel code, but read by what compiles it: kernel/bpf/btf.c includes from tools/lib.
+_TOOLS = ("scripts/", "tools/lib/bpf/", "tools/include/")
 _PROSE = frozenset({"MAINTAINERS", "CREDITS", "README", "COPYING", ".gitignore", ".mailmap"})
 _KBUILD = re.compile(r"(?:^|/)(?:Makefile[^/]*|Kbuild[^/]*|Kconfig[^/]*)$")
-# Bytes above which a subsystem's own file is not kept: fs/ext4/ext4.h has 130 KiB, a list of a
+# Bytes above which a subsystem's own header is not kept: fs/ext4/ext4.h has 130 KiB, a list of a
 # graphics chip's registers has megabytes, and all such lists together are a third of the tree.
 _LARGE = 512 << 10
 _VERSION_LINE = re.compile(rb"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=.*$", re.MULTILINE)
@@ -39,23 +41,27 @@ class Irrelevant:
 
 @dataclass(frozen=True)
 class Selection:
-    """What becomes of the changed files."""
+    """What becomes of the changed files. ``headers`` may concern units that did not change;
+    ``later`` are units of modules that are not loaded."""
 
     units: tuple[Unit, ...]
+    later: tuple[Unit, ...]
+    headers: tuple[str, ...]
     irrelevant: tuple[Irrelevant, ...]
     refused: tuple[Refusal, ...]
 
 
 def worth_keeping(path: str, size: int) -> bool:
     """Whether a compilation may read a file of ``size`` bytes (source.cache.SourceCache)."""
-    if path.startswith("scripts/"):
+    if path.startswith(_TOOLS):
         return True
-    return not not_kernel(path) and (size <= _LARGE or every_unit_reads(path))
+    small = size <= _LARGE or not path.endswith(".h") or every_unit_reads(path)
+    return small and not not_kernel(path)
 
 
 def every_unit_reads(path: str) -> bool:
     """Whether a file is read, or looked for, whatever is compiled."""
-    if path.startswith("scripts/"):
+    if path.startswith(_TOOLS):
         return True
     common = path.startswith(("include/", "arch/")) and not path.endswith(".c")
     return not not_kernel(path) and (common or bool(_KBUILD.search(path)))
@@ -98,7 +104,13 @@ def select(
     sorter = _Sorter(listings, unlisted, included, targets)
     for change in changes:
         sorter.sort(change)
-    return Selection(tuple(sorter.units), tuple(sorter.irrelevant), tuple(sorter.refused))
+    return Selection(
+        tuple(sorter.units),
+        tuple(sorter.later),
+        tuple(sorter.headers),
+        tuple(sorter.irrelevant),
+        tuple(sorter.refused),
+    )
 
 
 def only_version(old: bytes, new: bytes) -> bool:
@@ -117,6 +129,8 @@ class _Sorter:
         self._listings, self._unlisted = listings, unlisted
         self._included, self._targets = included, targets
         self.units: list[Unit] = []
+        self.later: list[Unit] = []
+        self.headers: list[str] = []
         self.irrelevant: list[Irrelevant] = []
         self.refused: list[Refusal] = []
 
@@ -137,7 +151,7 @@ class _Sorter:
         elif path.endswith(".c"):
             self._source(change)
         elif path.endswith(".h"):
-            self._header(path)
+            self._header(change)
         elif path.endswith(".S"):
             self._assembly(path)
         elif self._built_near(path):
@@ -170,14 +184,16 @@ class _Sorter:
         elif len(units) > 1:
             self._refuse("several_targets", path, "the object is part of several modules")
         elif self._targets and units[0].target not in self._targets:
-            reason = f"module {units[0].target} is not loaded; it would load with the old code"
-            self._refuse("module_not_loaded", path, reason)
+            self.later.append(units[0])
         else:
             self.units.append(units[0])
 
-    def _header(self, path: str) -> None:
-        if path.startswith(("include/", "arch/x86/")) or self._built_near(path):
-            self._refuse("header_changed", path, "units that include this header may change")
+    def _header(self, change: FileChange) -> None:
+        path = change.path
+        if change.type is ChangeType.REMOVED:
+            self.irrelevant.append(Irrelevant(path, "nothing includes it any more"))
+        elif path.startswith(("include/", "arch/x86/")) or self._built_near(path):
+            self.headers.append(path)
         else:
             self.irrelevant.append(Irrelevant(path, "not configured"))
 

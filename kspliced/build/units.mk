@@ -4,11 +4,12 @@
 # scripts/Makefile.build compiles single objects with them. Nothing is
 # "prepared": the headers package ships what preparing would make.
 #
-#   KSPLICED_UNITS   objects, as DIRECTORY:OBJECT
+#   units            a file: KSPLICED_UNITS, objects as DIRECTORY:OBJECT
 #   KSPLICED_DIRS    directories to list; one that is no Kbuild directory by
 #                    itself (another one includes its Makefile) is said to have failed
 
 include $(abs_srctree)/Makefile
+-include units
 
 PHONY += kspliced-units kspliced-list
 

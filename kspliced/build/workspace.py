@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kspliced.build.kbuild import Unit
@@ -29,6 +29,7 @@ class Workspace:
         self.old = Tree(old.checkout or top / "old")
         self.changed = Tree(top / "changed")
         self.hot = top / "hot"
+        self._heated: set[str] = set()
 
     def objtree(self, name: str) -> Path:
         """Where the object tree called ``name`` goes."""
@@ -50,23 +51,45 @@ class Workspace:
         """Write all that is known of the old source; returns how many files were missing."""
         return self.old.add(self._snapshot, lambda path: True)
 
-    def make_hot(self, units: tuple[Unit, ...]) -> None:
-        """Make, or complete, the hot tree."""
+    def make_hot(self) -> None:
+        """Make, or complete, the hot tree of what is laid out of the old one."""
         for directory, _, names in os.walk(self.old.top):
             into = self.hot / Path(directory).relative_to(self.old.top)
             into.mkdir(exist_ok=True)
             for name in names:
                 if not os.path.lexists(into / name):
                     _link(Path(directory) / name, into / name)
-        for unit in units:
-            self._heat(source_of(unit))
 
-    def _heat(self, source: str) -> None:
-        content = keep_line_numbers(self.old.top / source, self.changed.top / source)
-        path = self.hot / source
+    def heat(self, files: Mapping[str, bytes | None]) -> None:
+        """Have exactly ``files`` of the hot tree differ from the old one.
+
+        None stands for the content of the new source; line numbers are kept. A file that stays
+        as it is is not touched, so that make does not compile what includes it again.
+        """
+        for path in self._heated - files.keys():
+            (self.hot / path).unlink()
+            if (self.old.top / path).exists():
+                _link(self.old.top / path, self.hot / path)
+                # The link has the old file's time, which make would take for unchanged.
+                _copy(self.hot / path)
+        for path, content in files.items():
+            self._heat(path, content)
+        self._heated = set(files)
+
+    def _heat(self, path: str, content: bytes | None) -> None:
+        new = self.changed.top / path
+        if content is not None:
+            new = self.top / "accepted" / path
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.write_bytes(content)
+        numbered = keep_line_numbers(self.old.top / path, new)
+        place = self.hot / path
+        if path in self._heated and place.read_bytes() == numbered:
+            return
         # Never through the hard link: the old tree has the same inode.
-        path.unlink()
-        path.write_bytes(content)
+        place.unlink(missing_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(numbered)
 
 
 def source_of(unit: Unit) -> str:
@@ -81,3 +104,10 @@ def _link(old: Path, new: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         shutil.copy2(old, new, follow_symlinks=False)
+
+
+def _copy(path: Path) -> None:
+    """Make a linked file one of its own, as new as now."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)

@@ -19,6 +19,7 @@ from kspliced.cli import output
 from kspliced.errors import BuildError, Code, ExitCode, KsplicedError
 from kspliced.model import ChangeKind, KernelId
 from kspliced.pack import write_pack
+from kspliced.plan.safety import Policy
 from kspliced.record import encode
 from kspliced.worker import Reporter
 
@@ -70,6 +71,7 @@ def request_of(arguments: Namespace) -> BuildRequest:
         jobs=arguments.jobs or len(os.sched_getaffinity(0)),
         workdir=Path(arguments.workdir) if arguments.workdir else None,
         cache=Path(arguments.cache) if arguments.cache else _own_cache(),
+        policy=Policy(arguments.policy or Policy.CONSERVATIVE),
     )
 
 
@@ -137,7 +139,7 @@ def _show(result: BuildResult, pack: str) -> None:
         rows = [(f.target, f.unit, f.name, f.kind.value, f.why) for f in result.functions]
         output.table(("target", "unit", "function", "kind", "why"), rows)
     if result.refused:
-        output.field("refused", f"{output.plural(len(result.refused), 'change')}, so all of it")
+        output.field("refused", output.plural(len(result.refused), "change"))
         refusals = [(r.code, r.unit, r.symbol, r.reason) for r in result.refused]
         output.table(("code", "unit", "symbol", "reason"), refusals)
     if result.irrelevant:

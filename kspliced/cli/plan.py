@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 
 from kspliced.build.pipeline import build
-from kspliced.build.plan import Component, Decision, Plan, plan_of
+from kspliced.build.plan import Component, Plan, Totals, plan_of
 from kspliced.cli import output
 from kspliced.cli.build import request_of, stop_on_sigterm
 from kspliced.cli.status import entry_text
@@ -16,16 +16,6 @@ from kspliced.model import ChangelogEntry
 from kspliced.record import encode
 
 _LISTED = 20
-_VERDICTS = {
-    Decision.REBOOT: ("a reboot is needed: an update is all or nothing", "red"),
-    Decision.LIVE: ("all of it can go live", "green"),
-    Decision.IRRELEVANT: ("nothing that changes is code of this kernel", "green"),
-}
-_CODES = {
-    Decision.REBOOT: ExitCode.REFUSED,
-    Decision.LIVE: ExitCode.DONE,
-    Decision.IRRELEVANT: ExitCode.NOTHING_TO_DO,
-}
 
 
 def run(arguments: Namespace) -> ExitCode:
@@ -38,20 +28,35 @@ def run(arguments: Namespace) -> ExitCode:
     with output.progress(shown) as sink:
         result = build(request_of(arguments), sink)
     plan = plan_of(result)
-    verdict = _verdict(plan)
     if arguments.json:
         output.print_json(encode(plan))
     else:
-        text, style = _VERDICTS[verdict]
+        text, style = _verdict(plan.totals)
         output.field("plan", text, style)
         _show(plan, result.entries)
-    return _CODES[verdict]
+    return _code(plan.totals)
 
 
-def _verdict(plan: Plan) -> Decision:
-    if plan.totals.reboot:
-        return Decision.REBOOT
-    return Decision.LIVE if plan.totals.live else Decision.IRRELEVANT
+def _verdict(totals: Totals) -> tuple[str, str]:
+    waiting = totals.reboot + totals.ask + totals.later
+    if not totals.live:
+        if waiting:
+            return "nothing can go live", "red"
+        return "nothing that changes is code of this kernel", "green"
+    if not waiting:
+        return "all of it can go live", "green"
+    parts = [f"{output.plural(totals.live, 'component')} can go live"]
+    parts += [f"{totals.reboot} need a reboot"] if totals.reboot else []
+    parts += [f"{totals.ask} should be looked at first"] if totals.ask else []
+    parts += [f"{totals.later} are in modules that are not loaded"] if totals.later else []
+    return ", ".join(parts), "yellow"
+
+
+def _code(totals: Totals) -> ExitCode:
+    if totals.live:
+        return ExitCode.DONE
+    waiting = totals.reboot + totals.ask + totals.later
+    return ExitCode.REFUSED if waiting else ExitCode.NOTHING_TO_DO
 
 
 def _show(plan: Plan, entries: tuple[ChangelogEntry, ...]) -> None:

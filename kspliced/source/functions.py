@@ -12,6 +12,8 @@ from pathlib import Path
 from kspliced.source.lines import hunks
 
 _NAME = re.compile(r"([A-Za-z_]\w*)\s*\(")
+# include/linux/syscalls.h, compat.h: the function that holds the body of a system call.
+_SYSCALL = re.compile(r"\b(?:(COMPAT)_)?SYSCALL_DEFINE\d\s*\(\s*(\w+)")
 
 
 def touched_functions(old: Path, new: Path) -> tuple[str, ...]:
@@ -38,10 +40,17 @@ def function_lines(text: str) -> list[tuple[str, int, int]]:
                 found.append((name, start, number))
                 name, head = "", []
         elif line.startswith("{") and head:
-            match = _NAME.search(" ".join(head))
-            name, start = (match.group(1) if match else ""), number - len(head)
+            name, start = _name(" ".join(head)), number - len(head)
         elif not line.strip() or line.startswith(("#", "/", " *", "}")) or line.endswith(";"):
             head = []
         else:
             head.append(line)
     return found
+
+
+def _name(head: str) -> str:
+    call = _SYSCALL.search(head)
+    if call is not None:
+        return f"__do_{'compat_' if call.group(1) else ''}sys_{call.group(2)}"
+    match = _NAME.search(head)
+    return match.group(1) if match else ""

@@ -33,11 +33,11 @@ class Hunk:
 
 
 def hunks(old: Path, new: Path) -> tuple[Hunk, ...]:
-    """The difference of two files, from diff(1) -U0.
+    """The difference of two files, from diff(1) -U0; one that is missing counts as empty.
 
     :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
     """
-    command = ["diff", "--text", "-U0", str(old), str(new)]
+    command = ["diff", "--text", "--new-file", "-U0", str(old), str(new)]
     try:
         done = subprocess.run(command, capture_output=True, check=False)
     except FileNotFoundError as error:

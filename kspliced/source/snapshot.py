@@ -6,6 +6,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import subprocess
+import tempfile
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,6 +48,9 @@ class Snapshot(Protocol):
     def has(self, path: str) -> bool:
         """Whether :meth:`read` can give the file."""
 
+    def mentions(self, names: frozenset[str]) -> dict[str, frozenset[str]]:
+        """The files in which each of ``names`` stands as a word."""
+
     def read(self, path: str) -> Member:
         """One file.
 
@@ -63,6 +69,31 @@ def included_sources(member: Member) -> Iterator[str]:
     if b'.c"' in member.data and member.path.endswith(_INCLUDERS):
         for path in _INCLUDE.findall(member.data):
             yield path.rpartition(b"/")[2].decode("utf-8", "replace")
+
+
+def grep(names: Iterable[str], options: Iterable[str], place: Path) -> Iterator[bytes]:
+    """The lines that grep(1) prints of where one of ``names`` stands as a word in ``place``.
+
+    :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
+    """
+    words = "".join(f"{name}\n" for name in sorted(names)).encode()
+    with tempfile.TemporaryFile() as patterns, tempfile.TemporaryFile() as errors:
+        patterns.write(words)
+        patterns.seek(0)
+        command = ["grep", "-aFw", "-f", "-", *options, str(place)]
+        try:
+            process = subprocess.Popen(
+                command, stdin=patterns, stdout=subprocess.PIPE, stderr=errors, env={"LC_ALL": "C"}
+            )
+        except FileNotFoundError as error:
+            raise SourceError(Code.TOOL_MISSING, "grep is not installed", "install grep") from error
+        with process:
+            assert process.stdout is not None
+            yield from process.stdout
+        if process.returncode > 1:
+            errors.seek(0)
+            said = errors.read(500).decode("utf-8", "replace").strip()
+            raise SourceError(Code.SOURCE_UNREADABLE, f"searching {place} failed: {said}")
 
 
 class TreeSnapshot:
@@ -102,6 +133,16 @@ class TreeSnapshot:
     def has(self, path: str) -> bool:
         """Whether the file is there."""
         return os.path.lexists(self.top / path)
+
+    def mentions(self, names: frozenset[str]) -> dict[str, frozenset[str]]:
+        """By grep(1) over the tree."""
+        found: dict[str, set[str]] = {name: set() for name in names}
+        skipped = ("--exclude-dir=.git", "--exclude-dir=.pc", "--exclude-dir=debian")
+        prefix = len(os.fsencode(self.top)) + 1
+        for line in grep(names, ("-roZ", *skipped), self.top) if names else ():
+            path, _, name = line.rstrip(b"\n").partition(b"\0")
+            found[name.decode()].add(os.fsdecode(path[prefix:]))
+        return {name: frozenset(paths) for name, paths in found.items()}
 
     def read(self, path: str) -> Member:
         """One file."""
@@ -158,6 +199,22 @@ class PackedSnapshot:
         """Whether its content is kept."""
         entry = self._entries.get(path)
         return entry is not None and entry.offset >= 0
+
+    def mentions(self, names: frozenset[str]) -> dict[str, frozenset[str]]:
+        """By grep(1) over the contents, which lie one behind the other."""
+        found: dict[str, set[str]] = {name: set() for name in names}
+        kept = sorted((e.offset, path) for path, e in self._entries.items() if e.offset >= 0)
+        offsets = [offset for offset, _ in kept]
+        place = Path(str(self._content.name))
+        for line in grep(names, ("-ob",), place) if names else ():
+            offset, _, name = line.rstrip(b"\n").partition(b":")
+            # An empty file has the offset of the one behind it, and sorts before it or not: the
+            # last of them that begins here holds the byte unless it is the empty one.
+            index = bisect_right(offsets, int(offset)) - 1
+            while not self._entries[kept[index][1]].size:
+                index -= 1
+            found[name.decode()].add(kept[index][1])
+        return {name: frozenset(paths) for name, paths in found.items()}
 
     def read(self, path: str) -> Member:
         """One file, verified against its digest."""

@@ -19,13 +19,14 @@ ARROWS = {
     "worker": set(),
     "elf": set(),
     "source": set(),
-    "build": {"source", "elf", "pack"},
+    "plan": {"source"},
+    "build": {"plan", "source", "elf", "pack"},
     "kernel": {"elf"},
     "match": {"kernel", "elf", "pack"},
     "engine": {"match", "kernel", "pack", "worker"},
     "service": {"engine.status", "engine.state", "engine.paths", "engine.queue", "worker"},
     "client": {"service.api", "worker"},
-    "cli": {"client", "build", "match", "kernel", "pack", "worker", "source", "elf"},
+    "cli": {"client", "build", "plan", "match", "kernel", "pack", "worker", "source", "elf"},
 }
 
 

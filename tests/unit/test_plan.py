@@ -3,41 +3,105 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kspliced.build.pipeline import BuildResult
-from kspliced.build.plan import plan_of
+from kspliced.build.plan import EntryStatus, plan_of
+from kspliced.build.search import Decision, Fate
 from kspliced.build.select import Irrelevant
 from kspliced.model import ChangeKind, ChangelogEntry, FunctionChange, Refusal
-from kspliced.record import encode
+from kspliced.plan.attribution import Attributor, FileFacts
+from kspliced.plan.components import Component
 
-ENTRIES = (ChangelogEntry("6.1.2-1", "ext4: fix it", ("CVE-2026-12345",), ()),)
+ENTRIES = (
+    ChangelogEntry("6.1.2-1", "ext4: fix it (CVE-2026-12345)", ("CVE-2026-12345",), ()),
+    ChangelogEntry("6.1.2-1", "xfs: in xfs_one(): fix it", ("CVE-2026-2",), ()),
+    ChangelogEntry("6.1.2-1", "drm/radeon: fix it", ("CVE-2026-3",), ()),
+    ChangelogEntry("6.1.2-1", "unheard of: fix it", ("CVE-2026-4",), ()),
+)
 FUNCTION = FunctionChange("ext4", "fs/ext4/a.o", "f", ChangeKind.CHANGED, "own source")
-IRRELEVANT = (Irrelevant("arch/arm64/x.c", "another architecture"),)
-REFUSAL = Refusal("header_changed", "include/a.h", "", "units may change")
+IRRELEVANT = (Irrelevant("drivers/gpu/drm/radeon/x.c", "not configured"),)
+REFUSAL = Refusal("init_only", "fs/xfs/b.o", "xfs_one", "it runs only at start-up")
 
 
-def result(
-    functions: tuple[FunctionChange, ...] = (), refused: tuple[Refusal, ...] = ()
-) -> BuildResult:
-    return BuildResult(None, (), functions, refused, IRRELEVANT, ENTRIES, ())
+def fate(path: str, decision: Decision, *reasons: Refusal) -> Fate:
+    return Fate(Component(path, (path,), (), (), ()), decision, reasons, ())
 
 
-def test_all_live() -> None:
-    plan = encode(plan_of(result(functions=(FUNCTION,))))
-    assert [c["decision"] for c in plan["components"]] == ["live", "irrelevant"]
-    assert plan["entries"][0]["status"] == "live"
-    assert plan["totals"] == {
-        "live": 1, "reboot": 0, "irrelevant": 1, "entries": 1, "entries_live": 1,
-    }  # fmt: skip
+def result(*fates: Fate) -> BuildResult:
+    live = (FUNCTION,) if any(f.decision is Decision.LIVE for f in fates) else ()
+    refused = tuple(reason for f in fates for reason in f.reasons)
+    facts = (FileFacts("fs/xfs/b.c", frozenset({"xfs_one"})),)
+    return BuildResult(None, (), live, refused, IRRELEVANT, fates, facts, ENTRIES, ())
 
 
-def test_one_refusal_and_nothing_is_live() -> None:
-    plan = encode(plan_of(result(refused=(REFUSAL,))))
-    assert [c["decision"] for c in plan["components"]] == ["reboot", "irrelevant"]
-    assert plan["components"][0]["reasons"][0]["code"] == "header_changed"
-    assert plan["entries"][0]["status"] == "reboot"
-    assert plan["totals"]["entries_live"] == 0
+LIVE = fate("fs/ext4/a.c", Decision.LIVE)
+REBOOT = fate("fs/xfs/b.c", Decision.REBOOT, REFUSAL)
+OTHER = fate("fs/xfs/c.c", Decision.LIVE)
 
 
-def test_an_upgrade_of_other_code() -> None:
-    plan = encode(plan_of(result()))
-    assert plan["entries"][0]["status"] == "absent"
+def statuses(*fates: Fate) -> list[str]:
+    return [entry.status.value for entry in plan_of(result(*fates)).entries]
+
+
+def test_every_entry_has_its_own_fate() -> None:
+    plan = plan_of(result(LIVE, REBOOT))
+    assert [(c.id, c.decision.value) for c in plan.components] == [
+        ("fs/ext4/a.c", "live"),
+        ("fs/xfs/b.c", "reboot"),
+        ("not configured", "irrelevant"),
+    ]
+    assert [e.status.value for e in plan.entries] == ["live", "reboot", "absent", "unknown"]
+    assert plan.components[0].functions == ("f",)
+    assert plan.components[1].reasons[0].code == "init_only"
+    totals = plan.totals
+    assert (totals.live, totals.reboot, totals.entries_live) == (1, 1, 1)
+    assert (totals.cves, totals.cves_live, totals.cves_reboot) == (4, 1, 1)
+    assert (totals.cves_absent, totals.cves_unknown) == (1, 1)
+
+
+def test_an_entry_that_may_be_in_several_files_has_the_worst_fate() -> None:
+    vague = ChangelogEntry("6.1.2-1", "xfs: fix something", (), ())
+    plan = plan_of(result(REBOOT, OTHER))
+    attributor = Attributor(FileFacts(c.id, frozenset()) for c in plan.components)
+    assert attributor.attribute(vague).files == ("fs/xfs/b.c", "fs/xfs/c.c")
+    assert attributor.attribute(vague).confidence < 0.7
+    assert statuses(REBOOT, OTHER)[1] == "reboot", "the identifier tells which"
+    assert statuses(fate("fs/xfs/b.c", Decision.LIVE), OTHER)[1] == "live"
+
+
+@pytest.mark.parametrize("decision", [Decision.ASK, Decision.LATER, Decision.REBOOT])
+def test_what_is_not_live_is_not_called_so(decision: Decision) -> None:
+    other = fate("fs/ext4/b.c", Decision.LIVE)
+    assert statuses(fate("fs/ext4/a.c", decision), other)[0] == decision.value
+
+
+def test_a_cve_has_the_worst_of_its_entries() -> None:
+    both = (ENTRIES[0], ChangelogEntry("6.1.2-1", "xfs: more of it", ("CVE-2026-12345",), ()))
+    mixed = result(LIVE, REBOOT)
+    plan = plan_of(BuildResult(None, (), (), (), (), mixed.fates, (), both, ()))
+    assert [e.status for e in plan.entries] == [EntryStatus.LIVE, EntryStatus.REBOOT]
+    assert (plan.totals.cves, plan.totals.cves_live, plan.totals.cves_reboot) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("subject", "files"),
+    [
+        ("[x86] KVM: nVMX: fix it", ("arch/x86/kvm/vmx/nested.c", "arch/x86/kvm/x86.c")),
+        ("RDMA/mlx5: fix it", ("drivers/infiniband/hw/mlx5/qp.c",)),
+        ("Bluetooth: L2CAP: fix it (CVE-2026-1)", ("net/bluetooth/l2cap_core.c",)),
+        ("fix frobnicate_it() at last", ("net/bluetooth/l2cap_core.c",)),
+        ("netlink: fix it", ()),
+    ],
+)
+def test_attribution(subject: str, files: tuple[str, ...]) -> None:
+    paths = (
+        "arch/x86/kvm/x86.c",
+        "arch/x86/kvm/vmx/nested.c",
+        "drivers/infiniband/hw/mlx5/qp.c",
+        "net/bluetooth/hci_core.c",
+        "net/bluetooth/l2cap_core.c",
+    )
+    words = frozenset({"frobnicate_it"})
+    attributor = Attributor(FileFacts(p, words if "l2cap" in p else frozenset()) for p in paths)
+    assert attributor.attribute(ChangelogEntry("1", subject, (), ())).files == files

@@ -14,6 +14,7 @@ import pytest
 
 from kspliced.build import pipeline
 from kspliced.build.pipeline import BuildRequest, BuildResult, StageTime
+from kspliced.build.search import Decision, Fate
 from kspliced.build.select import Irrelevant
 from kspliced.cli import build as build_verb
 from kspliced.cli import plan as plan_verb
@@ -21,9 +22,10 @@ from kspliced.cli.main import main
 from kspliced.errors import BuildError, Code, ExitCode
 from kspliced.model import KernelId, Progress, ProgressSink, Refusal
 from kspliced.pack import Blob, read_pack, write_pack
+from kspliced.plan.components import Component
 from tests.unit.engine.fakes import MALLOC, UPDATE, manifest
 
-REFUSAL = Refusal("header_changed", "include/net/dst.h", "", "units may change", "")
+REFUSAL = Refusal("init_only", "fs/ext4/a.o", "f", "it runs only at start-up", ".init.text")
 
 
 @pytest.fixture
@@ -74,12 +76,15 @@ def test_match_takes_one_captured_kernel(pack: Path, capsys: pytest.CaptureFixtu
 
 def _result(**changes: Any) -> BuildResult:
     of = manifest()
+    component = Component("fs/ext4/a.c", ("fs/ext4/a.c",), (), (), ())
     whole = BuildResult(
         manifest=of,
         blobs=(Blob("update.ko", b"\x7fELF"),),
         functions=of.functions,
         refused=(),
         irrelevant=(Irrelevant("Documentation/a.rst", "not kernel code"),),
+        fates=(Fate(component, Decision.LIVE, (), ("ext4",)),),
+        facts=(),
         entries=of.entries,
         seconds=(StageTime("unpack", 1.5),),
     )
@@ -87,7 +92,9 @@ def _result(**changes: Any) -> BuildResult:
 
 
 def _refused() -> BuildResult:
-    return _result(manifest=None, blobs=(), functions=(), refused=(REFUSAL,))
+    (fate,) = _result().fates
+    fates = (replace(fate, decision=Decision.REBOOT, reasons=(REFUSAL,)),)
+    return _result(manifest=None, blobs=(), functions=(), refused=(REFUSAL,), fates=fates)
 
 
 def _arguments(verb: str, tmp_path: Path, *more: str) -> list[str]:
@@ -138,7 +145,7 @@ def test_build_that_is_refused(
     assert main(_arguments("build", tmp_path, "--json")) == ExitCode.REFUSED
     value = json.loads(capsys.readouterr().out)
     assert value["pack"] is None and value["digest"] is None
-    assert value["refused"][0]["code"] == "header_changed"
+    assert value["refused"][0]["code"] == "init_only"
     assert not (tmp_path / "out.kspack").exists()
 
 
@@ -186,7 +193,7 @@ def test_build_where_nothing_can_be_written(
         (_result(), ExitCode.DONE, (1, 0, 1), "live"),
         (_refused(), ExitCode.REFUSED, (0, 1, 1), "reboot"),
         (
-            _result(manifest=None, functions=(), blobs=()),
+            _result(manifest=None, functions=(), blobs=(), fates=()),
             ExitCode.NOTHING_TO_DO,
             (0, 0, 1),
             "absent",

@@ -23,7 +23,16 @@ from kspliced.service import api
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CONTRACT = {
-    "plan": {"--from", "--to", "--config", "--headers", "--targets", "--jobs", "--json"},
+    "plan": {
+        "--from",
+        "--to",
+        "--config",
+        "--headers",
+        "--targets",
+        "--policy",
+        "--jobs",
+        "--json",
+    },
     "build": {"--from", "--to", "--config", "--headers", "--targets", "--jobs", "--only", "-o"},
     "show": {"--json"},
     "match": {"--image", "--json"},

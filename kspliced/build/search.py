@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The largest set of components that compiles, differs as it may, and stands by itself.
+
+The hot tree is the old tree with the accepted components only. What does not compile in it, or
+differs in a way that a rule forbids, is charged to its component, which is dropped with all that
+needs it; then everything that remains is tried again, until nothing is dropped. Dropping only ever
+makes the set smaller, so the search ends, and its order is that of the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from kspliced.build.kbuild import Kbuild, Unit
+from kspliced.build.select import Irrelevant, Selection
+from kspliced.build.unit import DiffedUnit, diff_unit
+from kspliced.build.workspace import Workspace, source_of
+from kspliced.model import Refusal
+from kspliced.plan.attribution import FileFacts
+from kspliced.plan.components import Component, Decomposition, Texts, decompose
+from kspliced.plan.edits import Edit, apply_edits
+from kspliced.plan.headers import HeaderEdit
+from kspliced.plan.safety import Policy, doubts, never_leaves, passes
+from kspliced.source.functions import touched_functions
+from kspliced.source.snapshot import Snapshot
+
+
+class Decision(str, Enum):
+    """What becomes of a component: ``ask`` could go live but a person should look at it first,
+    ``later`` is code of modules that are not loaded."""
+
+    LIVE = "live"
+    REBOOT = "reboot"
+    ASK = "ask"
+    LATER = "later"
+    IRRELEVANT = "irrelevant"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """A component and what becomes of it; ``reasons`` unless it is live; ``targets`` are vmlinux
+    and the modules that its files are part of."""
+
+    component: Component
+    decision: Decision
+    reasons: tuple[Refusal, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """``diffed`` are the units of the live components that have something to replace; ``same``
+    are files whose code is the same; ``facts`` are for telling entries' files."""
+
+    fates: tuple[Fate, ...]
+    diffed: tuple[DiffedUnit, ...]
+    same: tuple[Irrelevant, ...] = ()
+    facts: tuple[FileFacts, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pre:
+    """The old units: ``failed`` compilers' words by object, ``reads`` of each source file."""
+
+    failed: Mapping[str, str]
+    reads: Mapping[str, frozenset[str]]
+
+
+def search(
+    selection: Selection,
+    old: Snapshot,
+    workspace: Workspace,
+    kbuild: Callable[[str], Kbuild],
+    policy: Policy,
+    pre: Callable[[], Pre],
+    say: Callable[[str], None],
+) -> Found:
+    """Decompose what was selected and find what of it may go live.
+
+    :param pre: waits for the old units to be compiled.
+    :raises BuildError: what compiling raises but for units that do not compile.
+    """
+    units = {source_of(unit): unit for unit in selection.units}
+    later = {source_of(unit): unit for unit in selection.later}
+    odd = {r.unit: r for r in selection.refused if r.unit.endswith(".c")}
+    sources = sorted({*units, *later, *odd})
+    texts = Texts(workspace.old.top, workspace.changed.top, (*sources, *selection.headers))
+
+    def reads(path: str) -> frozenset[str]:
+        # A module that is not loaded is not compiled: any header may concern it.
+        return pre().reads.get(path, frozenset(selection.headers))
+
+    decomposition = decompose(texts, sources, selection.headers, old.mentions, reads)
+    workspace.make_hot()
+    return _Search(
+        decomposition, texts, workspace, kbuild("post"), units, later, odd, policy, pre, say
+    ).run()
+
+
+class _Search:
+    def __init__(
+        self,
+        decomposition: Decomposition,
+        texts: Texts,
+        workspace: Workspace,
+        post: Kbuild,
+        units: Mapping[str, Unit],
+        later: Mapping[str, Unit],
+        odd: Mapping[str, Refusal],
+        policy: Policy,
+        pre: Callable[[], Pre],
+        say: Callable[[str], None],
+    ) -> None:
+        self._decomposition = decomposition
+        self._components = {c.id: c for c in decomposition.components}
+        self._texts, self._workspace, self._post = texts, workspace, post
+        self._units, self._later, self._odd = units, later, odd
+        self._policy, self._pre, self._say = policy, pre, say
+        self._sources = {node.path: node for node in decomposition.sources}
+        self._dropped: dict[str, Fate] = {}
+        self._completed = False
+        self._diffs: dict[tuple[str, int, int], DiffedUnit] = {}
+
+    def run(self) -> Found:
+        for component in self._components.values():
+            self._judge(component)
+        while True:
+            self._drop_dependents()
+            live = self._live()
+            self._workspace.heat(self._hot(live))
+            units = self._units_of(live)
+            self._say(f"{len(live)} components, {len(units)} units")
+            failed = self._compile(units)
+            if self._charge_failures(live, failed):
+                continue
+            diffed = [self._diff(unit) for unit in units]
+            if not self._charge_refusals(live, diffed) and not self._doubt(live, diffed):
+                return self._found(live, diffed)
+
+    def _compile(self, units: tuple[Unit, ...]) -> dict[str, str]:
+        """Compile the hot tree; what does not compile before or after the change."""
+        failed = self._post.compile(units) if units else {}
+        before = self._pre().failed
+        if any("No such file" in text for text in failed.values()) and not self._completed:
+            # Compiling the old tree may have laid out more of it.
+            self._completed = True
+            self._workspace.make_hot()
+            failed = self._post.compile(units)
+        return {**before, **failed}
+
+    def _judge(self, component: Component) -> None:
+        """Drop what is refused, or late, without compiling it."""
+        later = [path for path in component.files if path in self._later]
+        odd = tuple(self._odd[path] for path in component.files if path in self._odd)
+        unknown = [p for p in component.files if p not in self._units and p not in self._later]
+        if component.refused or odd:
+            self._drop(component.id, Decision.REBOOT, component.refused + odd)
+        elif len(later) == len(component.files):
+            reason = "the module is not loaded; it would load with the old code"
+            self._drop(component.id, Decision.LATER, _each("module_not_loaded", later, reason))
+        elif later:
+            reason = "a module that is not loaded changes together with code that runs"
+            self._drop(component.id, Decision.REBOOT, _each("module_not_loaded", later, reason))
+        elif unknown:
+            reason = "what a header changes concerns this file, which is built in another way"
+            self._drop(component.id, Decision.REBOOT, _each("unit_unknown", unknown, reason))
+
+    def _drop(self, name: str, decision: Decision, reasons: tuple[Refusal, ...]) -> None:
+        self._dropped.setdefault(name, self._fate(self._components[name], decision, reasons))
+
+    def _fate(self, component: Component, decision: Decision, reasons: tuple[Refusal, ...]) -> Fate:
+        known = {**self._later, **self._units}
+        targets = sorted({known[path].target for path in component.files if path in known})
+        return Fate(component, decision, reasons, tuple(targets))
+
+    def _drop_dependents(self) -> None:
+        again = True
+        while again:
+            again = False
+            for component in self._live():
+                missing = [name for name in component.needs if name in self._dropped]
+                if missing:
+                    reason = f"it calls what {missing[0]} adds, which is not live"
+                    refusal = Refusal("needs_refused", component.id, "", reason)
+                    self._drop(component.id, Decision.REBOOT, (refusal,))
+                    again = True
+
+    def _live(self) -> list[Component]:
+        return [c for name, c in sorted(self._components.items()) if name not in self._dropped]
+
+    def _units_of(self, components: Iterable[Component]) -> tuple[Unit, ...]:
+        paths = sorted(path for component in components for path in component.files)
+        return tuple(self._units[path] for path in paths)
+
+    def _hot(self, live: list[Component]) -> dict[str, bytes | None]:
+        """The hot tree's files that are not the old ones; None stands for the new file."""
+        files: dict[str, bytes | None] = {}
+        edits: dict[str, list[HeaderEdit]] = {}
+        for component in live:
+            files.update((path, None) for path in component.files if self._texts.changed(path))
+            for header in component.headers:
+                edits.setdefault(header.edit.path, []).append(header)
+        for path, headers in edits.items():
+            accepted = [header.edit for header in headers]
+            files[path] = apply_edits(self._texts.old(path), self._texts.new(path), accepted)
+        return files
+
+    def _charge_failures(self, live: list[Component], failed: Mapping[str, str]) -> bool:
+        for component in live:
+            reasons = tuple(
+                Refusal("does_not_compile", source_of(unit), "", _COMPILE, failed[unit.path])
+                for unit in self._units_of([component])
+                if unit.path in failed
+            )
+            if reasons:
+                self._drop(component.id, Decision.REBOOT, reasons)
+        return any(unit.path in failed for unit in self._units_of(live))
+
+    def _charge_refusals(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
+        refused = {d.unit.path: d.refused for d in diffed if d.refused}
+        for component in live:
+            reasons = tuple(
+                refusal
+                for unit in self._units_of([component])
+                for refusal in refused.get(unit.path, ())
+            )
+            if reasons:
+                self._drop(component.id, Decision.REBOOT, reasons)
+        return bool(refused)
+
+    def _doubt(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
+        """Drop what the policy does not let go live by itself; whether there was any."""
+        changed = {d.unit.path: {f.name for f in d.functions} for d in diffed if d.functions}
+        dropped = len(self._dropped)
+        for component in live:
+            units = [u for u in self._units_of([component]) if u.path in changed]
+            if not units:
+                continue
+            loops = tuple(r for u in units for r in self._loops(source_of(u), changed[u.path]))
+            found = doubts(self._edits(component))
+            if loops:
+                self._drop(component.id, Decision.REBOOT, loops)
+            elif not passes(self._policy, found):
+                asked = Refusal("manual", component.id, "", "the policy is to ask about everything")
+                reasons = tuple(doubt.refusal for doubt in found) or (asked,)
+                self._drop(component.id, Decision.ASK, reasons)
+        return len(self._dropped) > dropped
+
+    def _edits(self, component: Component) -> tuple[Edit, ...]:
+        return (
+            *(edit for path in component.files for edit in self._sources[path].edits),
+            *(header.edit for header in component.headers),
+        )
+
+    def _loops(self, path: str, changed: set[str]) -> Iterator[Refusal]:
+        """Changed functions that a kernel thread never returns from."""
+        if not self._texts.changed(path):
+            return
+        text = self._texts.new(path)
+        for function in text.declarations:
+            lines = text.lines(function.start, function.end - function.start + 1)
+            if function.name in changed and never_leaves(lines):
+                reason = "a kernel thread is in this function as long as it lives"
+                yield Refusal("never_leaves", path, function.name, reason)
+
+    def _diff(self, unit: Unit) -> DiffedUnit:
+        workspace, source = self._workspace, source_of(unit)
+        pre = (workspace.objtree("pre") / unit.path).read_bytes()
+        post = (workspace.objtree("post") / unit.path).read_bytes()
+        key = (unit.path, hash(pre), hash(post))
+        if key not in self._diffs:
+            self._say(unit.path)
+            touched: tuple[str, ...] = ()
+            if self._texts.changed(source):
+                touched = touched_functions(
+                    workspace.old.top / source, workspace.changed.top / source
+                )
+            self._diffs[key] = diff_unit(unit, pre, post, touched)
+        return self._diffs[key]
+
+    def _found(self, live: list[Component], diffed: list[DiffedUnit]) -> Found:
+        changed = {d.unit.path for d in diffed if d.functions}
+        fates = dict(self._dropped)
+        for component in live:
+            same = all(unit.path not in changed for unit in self._units_of([component]))
+            decision = Decision.IRRELEVANT if same else Decision.LIVE
+            fates[component.id] = self._fate(component, decision, ())
+        fates.update(self._headers(fates))
+        decomposition = self._decomposition
+        return Found(
+            fates=tuple(fate for _, fate in sorted(fates.items())),
+            diffed=tuple(d for d in diffed if d.functions),
+            same=tuple(Irrelevant(path, "only comments") for path in decomposition.comments),
+            facts=tuple(FileFacts(node.path, node.words) for node in decomposition.sources),
+        )
+
+    def _headers(self, fates: Mapping[str, Fate]) -> dict[str, Fate]:
+        """The changed headers as components of their own: each has the worst of its edits'
+        fates, and an edit that of the components which need it."""
+        users: dict[HeaderEdit, list[Fate]] = {}
+        for fate in fates.values():
+            for header in fate.component.headers:
+                users.setdefault(header, []).append(fate)
+        by_path: dict[str, list[HeaderEdit]] = {}
+        for header in self._decomposition.headers:
+            by_path.setdefault(header.edit.path, []).append(header)
+        found = {}
+        for path, headers in by_path.items():
+            refusals = tuple(h.refusal for h in headers if h.refusal is not None)
+            decisions = {fate.decision for header in headers for fate in users.get(header, ())}
+            component = Component(path, (path,), (), (), refusals)
+            if refusals:
+                found[path] = self._fate(component, Decision.REBOOT, refusals)
+            elif decisions & {Decision.REBOOT, Decision.ASK}:
+                reason = "code that needs this change does not go live"
+                refusal = Refusal("needs_refused", path, "", reason)
+                found[path] = self._fate(component, Decision.REBOOT, (refusal,))
+            else:
+                order = (Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
+                decision = next((d for d in order if d in decisions), Decision.IRRELEVANT)
+                found[path] = self._fate(component, decision, ())
+        return found
+
+
+_COMPILE = "it does not compile without changes that cannot go live"
+
+
+def _each(code: str, paths: list[str], reason: str) -> tuple[Refusal, ...]:
+    return tuple(Refusal(code, path, "", reason) for path in paths)

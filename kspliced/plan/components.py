@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which changes must go together, and which need which: nodes, joins and needs.
+
+A node is a changed source file, whole, or one edit of a header. Sources are joined where one
+changes a function that other files can call and the changed lines of the other mention it: such
+changes were made for each other. So are those that use what a header changes. A source needs a
+header's edit when its changed lines mention what the edit declares. What needs a refused node is
+refused with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kspliced.model import Refusal
+from kspliced.plan.declarations import Declaration, DeclarationKind, declarations
+from kspliced.plan.edits import Edit, SourceText, edits, read_text
+from kspliced.plan.headers import HeaderChange, HeaderEdit, classify
+from kspliced.plan.reach import Mentions, Reach, settle
+from kspliced.plan.text import identifiers
+
+_INCLUDE = re.compile(r'#\s*include\s*[<"]([^>"]+)[>"]')
+
+Reads = Callable[[str], frozenset[str]]
+
+
+@dataclass(frozen=True)
+class SourceNode:
+    """A changed source file, or one that a header's change concerns (no edits then).
+
+    ``functions`` of the new file are changed or added; ``mentioned`` is what the changed lines of
+    both sides use, ``used`` those of the new one; ``added`` names new functions for others."""
+
+    path: str
+    edits: tuple[Edit, ...]
+    functions: tuple[Declaration, ...]
+    mentioned: frozenset[str]
+    used: frozenset[str]
+    added: frozenset[str]
+
+    @property
+    def words(self) -> frozenset[str]:
+        """What a changelog entry about it may mention: its functions and what their lines use."""
+        return self.mentioned | {function.name for function in self.functions}
+
+
+@dataclass(frozen=True)
+class Component:
+    """Source files whose changes go together. ``headers`` are the header edits they need;
+    ``needs`` the ids of components whose new functions they call; ``refused`` says why the
+    component cannot go live, if that is known without compiling it."""
+
+    id: str
+    files: tuple[str, ...]
+    headers: tuple[HeaderEdit, ...]
+    needs: tuple[str, ...]
+    refused: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """``comments`` are changed files whose code is the same; ``headers`` all judged edits."""
+
+    components: tuple[Component, ...]
+    comments: tuple[str, ...]
+    headers: tuple[HeaderEdit, ...]
+    sources: tuple[SourceNode, ...]
+
+
+class Texts:
+    """The old and the new text of changed files, each parsed once."""
+
+    def __init__(self, old: Path, new: Path, paths: Iterable[str]) -> None:
+        self.old_top, self.new_top = old, new
+        wanted = tuple(paths)
+        self._found = (self._parse(old, wanted), self._parse(new, wanted))
+
+    @staticmethod
+    def _parse(top: Path, paths: tuple[str, ...]) -> dict[str, list[Declaration]]:
+        found: dict[str, list[Declaration]] = defaultdict(list)
+        for declaration in declarations(top, paths):
+            found[declaration.path].append(declaration)
+        return found
+
+    def old(self, path: str) -> SourceText:
+        """The old file."""
+        return read_text(self.old_top, path, self._found[0][path])
+
+    def new(self, path: str) -> SourceText:
+        """The new file."""
+        return read_text(self.new_top, path, self._found[1][path])
+
+    def known(self, path: str) -> bool:
+        """Whether there is an old version of the file."""
+        return (self.old_top / path).is_file()
+
+    def changed(self, path: str) -> bool:
+        """Whether there is a new version of the file."""
+        return (self.new_top / path).is_file()
+
+    def edits(self, path: str) -> tuple[Edit, ...]:
+        """What makes the new file of the old one."""
+        return edits(path, self.old_top, self.new_top, self.old(path), self.new(path))
+
+
+def decompose(
+    texts: Texts,
+    sources: Iterable[str],
+    headers: Iterable[str],
+    mentions: Mentions,
+    reads: Reads,
+) -> Decomposition:
+    """Take the changed ``sources`` and ``headers``, paths in both trees, apart.
+
+    :param mentions: gives the files of the old tree that mention each of some identifiers.
+    :param reads: gives the headers that a source file includes, directly or not.
+    :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
+    """
+    comments: list[str] = []
+    nodes: list[SourceNode] = []
+    for path in sources:
+        node = _source(texts, path)
+        if node.edits:
+            nodes.append(node)
+        else:
+            comments.append(path)
+    judged: list[HeaderEdit] = []
+    for path in headers:
+        found = texts.edits(path)
+        judged += (classify(edit, not texts.known(path)) for edit in found)
+        if not found:
+            comments.append(path)
+    reached = settle(judged, texts.old, mentions)
+    nodes += _concerned(reached, {node.path for node in nodes})
+    components = _Grouping(nodes, reached, reads).components()
+    settled = tuple(reach.header for reach in reached)
+    return Decomposition(components, tuple(comments), settled, tuple(nodes))
+
+
+def _concerned(reached: tuple[Reach, ...], known: set[str]) -> list[SourceNode]:
+    """Nodes for unchanged sources that mention what a header changes."""
+    paths = sorted({path for reach in reached for path in reach.sources} - known)
+    none: frozenset[str] = frozenset()
+    return [SourceNode(path, (), (), none, none, none) for path in paths]
+
+
+def _source(texts: Texts, path: str) -> SourceNode:
+    found = texts.edits(path)
+    known = {d.name for d in texts.old(path).declarations if d.kind is DeclarationKind.FUNCTION}
+    functions = tuple(dict.fromkeys(f for edit in found for f in edit.changed_functions))
+    new_lines = tuple(line for edit in found for line in edit.new_lines)
+    old_lines = tuple(line for edit in found for line in edit.old_lines)
+    used = identifiers(new_lines)
+    added = frozenset(f.name for f in functions if not f.local and f.name not in known)
+    return SourceNode(path, found, functions, used | identifiers(old_lines), used, added)
+
+
+def _included(node: SourceNode) -> tuple[str, ...]:
+    """The ends of the paths of headers that the new lines include."""
+    found = (_INCLUDE.match(line) for edit in node.edits for line in edit.new_lines)
+    return tuple(f"/{match.group(1).lstrip('./')}" for match in found if match is not None)
+
+
+class _Grouping:
+    def __init__(self, nodes: list[SourceNode], reached: tuple[Reach, ...], reads: Reads) -> None:
+        self._nodes, self._reached, self._reads = nodes, reached, reads
+        self._headers = [reach.header for reach in reached]
+        self._parent = {node.path: node.path for node in nodes}
+        self._declared: dict[str, list[int]] = defaultdict(list)
+        for number, header in enumerate(self._headers):
+            for name in header.names:
+                self._declared[name].append(number)
+
+    def components(self) -> tuple[Component, ...]:
+        self._join()
+        groups: dict[str, list[SourceNode]] = defaultdict(list)
+        for node in self._nodes:
+            groups[self._find(node.path)].append(node)
+        makers = {name: self._find(node.path) for node in self._nodes for name in node.added}
+        return tuple(self._component(root, groups[root], makers) for root in sorted(groups))
+
+    def _component(self, root: str, members: list[SourceNode], makers: dict[str, str]) -> Component:
+        used = frozenset().union(*(node.used for node in members))
+        numbers = sorted({number for node in members for number in self._needed(node)})
+        headers = tuple(self._headers[number] for number in numbers)
+        needs = sorted({makers[name] for name in used if name in makers} - {root})
+        return Component(
+            id=root,
+            files=tuple(node.path for node in members),
+            headers=tuple(h for h in headers if h.change is not HeaderChange.REFUSED),
+            needs=tuple(needs),
+            refused=tuple(h.refusal for h in headers if h.refusal is not None),
+        )
+
+    def _needed(self, node: SourceNode) -> set[int]:
+        """The header edits that what the node mentions comes from, and those that these need."""
+        if not self._headers:
+            return set()  # without waiting for what is read
+        included = _included(node)
+        near = [n for n, h in enumerate(self._headers) if f"/{h.edit.path}".endswith(included)]
+        read = self._reads(node.path) | {self._headers[number].edit.path for number in near}
+        found: set[int] = set()
+        waiting = [number for number in near if self._headers[number].new]
+        waiting += (
+            number
+            for name in node.mentioned
+            for number in self._declared.get(name, ())
+            if self._headers[number].edit.path in read or self._headers[number].new
+        )
+        waiting += (n for n, reach in enumerate(self._reached) if node.path in reach.sources)
+        while waiting:
+            number = waiting.pop()
+            if number in found:
+                continue
+            found.add(number)
+            used = identifiers(self._headers[number].edit.new_lines)
+            waiting += (n for name in used for n in self._declared.get(name, ()))
+        return found
+
+    def _join(self) -> None:
+        changed: dict[str, list[str]] = defaultdict(list)
+        for node in self._nodes:
+            for function in node.functions:
+                if not function.local:
+                    changed[function.name].append(node.path)
+        for node in self._nodes:
+            for name in node.mentioned & changed.keys():
+                for other in changed[name]:
+                    self._unite(node.path, other)
+        for reach in self._reached:
+            first, *others = sorted(reach.sources) or [""]
+            for other in others:
+                self._unite(first, other)
+
+    def _unite(self, one: str, other: str) -> None:
+        self._parent[self._find(other)] = self._find(one)
+
+    def _find(self, path: str) -> str:
+        while self._parent[path] != path:
+            self._parent[path] = self._parent[self._parent[path]]
+            path = self._parent[path]
+        return path

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The top-level declarations of C files, as Universal Ctags parses them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from kspliced.errors import Code, SourceError
+
+
+class DeclarationKind(str, Enum):
+    """What is declared; the values are ctags' own words."""
+
+    FUNCTION = "function"
+    PROTOTYPE = "prototype"
+    MACRO = "macro"
+    STRUCT = "struct"
+    UNION = "union"
+    ENUM = "enum"
+    TYPEDEF = "typedef"
+    VARIABLE = "variable"
+    EXTERN = "externvar"
+    ENUMERATOR = "enumerator"
+
+
+TYPES = frozenset(
+    {DeclarationKind.STRUCT, DeclarationKind.UNION, DeclarationKind.ENUM, DeclarationKind.TYPEDEF}
+)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """Lines ``start`` to ``end`` of a file, from 1; ``local`` if it is static to its file."""
+
+    path: str
+    name: str
+    kind: DeclarationKind
+    start: int
+    end: int
+    local: bool
+
+
+def declarations(top: Path, paths: Iterable[str]) -> tuple[Declaration, ...]:
+    """The top-level declarations, and enumerators, of the files ``paths`` below ``top``.
+
+    :raises SourceError: TOOL_MISSING; SOURCE_UNREADABLE when ctags fails.
+    """
+    command = [
+        "ctags",
+        "--options=NONE",
+        "--output-format=json",
+        "--languages=C",
+        "--langmap=C:.c.h",
+        "--kinds-C=dfgpstuvxe",
+        "--fields=+nefsKZ",
+        "-f",
+        "-",
+        "-L",
+        "-",
+    ]
+    names = "".join(f"{path}\n" for path in paths if (top / path).is_file())
+    if not names:
+        return ()
+    try:
+        done = subprocess.run(
+            command, cwd=top, input=names.encode(), capture_output=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise SourceError(
+            Code.TOOL_MISSING, "ctags is not installed", "install universal-ctags"
+        ) from error
+    if done.returncode:
+        words = done.stderr.decode("utf-8", "replace").strip()
+        raise SourceError(Code.SOURCE_UNREADABLE, f"ctags failed: {words:.200}")
+    rows = (_parse(line) for line in done.stdout.decode("utf-8", "replace").splitlines())
+    return tuple(row for row in rows if row is not None)
+
+
+def _parse(line: str) -> Declaration | None:
+    tag = json.loads(line)
+    try:
+        kind = DeclarationKind(tag["kind"])
+    except ValueError:
+        return None
+    # Members of a function or type are part of it, but an enumerator is a name for everybody.
+    if "scope" in tag and kind is not DeclarationKind.ENUMERATOR:
+        return None
+    start = int(tag["line"])
+    return Declaration(
+        path=tag["path"],
+        name=tag["name"],
+        kind=kind,
+        start=start,
+        end=int(tag.get("end", start)),
+        local=bool(tag.get("file", False)),
+    )
