@@ -107,6 +107,15 @@ _SOURCES = (
         "N",
         default="the number of processors",
     ),
+    Option(
+        ("--policy",),
+        "what goes live by itself: all that is beyond doubt, or what is in weak doubt too, or "
+        "nothing",
+        Kind.TEXT,
+        "P",
+        default="conservative",
+        choices=("conservative", "normal", "manual"),
+    ),
     Option(("--workdir",), "where the temporary trees go (300 MB)", Kind.DIRECTORY, "DIR"),
     Option(
         ("--cache",),
@@ -212,8 +221,8 @@ VERBS = (
         "tell what an upgrade would do, without doing it",
         (
             "Builds the update in memory and tells for every changed file whether its change can "
-            "go live, needs a reboot, or is no part of this kernel. An update is all or nothing, "
-            "so one answer holds for all changelog entries.",
+            "go live, needs a reboot, should be looked at first, is in a module that is not "
+            "loaded, or is no part of this kernel; and what that means for each changelog entry.",
         ),
         (*_SOURCES, _ONLY, JSON),
         exits=(ExitCode.NOTHING_TO_DO, ExitCode.REFUSED),
@@ -225,8 +234,8 @@ VERBS = (
         (
             "Compiles the units that the changes between two sources touch, before and after, "
             "compares the objects and writes what a running kernel needs to a pack. Needs no root "
-            "and no daemon. An update is all or nothing: what cannot be proved is refused, with "
-            "the reason.",
+            "and no daemon. Changes that do not stand by themselves go together; what cannot be "
+            "proved is left out, with the reason.",
         ),
         (
             *_SOURCES,
@@ -257,7 +266,8 @@ VERBS = (
         (
             Option(
                 ("--image",),
-                "a module (.ko) to compare with, repeatable, or a directory with a kernel's proc and sys",
+                "a module (.ko) to compare with, repeatable, or a directory with a kernel's proc "
+                "and sys",
                 Kind.FILE,
                 "FILE",
                 repeat=True,
