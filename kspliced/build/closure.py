@@ -6,11 +6,13 @@ symbols of the running kernel it refers to.
   so that nothing outlives an undo.
 - A function or datum that the running kernel has: the running kernel's, never a copy.
 - A string or an anonymous constant: a copy.
-- A function or datum that only the post object has: carried, with what it needs in turn.
+- A function or datum that only the post object has: carried, with what it needs in turn; also
+  where another unit of the target needs it (join.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kspliced.build.body import Bodies
@@ -35,11 +37,35 @@ class Carried:
     pinned: bool
 
 
-class Closure:
-    """Resolves each target that carried code or data refers to."""
+@dataclass(frozen=True)
+class Elsewhere:
+    """A function or datum that the update carries for another unit of the same target."""
 
-    def __init__(self, diff: UnitDiff, target: str, unit: str) -> None:
+    unit: str
+    entity: Entity
+
+
+Shared = Mapping[str, Elsewhere | Import]
+
+
+class Closure:
+    """Resolves each target that carried code or data refers to.
+
+    :param wanted: what other units need of this one although nothing here refers to it.
+    :param shared: names of external linkage that the running kernel does not have under that name
+        for all of the target, with what they are.
+    """
+
+    def __init__(
+        self,
+        diff: UnitDiff,
+        target: str,
+        unit: str,
+        wanted: frozenset[Entity] = frozenset(),
+        shared: Shared | None = None,
+    ) -> None:
         self._diff, self._target, self._unit = diff, target, unit
+        self._wanted, self._shared = wanted, shared or {}
         self._changed = {changed.post for changed in diff.changed}
         self._carried: set[Entity] = set()
         self._pinned = False
@@ -59,18 +85,29 @@ class Closure:
             pinned=self._pinned,
         )
 
-    def resolve(self, target: Target) -> Entity | Import:
+    @property
+    def externs(self) -> frozenset[str]:
+        """The names of external linkage that what is carried refers to."""
+        found = set()
+        for entity in self._carried:
+            found |= {t.name for _, t in self._post.references(entity) if t.entity is None}
+            for site in self._post.sites(entity):
+                found |= {t.name for t in site.targets if t.entity is None}
+        return frozenset(found)
+
+    def resolve(self, target: Target) -> Entity | Elsewhere | Import:
         """What ``target``, referred to by carried code or data, is in the update module."""
         entity = target.entity
         if entity is None:
-            return extern_import(self._target, target.name)
+            shared = self._shared.get(target.name)
+            return shared or extern_import(self._target, target.name)
         if entity not in self._carried:
             return self.running(entity)
         if entity in self._changed and takes_address(target):
             return self.running(entity)
         return entity
 
-    def resolve_site(self, target: Target) -> Entity | Import:
+    def resolve_site(self, target: Target) -> Entity | Elsewhere | Import:
         """The same for an entry of a special section, which always speaks of the new code."""
         entity = target.entity
         if entity is not None and entity in self._carried:
@@ -97,6 +134,8 @@ class Closure:
         waiting: list[Entity] = []
         for function in self._changed:
             waiting += self._post.parts(function)
+        for entity in self._wanted:
+            waiting += self._post.parts(entity)
         while waiting:
             entity = waiting.pop()
             if entity in self._carried:
@@ -110,8 +149,13 @@ class Closure:
                     waiting += self._needs(target)
 
     def _escapes(self, target: Target) -> bool:
+        if not takes_address(target):
+            return False
+        found = self._shared.get(target.name) if target.entity is None else None
+        if isinstance(found, Elsewhere):
+            return found.entity.kind is EntityKind.FUNCTION
         entity = target.entity
-        if entity is None or entity.kind is not EntityKind.FUNCTION or not takes_address(target):
+        if entity is None or entity.kind is not EntityKind.FUNCTION:
             return False
         return self._is_new(entity) and not entity.cold_parent
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from kspliced.build.closure import Closure, extern_import, unit_import
+from kspliced.build.closure import Closure, Elsewhere, extern_import, unit_import
 from kspliced.build.diff import UnitDiff
 from kspliced.build.layout import Entity
 from kspliced.build.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
@@ -31,6 +31,7 @@ from kspliced.elf.write import write_object
 from kspliced.elf.x86 import R_X86_64_64
 from kspliced.model import CORE_ABI, Import, ImportKind, Span
 
+PERCPU, DYNDBG = ".data..percpu", "__dyndbg"
 EXPECT, MASK = ".kspliced.expect", ".kspliced.mask"
 CORE_SYMBOLS = ("kspliced_register_update", "kspliced_unregister_update")
 
@@ -61,10 +62,11 @@ class Emitted:
 def emit(parts: tuple[UnitPart, ...], glue: Object) -> Emitted:
     """Merge ``parts`` and the compiled ``glue`` into one relocatable module."""
     emitter = _Emitter()
-    replaced: list[tuple[UnitPart, dict[Entity, Place]]] = []
     for part in parts:
-        replaced.append((part, emitter.add_unit(part)))
-    spans = emitter.add_spans(replaced)
+        emitter.place_unit(part)
+    for part in parts:
+        emitter.relocate_unit(part)
+    spans = emitter.add_spans(parts)
     emitter.add_glue(glue)
     return Emitted(write_object(emitter.writer.finish()), emitter.imports(), spans)
 
@@ -73,23 +75,28 @@ class _Emitter:
     def __init__(self) -> None:
         self.writer = ModuleWriter()
         self._imports: dict[str, Import] = {}
+        # Where each entity went, by target and unit.
+        self._places: dict[tuple[str, str], dict[Entity, Place]] = {}
 
     def imports(self) -> tuple[Import, ...]:
         return tuple(self._imports[name] for name in self.writer.imports)
 
-    def add_unit(self, part: UnitPart) -> dict[Entity, Place]:
-        """Place what the unit carries; returns where each entity went."""
+    def place_unit(self, part: UnitPart) -> None:
+        """Place what the unit carries."""
         carried = part.closure.carried
-        places: dict[Entity, Place] = {}
-        for entity in carried.code + carried.data:
-            places[entity] = self._place(part, entity)
-        for entity in places:
+        self._places[part.target, part.unit] = {
+            entity: self._place(part, entity) for entity in carried.code + carried.data
+        }
+
+    def relocate_unit(self, part: UnitPart) -> None:
+        """Write the references of what the unit carries, and its special entries."""
+        places = self._places[part.target, part.unit]
+        for entity, place in places.items():
             for relocation, target in part.diff.post.references(entity):
                 found = part.closure.resolve(target)
-                self._relocate(places, places[entity], relocation, found, target.delta)
-        for entity in carried.code:
-            self._add_sites(part, places, entity)
-        return places
+                self._relocate(part, place, relocation, found, target.delta)
+        for entity in part.closure.carried.code:
+            self._add_sites(part, entity)
 
     def _place(self, part: UnitPart, entity: Entity) -> Place:
         layout = part.diff.post.layout
@@ -101,6 +108,11 @@ class _Emitter:
             if entity.name:
                 self.writer.name_function(entity.name, place, entity.size)
             return place
+        if section.name.startswith(PERCPU):
+            # The module loader gives it a place on every CPU and resolves to its offset.
+            return self.writer.append(PERCPU, DATA, max(section.align, _WORD), content)
+        if section.name == DYNDBG:
+            return self.writer.append(DYNDBG, DATA, section.align, content)
         if section.flags & SHF_WRITE:
             name = ".bss" if section.type == SHT_NOBITS else ".data"
             return self.writer.append(name, DATA, max(section.align, _WORD), content)
@@ -108,21 +120,27 @@ class _Emitter:
 
     def _relocate(
         self,
-        places: dict[Entity, Place],
+        part: UnitPart,
         base: Place,
         relocation: Relocation,
-        to: Entity | Import,
+        to: Entity | Elsewhere | Import,
         delta: int,
     ) -> None:
         place = Place(base.section, base.offset + relocation.offset)
-        goal = self._name(to) if isinstance(to, Import) else places[to]
+        goal: Place | str
+        if isinstance(to, Import):
+            goal = self._name(to)
+        elif isinstance(to, Elsewhere):
+            goal = self._places[part.target, to.unit][to.entity]
+        else:
+            goal = self._places[part.target, part.unit][to]
         self.writer.refer(Reference(place, relocation.type, goal, delta))
 
     def _name(self, wanted: Import) -> str:
         self._imports.setdefault(wanted.name, wanted)
         return wanted.name
 
-    def _add_sites(self, part: UnitPart, places: dict[Entity, Place], entity: Entity) -> None:
+    def _add_sites(self, part: UnitPart, entity: Entity) -> None:
         layout = part.diff.post.layout
         for site in part.diff.post.sites(entity):
             table = site.entry.table
@@ -137,14 +155,15 @@ class _Emitter:
                     relocation.addend,
                 )
                 found = part.closure.resolve_site(target)
-                self._relocate(places, base, inside, found, target.delta)
+                self._relocate(part, base, inside, found, target.delta)
             if table.companion:
                 self.writer.append(table.companion, RODATA, 1, site.entry.companion)
 
-    def add_spans(self, replaced: list[tuple[UnitPart, dict[Entity, Place]]]) -> tuple[Span, ...]:
+    def add_spans(self, parts: tuple[UnitPart, ...]) -> tuple[Span, ...]:
         """Write the span table and the update's header; the linker fills expect and mask."""
         spans: list[Span] = []
-        for part, places in replaced:
+        for part in parts:
+            places = self._places[part.target, part.unit]
             for changed in part.diff.changed:
                 jump = jump_offset(part.diff.pre, changed.pre)
                 spans.append(self._add_span(part, changed.pre, jump, places[changed.post]))

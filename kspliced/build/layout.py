@@ -76,14 +76,14 @@ class Target:
 
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?")
 _CLONE = re.compile(r"\.(isra|constprop|part|cold)\.\d+")
-_UNIQUE = re.compile(r"(__UNIQUE_ID_\D+)\d+")
+_UNIQUE = re.compile(r"(__UNIQUE_ID_.*?)\d+(?=\.\d+$|$)")
 _TRAILING = re.compile(r"\.\d+$")
 
 
 def stem(name: str) -> str:
     """``name`` without the numbers that GCC and __UNIQUE_ID() give out in order of appearance."""
     name = _CLONE.sub(r".\1", name)
-    name = _UNIQUE.sub(r"\1", name)
+    name = _UNIQUE.sub(r"\1", name, count=1)
     return _TRAILING.sub("", name)
 
 
@@ -110,7 +110,13 @@ class Layout:
     @staticmethod
     def _ordinary(section: Section) -> bool:
         known = special.KNOWN - set(special.CODE_CHUNKS)
+        if section.name.startswith(special.IGNORED_PREFIXES):
+            return False
         return section.alloc and section.name not in known
+
+    def known(self, index: int) -> bool:
+        """Whether a section consists of entities: not so tables of special entries."""
+        return index in self._entities
 
     def section(self, index: int) -> Section:
         """The section of header index ``index``."""

@@ -2,16 +2,27 @@
 """Which entity of the post object is which entity of the pre object.
 
 A name that is unique in both objects is an identity. Names that the compiler numbers (static
-locals, clones) are told apart by who uses them: walking two paired functions side by side, the
-n-th such reference of one is the n-th of the other. Nothing is paired by number or by guess.
+locals, clones) are told apart by who uses them: walking two paired functions or data side by side,
+what they refer to under such a name is paired. Nothing is paired by number or by guess.
+
+For code and constants any one-to-one relation is right, since what differs under it is replaced,
+and what refers to it alike means the same. Only variables have an identity: their state.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from kspliced.build.body import Bodies
 from kspliced.build.layout import Entity, EntityKind
+from kspliced.elf.object import SHF_WRITE
+from kspliced.elf.x86 import KINDS
+
+# State that only limits how often a message is printed, or whether it is: a fresh copy, or that
+# of another message, does no harm.
+MESSAGE_STATE = frozenset(
+    {"__already_done", "__warned", "__print_once", "_rs", "descriptor", "__UNIQUE_ID_ddebug"}
+)
 
 _Key = tuple[str, EntityKind, str]
 
@@ -58,13 +69,21 @@ class Pairing:
         pre_stems, post_stems = self._by_key(self._pre), self._by_key(self._post)
         for key, posts in post_stems.items():
             pres = pre_stems.get(key, [])
-            if len(posts) == 1 and len(pres) == 1:
+            # The only two static locals of one name may still be those of two functions.
+            if len(posts) == 1 and len(pres) == 1 and not self._stateful(self._post, posts[0]):
                 self._add(pres[0], posts[0])
         for name, post in post_names.items():
             pre = pre_names.get(name)
             # A name without a number is the programmer's own.
             if pre is not None and name == post.stem and pre.kind is post.kind:
                 self._add(pre, post)
+
+    def _stateful(self, bodies: Bodies, entity: Entity) -> bool:
+        """Whether an entity with a number is a variable whose content matters."""
+        if entity.kind is EntityKind.FUNCTION or entity.name == entity.stem or not entity.size:
+            return False
+        writable = bool(bodies.layout.section(entity.section).flags & SHF_WRITE)
+        return writable and entity.stem not in MESSAGE_STATE
 
     def _by_key(self, bodies: Bodies) -> dict[_Key, list[Entity]]:
         groups: dict[_Key, list[Entity]] = defaultdict(list)
@@ -76,11 +95,7 @@ class Pairing:
     def _pair_by_users(self) -> None:
         done: set[Entity] = set()
         while True:
-            waiting = [
-                (pre, post)
-                for pre, post in self.pairs()
-                if post.kind is EntityKind.FUNCTION and post not in done
-            ]
+            waiting = [(pre, post) for pre, post in self.pairs() if post not in done]
             if not waiting:
                 return
             for pre, post in waiting:
@@ -91,17 +106,40 @@ class Pairing:
         pre_used = self._numbered(self._pre, pre)
         post_used = self._numbered(self._post, post)
         for key, posts in post_used.items():
-            pres = pre_used.get(key, [])
+            pres = [e for e in pre_used.get(key, []) if e not in self._post_of]
+            posts = [e for e in posts if e not in self._pre_of]
+            pres, posts = self._pair_equal(pres, posts)
             if len(pres) != len(posts):
+                continue
+            if len(posts) > 1 and self._stateful(self._post, posts[0]):
                 continue
             for one, other in zip(pres, posts, strict=True):
                 if _same_shape(self._pre, one, self._post, other):
                     self._add(one, other)
 
+    def _pair_equal(
+        self, pres: list[Entity], posts: list[Entity]
+    ) -> tuple[list[Entity], list[Entity]]:
+        """Pair what has the same content on both sides once; returns the rest."""
+        if len(pres) == len(posts) == 1:
+            return pres, posts
+        before = Counter(_fingerprint(self._pre, entity) for entity in pres)
+        after = {_fingerprint(self._post, entity): entity for entity in posts}
+        counts = Counter(_fingerprint(self._post, entity) for entity in posts)
+        for entity in pres:
+            mark = _fingerprint(self._pre, entity)
+            if before[mark] == 1 and counts[mark] == 1:
+                self._add(entity, after[mark])
+        return (
+            [entity for entity in pres if entity not in self._post_of],
+            [entity for entity in posts if entity not in self._pre_of],
+        )
+
     def _numbered(self, bodies: Bodies, function: Entity) -> dict[_Key, list[Entity]]:
-        """Entities with compiler-numbered names that the function uses, by first use."""
+        """Entities with compiler-numbered names that the entity uses, by first use."""
         used: dict[_Key, list[Entity]] = defaultdict(list)
-        for part in bodies.parts(function):
+        code = function.kind is EntityKind.FUNCTION
+        for part in bodies.parts(function) if code else (function,):
             targets = [target for _, target in bodies.references(part)]
             targets += [t for site in bodies.sites(part) for t in site.targets]
             for target in targets:
@@ -130,3 +168,19 @@ def _same_shape(pre: Bodies, one: Entity, post: Bodies, other: Entity) -> bool:
     if one.kind is EntityKind.FUNCTION:
         return True
     return pre.layout.content(one) == post.layout.content(other)
+
+
+def _fingerprint(bodies: Bodies, entity: Entity) -> tuple[object, ...]:
+    """What an entity holds, its references by content or by name."""
+    content = bytearray(bodies.layout.content(entity))
+    marks: list[object] = []
+    for relocation, target in bodies.references(entity):
+        size = KINDS[relocation.type].size if relocation.type in KINDS else 0
+        content[relocation.offset : relocation.offset + size] = bytes(size)
+        marks += (relocation.offset, target.delta)
+        found = target.entity
+        if found is None or found.symbol >= 0:
+            marks.append(target.name if found is None else found.stem)
+        else:
+            marks.append(bodies.layout.content(found))
+    return (bytes(content), *marks)

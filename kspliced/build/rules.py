@@ -12,14 +12,22 @@ from kspliced.build.body import Bodies
 from kspliced.build.closure import Carried
 from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
+from kspliced.build.pairing import MESSAGE_STATE
 from kspliced.elf.object import SHF_WRITE
 from kspliced.model import Refusal
 
 JUMP_SIZE = 5
+# A share of PERCPU_MODULE_RESERVE (include/linux/percpu.h), which all modules have in common.
+_PERCPU_ROOM = 2048
+_ENDBR64 = b"\xf3\x0f\x1e\xfa"
 
-# State that only limits how often a message is printed: a fresh copy loses nothing.
-_MESSAGE_STATE = frozenset({"__already_done", "__warned", "__print_once", "_rs", "descriptor"})
-_PLAIN_DATA = (".data", ".bss", ".rodata")
+# With those of which the module loader makes what the kernel makes of its own (__dyndbg).
+_PLAIN_DATA = (".data", ".bss", ".rodata", "__dyndbg")
+# Where notrace says that code runs on other page tables, before or after the kernel proper.
+_EARLY = ("arch/x86/", "drivers/firmware/efi/")
+# Written once, at start-up, or by the build.
+_NOT_STATE = (".data..ro_after_init", ".init", ".data.rel.ro", "__dyndbg", "__param")
+_EXPORT_TABLES = ("___ksymtab", "___kcrctab", "__ksymtab")
 _NOINSTR = (".noinstr.text", ".entry.text", ".cpuidle.text")
 # Units with code that a non-maskable interrupt may run: its handlers and what they call (perf,
 # machine checks, the watchdogs, unwinding, tracing, BPF, printk). Interrupts are off while the
@@ -43,11 +51,21 @@ def check(diff: UnitDiff, carried: Carried, unit: str) -> tuple[Refusal, ...]:
 
 
 def jump_offset(bodies: Bodies, function: Entity) -> int:
-    """Where a jump goes in ``function``: behind the fentry slot; -1 when it has none."""
+    """Where a jump goes in ``function``: behind endbr64 and the fentry slot, if it has them.
+
+    Nearly all functions without a slot are inline functions that the compiler did not inline, or
+    belong to a unit that is not traced (lib/). What the caller assumes of registers does not
+    depend on the slot: a caller that assumes something else differs, too.
+    """
     for relocation, target in bodies.references(function):
         if target.name == "__fentry__":
             return relocation.offset + 4
-    return -1
+    content = bodies.layout.content(function)
+    return len(_ENDBR64) if content.startswith(_ENDBR64) else 0
+
+
+def _traced(bodies: Bodies, function: Entity) -> bool:
+    return any(target.name == "__fentry__" for _, target in bodies.references(function))
 
 
 def _data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
@@ -61,6 +79,8 @@ def _data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
 
 def _sections(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     for name in diff.sections:
+        if name.startswith(_EXPORT_TABLES):
+            continue
         reason = "a table that only start-up or the module loader reads changes"
         yield Refusal("section_changed", unit, name, reason)
 
@@ -96,8 +116,10 @@ def _entry(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     for changed in diff.changed:
         name = changed.pre.name
         place = jump_offset(diff.pre, changed.pre)
-        if place < 0:
-            reason = "the function has no fentry slot, behind which the jump goes"
+        if diff.pre.layout.section(changed.pre.section).name.startswith(_NOINSTR):
+            continue
+        if unit.startswith(_EARLY) and not _traced(diff.pre, changed.pre):
+            reason = "untraced code of the architecture may run without the kernel's page tables"
             yield Refusal("notrace", unit, name, reason)
         elif changed.pre.size < place + JUMP_SIZE:
             reason = "the function is too short for a jump"
@@ -129,24 +151,42 @@ def _site_size(entry: bytes, table: str) -> int:
 
 
 def _new_data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    percpu = 0
     for entity in carried.data:
         section = diff.post.layout.section(entity.section)
         if section.name.startswith(".data..percpu"):
-            reason = "a new per-CPU variable has no room in the running kernel"
-            yield Refusal("new_percpu", unit, entity.name, reason)
+            percpu += entity.size
         elif not section.name.startswith(_PLAIN_DATA):
             reason = "new data in a section that the kernel gives a meaning"
             yield Refusal("special_data", unit, entity.name, reason, section.name)
+    if percpu > _PERCPU_ROOM:
+        reason = "new per-CPU variables do not fit into what the kernel keeps for modules"
+        yield Refusal("new_percpu", unit, "", reason, f"{percpu} bytes")
 
 
 def _ambiguous_state(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
-    """New writable data that may be a renumbered old one: its state would be lost."""
-    gone = {e.stem for e in diff.pre.layout.entities() if diff.pairing.post_of(e) is None}
+    """New variables that may be old ones under another number or name: their state is lost."""
+    gone = [e for e in diff.pre.layout.entities() if _variable(diff.pre, e)]
+    gone = [e for e in gone if diff.pairing.post_of(e) is None]
     for entity in carried.new_data:
-        flags = diff.post.layout.section(entity.section).flags
-        if flags & SHF_WRITE and entity.stem in gone and entity.stem not in _MESSAGE_STATE:
+        if not _variable(diff.post, entity):
+            continue
+        if any(entity.stem == old.stem for old in gone):
             reason = "a static variable may be one that the running kernel has under another number"
             yield Refusal("static_ambiguous", unit, entity.name, reason)
+            continue
+        renamed = [old.name for old in gone if old.size == entity.size]
+        if renamed:
+            reason = "a new variable may be an old one that was renamed: its state would be lost"
+            yield Refusal("static_ambiguous", unit, entity.name, reason, ", ".join(renamed))
+
+
+def _variable(bodies: Bodies, entity: Entity) -> bool:
+    """Whether an entity is data whose state matters."""
+    if entity.kind is not EntityKind.DATA or not entity.size or entity.stem in MESSAGE_STATE:
+        return False
+    section = bodies.layout.section(entity.section)
+    return bool(section.flags & SHF_WRITE) and not section.name.startswith(_NOT_STATE)
 
 
 def _clones(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:

@@ -15,7 +15,7 @@ from enum import Enum
 
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.select import Irrelevant, Selection
-from kspliced.build.unit import DiffedUnit, diff_unit
+from kspliced.build.unit import DiffedUnit, diff_unit, join_units
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.model import Refusal
 from kspliced.plan.attribution import FileFacts
@@ -135,7 +135,7 @@ class _Search:
             failed = self._compile(units)
             if self._charge_failures(live, failed):
                 continue
-            diffed = [self._diff(unit) for unit in units]
+            diffed = list(join_units(self._diff(unit) for unit in units))
             if not self._charge_refusals(live, diffed) and not self._doubt(live, diffed):
                 return self._found(live, diffed)
 
@@ -291,7 +291,7 @@ class _Search:
         decomposition = self._decomposition
         return Found(
             fates=tuple(fate for _, fate in sorted(fates.items())),
-            diffed=tuple(d for d in diffed if d.functions),
+            diffed=tuple(d for d in diffed if d.live),
             same=tuple(Irrelevant(path, "only comments") for path in decomposition.comments),
             facts=tuple(FileFacts(node.path, node.words) for node in decomposition.sources),
         )

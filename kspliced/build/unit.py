@@ -3,69 +3,149 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from kspliced.build.closure import Carried, Closure
 from kspliced.build.diff import UnitDiff, diff_objects
 from kspliced.build.emit import UnitPart
+from kspliced.build.join import Joined, Member, join
 from kspliced.build.kbuild import Unit
+from kspliced.build.layout import Entity
 from kspliced.build.rules import check
+from kspliced.build.types import SECTION, changed_types
 from kspliced.elf.read import read_object
+from kspliced.elf.strip import without_section
 from kspliced.model import ChangeKind, FunctionChange, Refusal
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What of a unit's source differs: functions by name, headers by path."""
+
+    touched: tuple[str, ...]
+    headers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class DiffedUnit:
-    """``pre`` is the pre object's file; ``part`` is None when the unit is refused."""
+    """``pre`` is the pre object's file, for the pack; ``part`` is None when the unit is refused;
+    ``origin`` says what of its source differs. ``needed``: nothing in the unit changes, but another
+    unit refers to something that only this one's pre object locates."""
 
     unit: Unit
     pre: bytes
     part: UnitPart | None
     functions: tuple[FunctionChange, ...]
     refused: tuple[Refusal, ...]
+    origin: Origin
+    needed: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether the update has a part of this unit."""
+        return self.part is not None and (bool(self.functions) or self.needed)
 
 
-def diff_unit(unit: Unit, pre: bytes, post: bytes, touched: tuple[str, ...]) -> DiffedUnit:
-    """Compare, close and judge; ``touched`` names the functions whose source differs.
+def diff_unit(
+    unit: Unit,
+    pre: bytes,
+    post: bytes,
+    touched: tuple[str, ...],
+    headers: tuple[str, ...] = (),
+) -> DiffedUnit:
+    """Compare, close and judge a unit by itself; :func:`join_units` follows.
 
+    :param touched: the functions of the unit's source that differ.
+    :param headers: the headers that differ and that the unit reads, to say why.
     :raises BuildError: OBJECT_MALFORMED.
     """
+    # The pack needs no types, and they are ten times the rest.
+    bare = without_section(pre, SECTION)
+    origin = Origin(touched, headers)
     try:
-        diff = diff_objects(read_object(pre, unit.path), read_object(post, unit.path))
+        before, after = read_object(pre, unit.path), read_object(post, unit.path)
+        diff = diff_objects(before, after)
         closure = Closure(diff, unit.target, unit.path)
+        types = changed_types(before, after) if diff.changed else ()
     except ValueError as error:
         refusal = Refusal("object_unknown", unit.path, "", f"the object is unusual: {error}")
-        return DiffedUnit(unit, pre, None, (), (refusal,))
-    carried = closure.carried
-    refused = check(diff, carried, unit.path)
+        return DiffedUnit(unit, bare, None, (), (refusal,), origin)
+    diffed = _judged(unit, bare, UnitPart(unit.target, unit.path, diff, closure), origin)
+    if not types:
+        return diffed
+    reason = "a type changes, and the running kernel has data of the old layout"
+    layout = (Refusal("layout_changed", unit.path, t.name, reason, t.evidence) for t in types)
+    return replace(diffed, part=None, functions=(), refused=(*diffed.refused, *layout))
+
+
+def join_units(diffed: Iterable[DiffedUnit]) -> tuple[DiffedUnit, ...]:
+    """Units that go live together: what one adds and another uses is carried, too."""
+    units = tuple(diffed)
+    parts = [unit.part for unit in units if unit.part is not None]
+    joined = iter(join(tuple(Member(part.target, part.unit, part.diff) for part in parts)))
+    return tuple(unit if unit.part is None else _rejudged(unit, next(joined)) for unit in units)
+
+
+def _rejudged(unit: DiffedUnit, joined: Joined) -> DiffedUnit:
+    assert unit.part is not None
+    part = replace(unit.part, closure=joined.closure)
+    judged = _judged(unit.unit, unit.pre, part, unit.origin)
+    if joined.refused:
+        refused = judged.refused + joined.refused
+        return replace(judged, part=None, functions=(), refused=refused)
+    return replace(judged, needed=joined.needed)
+
+
+def _judged(unit: Unit, pre: bytes, part: UnitPart, origin: Origin) -> DiffedUnit:
+    carried = part.closure.carried
+    refused = check(part.diff, carried, unit.path)
     if refused:
-        return DiffedUnit(unit, pre, None, (), refused)
-    part = UnitPart(unit.target, unit.path, diff, closure)
-    return DiffedUnit(unit, pre, part, _functions(unit, diff, carried, touched), ())
+        return DiffedUnit(unit, pre, None, (), refused, origin)
+    functions = tuple(_functions(unit, part.diff, carried, origin))
+    return DiffedUnit(unit, pre, part, functions, (), origin)
 
 
 def _functions(
-    unit: Unit, diff: UnitDiff, carried: Carried, touched: tuple[str, ...]
-) -> tuple[FunctionChange, ...]:
+    unit: Unit, diff: UnitDiff, carried: Carried, origin: Origin
+) -> Iterator[FunctionChange]:
     def change(name: str, kind: ChangeKind, why: str) -> FunctionChange:
         return FunctionChange(unit.target, unit.path, name, kind, why)
 
     symbols = {function.name.partition(".")[0] for function in diff.post.layout.functions()}
-    inlined = [name for name in touched if name not in symbols]
-    found = [
-        change(c.pre.name, ChangeKind.CHANGED, _why(c.pre.name, touched, inlined))
-        for c in diff.changed
-    ]
-    found += [
-        change(e.name, ChangeKind.NEW, "only in the new source") for e in carried.new_functions
-    ]
-    found += [change(e.name, ChangeKind.DATA, "only in the new source") for e in carried.new_data]
-    return tuple(found)
+    inlined = [name for name in origin.touched if name not in symbols]
+    for changed in diff.changed:
+        name = changed.pre.name
+        yield change(name, ChangeKind.CHANGED, _why(name, origin, inlined))
+    users = _users(diff, carried)
+    for entity in carried.new_functions:
+        yield change(entity.name, ChangeKind.NEW, _new("called by", users.get(entity)))
+    for entity in carried.new_data:
+        yield change(entity.name, ChangeKind.DATA, _new("used by", users.get(entity)))
 
 
-def _why(name: str, touched: tuple[str, ...], inlined: list[str]) -> str:
-    if name.partition(".")[0] in touched:
+def _users(diff: UnitDiff, carried: Carried) -> dict[Entity, str]:
+    """By entity, the first function or datum of the update that refers to it."""
+    users: dict[Entity, str] = {}
+    for entity in carried.code + carried.data:
+        name = entity.cold_parent or entity.name
+        for _, target in diff.post.references(entity):
+            if target.entity is not None and name and target.entity != entity:
+                users.setdefault(target.entity, name)
+    return users
+
+
+def _new(word: str, user: str | None) -> str:
+    return f"new, {word} {user}" if user else "new, for another unit"
+
+
+def _why(name: str, origin: Origin, inlined: list[str]) -> str:
+    if name.partition(".")[0] in origin.touched:
         return "own source"
     if inlined:
         return f"inlined callee: {', '.join(inlined)}"
-    return "a macro, type or constant it uses"
+    if origin.headers:
+        return f"header: {', '.join(origin.headers)}"
+    if origin.touched:
+        return f"what the compiler knows of {', '.join(origin.touched)}"
+    return "constant, macro or type outside functions"

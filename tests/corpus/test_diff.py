@@ -9,7 +9,7 @@ import pytest
 
 from kspliced.build.closure import Carried, Closure
 from kspliced.build.diff import UnitDiff, diff_objects
-from kspliced.build.rules import check
+from kspliced.build.rules import check, jump_offset
 from kspliced.model import ImportKind
 from tests.corpus.compiler import compile_object
 
@@ -148,11 +148,8 @@ int entry(int n) { use(callback); return callback(n); }
         ("__attribute__((section(\".noinstr.text\"))) int f(int n) { return other(n); }",
          "__attribute__((section(\".noinstr.text\"))) int f(int n) { return other(n) + 1; }",
          "noinstr"),
-        ("__attribute__((no_instrument_function)) int f(int n) { return other(n); }",
-         "__attribute__((no_instrument_function)) int f(int n) { return other(n) + 1; }",
-         "notrace"),
         ("int f(int n) { return other(n); }",
-         "__attribute__((section(\".data..percpu\"))) int p; int f(int n) { return other(p); }",
+         "__attribute__((section(\".data..percpu\"))) int p[999]; int f(int n) { return other(p[n]); }",
          "new_percpu"),
         ("int f(int n) { return other(n); }",
          "__attribute__((section(\"__param\"))) int p = 1; int f(int n) { return other(p); }",
@@ -172,6 +169,18 @@ int entry(int n) { use(callback); return callback(n); }
 )  # fmt: skip
 def test_refused(before: str, after: str, code: str) -> None:
     assert code in judge(before, after).codes
+
+
+def test_untraced_code_of_the_architecture_is_refused() -> None:
+    source = "__attribute__((no_instrument_function)) int f(int n) { return other(n); }"
+    verdict = judge(source, source.replace("other(n)", "other(n) + 1"))
+    refused = check(verdict.diff, verdict.carried, "arch/x86/mm/pti.o")
+    assert [(refusal.code, refusal.symbol) for refusal in refused] == [("notrace", "f")]
+    # Elsewhere the jump stands where the fentry slot would be.
+    assert not verdict.codes
+    assert jump_offset(verdict.diff.pre, verdict.diff.changed[0].pre) == 0
+    branch = judge(source, source.replace("other(n)", "other(n) + 1"), "-fcf-protection=branch")
+    assert jump_offset(branch.diff.pre, branch.diff.changed[0].pre) == 4
 
 
 def test_code_that_an_nmi_may_run_is_refused() -> None:

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Packs of the scenarios: patches against one kernel's source, built by the builder's stages."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kspliced.build.emit import emit
+from kspliced.build.glue import place_glue
+from kspliced.build.kbuild import Unit
+from kspliced.build.unit import DiffedUnit, join_units
+from kspliced.elf.read import read_object
+from kspliced.model import CORE_ABI, FunctionChange, Manifest, PreUnit, Refusal
+from kspliced.pack import MODULE_BLOB, Blob, Pack, pack_bytes, parse_pack
+from tests.corpus import kernels, stages
+from tests.vm import cache
+from tests.vm.case import OLD_VERSION
+
+PATCHES = Path(__file__).parent / "scenarios"
+_PATH = re.compile(r"^\+\+\+ b/(\S+)", re.MULTILINE)
+
+Files = Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of a scenario; ``pack`` is None when there is nothing to do or it is refused."""
+
+    pack: Pack | None
+    functions: tuple[FunctionChange, ...]
+    refused: tuple[Refusal, ...]
+
+    @property
+    def codes(self) -> set[str]:
+        """The codes of the refusals."""
+        return {refusal.code for refusal in self.refused}
+
+    @property
+    def live(self) -> Pack:
+        """The pack of a scenario that is to go live."""
+        assert self.pack is not None, self.refused
+        return self.pack
+
+
+class Workshop:
+    """Builds scenarios in ``folder``, which is empty at first."""
+
+    def __init__(self, folder: Path) -> None:
+        self._trees = stages.Trees(
+            kernels.source(OLD_VERSION), kernels.headers(OLD_VERSION), folder
+        )
+        self._patched = folder / "patched"
+
+    @property
+    def source(self) -> Path:
+        """The unpatched tree."""
+        return self._trees.old
+
+    def patched(self, *patches: str) -> Files:
+        """The files that the named patches change, one patch on top of the other."""
+        place = self._patched / "+".join(patches)
+        paths: set[str] = set()
+        for patch in patches:
+            text = (PATCHES / f"{patch}.patch").read_text()
+            for path in _PATH.findall(text):
+                (place / path).parent.mkdir(parents=True, exist_ok=True)
+                if path not in paths:
+                    shutil.copyfile(self.source / path, place / path)
+                paths.add(path)
+            cache.command("patch", "-p1", "--quiet", "-d", place, stdin=text)
+        return {path: (place / path).read_bytes() for path in sorted(paths)}
+
+    def build(
+        self, scenarios: Mapping[str, Files], targets: Iterable[str] = ()
+    ) -> dict[str, Built]:
+        """Build each scenario by itself; every unit is compiled unpatched once."""
+        trees = self._trees
+        every = {path for files in scenarios.values() for path in files}
+        chosen = stages.choose(trees, every, targets)
+        units = {source: unit for unit in chosen.units for source in [f"{unit.path[:-2]}.c"]}
+        post: dict[str, tuple[Unit, ...]] = {}
+        glues: dict[str, Unit] = {}
+        for name, files in scenarios.items():
+            wanted = tuple(units[path] for path in files if path in units)
+            if len(wanted) == len(files):
+                stages.put(trees, name, files)
+                glues[name] = place_glue(trees.new(name), trees.headers, f"ks_{name}")
+                post[name] = (*wanted, glues[name])
+        failed = stages.compile_all(trees, chosen.units, post)
+        assert not failed, failed
+        built = {}
+        for name, files in scenarios.items():
+            refused = tuple(r for r in chosen.refused if r.unit in files)
+            if refused:
+                built[name] = Built(None, (), refused)
+            else:
+                built[name] = self._finish(name, post[name][:-1], glues[name])
+        return built
+
+    def _finish(self, name: str, units: tuple[Unit, ...], glue: Unit) -> Built:
+        diffed = join_units(stages.diff(self._trees, name, unit) for unit in units)
+        refused = tuple(refusal for unit in diffed for refusal in unit.refused)
+        functions = tuple(function for unit in diffed for function in unit.functions)
+        live = [unit for unit in diffed if unit.live]
+        if refused or not live:
+            return Built(None, functions, refused)
+        return Built(self._pack(name, live, functions, glue), functions, ())
+
+    def _pack(
+        self,
+        name: str,
+        live: list[DiffedUnit],
+        functions: tuple[FunctionChange, ...],
+        glue: Unit,
+    ) -> Pack:
+        parts = tuple(unit.part for unit in live if unit.part is not None)
+        headers = self._trees.headers
+        compiled = (self._trees.objects(name) / glue.path).read_bytes()
+        emitted = emit(parts, read_object(compiled, "glue"))
+        manifest = Manifest(
+            update=f"ks_{name}",
+            kernel=headers.kernel,
+            to_version=f"{headers.kernel.version}+{name}",
+            compiler=headers.compiler_version,
+            core_abi=CORE_ABI,
+            units=tuple(PreUnit(d.unit.target, d.unit.path, d.unit.path) for d in live),
+            functions=functions,
+            refused=(),
+            entries=(),
+            imports=emitted.imports,
+            spans=emitted.spans,
+            pinned=any(part.closure.carried.pinned for part in parts),
+        )
+        blobs = (Blob(MODULE_BLOB, emitted.module), *(Blob(d.unit.path, d.pre) for d in live))
+        return parse_pack(pack_bytes(manifest, blobs)[0], name)
