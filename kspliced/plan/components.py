@@ -231,10 +231,11 @@ class _Grouping:
             for name in node.mentioned & changed.keys():
                 for other in changed[name]:
                     self._unite(node.path, other)
-        for reach in self._reached:
-            first, *others = sorted(reach.sources) or [""]
-            for other in others:
-                self._unite(first, other)
+        for node in self._nodes:
+            for number in self._needed(node):
+                # A change is half made until all who use it have it.
+                for source in sorted(self._reached[number].sources):
+                    self._unite(source, node.path)
 
     def _unite(self, one: str, other: str) -> None:
         self._parent[self._find(other)] = self._find(one)

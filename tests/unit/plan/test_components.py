@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What goes together, what needs what, and what a header's edit does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kspliced.plan.components import Component, Decomposition, Texts, decompose
+from kspliced.plan.headers import HeaderChange
+
+ONE = "int one(int n)\n{\n\treturn n;\n}\n"
+TWO = "int two(void)\n{\n\treturn 2;\n}\n"
+HEADER = """\
+#ifndef H
+#define H
+struct s {
+	int a;
+	struct s *next;
+};
+static inline int pick(struct s *s)
+{
+	return s->a;
+}
+#define LIMIT 3
+int one(int n);
+#endif
+"""
+
+
+@dataclass(frozen=True)
+class Trees:
+    """Files by path: (old text, new text); '' where there is none."""
+
+    folder: Path
+    files: dict[str, tuple[str, str]]
+
+    def decompose(self) -> Decomposition:
+        for path, both in self.files.items():
+            for name, text in zip(("old", "new"), both, strict=True):
+                place = self.folder / name / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if text:
+                    place.write_text(text)
+        changed = sorted(path for path, (old, new) in self.files.items() if old != new)
+        texts = Texts(self.folder / "old", self.folder / "new", changed)
+        sources = [path for path in changed if path.endswith(".c")]
+        headers = [path for path in changed if path.endswith(".h")]
+        return decompose(texts, sources, headers, self.mentions, lambda _: frozenset(headers))
+
+    def mentions(self, names: frozenset[str]) -> dict[str, frozenset[str]]:
+        return {
+            name: frozenset(path for path, (old, _) in self.files.items() if name in old)
+            for name in names
+        }
+
+
+def files(decomposition: Decomposition) -> list[tuple[str, ...]]:
+    return [component.files for component in decomposition.components]
+
+
+def only(decomposition: Decomposition) -> Component:
+    (component,) = decomposition.components
+    return component
+
+
+def test_files_that_share_nothing_are_apart(tmp_path: Path) -> None:
+    trees = Trees(
+        tmp_path,
+        {
+            "a.c": (ONE, ONE.replace("return n", "return n + 1")),
+            "b.c": (TWO, TWO.replace("2;", "3;")),
+            "c.c": (ONE, "/* why */\n" + ONE),
+        },
+    )
+    found = trees.decompose()
+    assert files(found) == [("a.c",), ("b.c",)]
+    assert found.comments == ("c.c",)
+
+
+def test_a_changed_function_and_a_changed_caller_go_together(tmp_path: Path) -> None:
+    caller = "int call(void)\n{\n\treturn one(1);\n}\n"
+    changed = {
+        "a.c": (ONE, ONE.replace("int n)", "int n, int m)")),
+        "b.c": (caller, caller.replace("one(1)", "one(1, 2)")),
+        "c.c": (TWO, TWO.replace("2;", "3;")),
+    }
+    found = Trees(tmp_path, changed).decompose()
+    assert sorted(sorted(group) for group in files(found)) == [["a.c", "b.c"], ["c.c"]]
+
+
+def test_a_static_function_joins_nobody(tmp_path: Path) -> None:
+    static = f"static {ONE}"
+    changed = {
+        "a.c": (static, static.replace("return n", "return n + 1")),
+        "b.c": (TWO, TWO.replace("2;", "one(3);")),
+    }
+    assert files(Trees(tmp_path, changed).decompose()) == [("a.c",), ("b.c",)]
+
+
+def test_a_new_name_in_a_header_goes_with_who_uses_it(tmp_path: Path) -> None:
+    new = HEADER.replace("#define LIMIT 3", "#define LIMIT 3\n#define FRESH 4")
+    trees = {
+        "h.h": (HEADER, new),
+        "a.c": (ONE, ONE.replace("return n", "return FRESH")),
+        "b.c": (TWO, TWO.replace("2;", "3;")),
+    }
+    found = Trees(tmp_path, trees).decompose()
+    user, other = found.components
+    assert [h.change for h in user.headers] == [HeaderChange.ADDS]
+    assert other.headers == () and not user.refused
+
+
+def test_a_name_that_somebody_has_already_is_no_addition(tmp_path: Path) -> None:
+    new = HEADER.replace("#define LIMIT 3", "#define LIMIT 3\n#define FRESH 4")
+    trees = {
+        "h.h": (HEADER, new),
+        "a.c": (ONE, ONE.replace("return n", "return FRESH")),
+        "own.c": ("#define FRESH 5\n", "#define FRESH 5\n"),
+    }
+    component = only(Trees(tmp_path, trees).decompose())
+    assert sorted(component.files) == ["a.c", "own.c"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("return s->a;", "return s->a + 1;"), ("LIMIT 3", "LIMIT 5")],
+)
+def test_a_changed_inline_function_brings_its_users(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    user = "int u(struct s *s)\n{\n\treturn pick(s) + LIMIT;\n}\n"
+    trees = {
+        "h.h": (HEADER, HEADER.replace(before, after)),
+        "user.c": (user, user),
+        "other.c": (TWO, TWO),
+    }
+    component = only(Trees(tmp_path, trees).decompose())
+    assert component.files == ("user.c",)
+    assert [h.change for h in component.headers] == [HeaderChange.CHANGES]
+
+
+def test_users_through_another_inline_function_are_found(tmp_path: Path) -> None:
+    outer = "static inline int outer(struct s *s)\n{\n\treturn pick(s);\n}\n#endif"
+    old = HEADER.replace("#endif", outer)
+    user = "int u(struct s *s)\n{\n\treturn outer(s);\n}\n"
+    trees = {"h.h": (old, old.replace("return s->a;", "return s->a + 1;")), "user.c": (user, user)}
+    assert only(Trees(tmp_path, trees).decompose()).files == ("user.c",)
+
+
+def test_what_other_headers_use_is_refused(tmp_path: Path) -> None:
+    trees = {
+        "h.h": (HEADER, HEADER.replace("LIMIT 3", "LIMIT 5")),
+        "i.h": ("#define MORE (LIMIT + 1)\n", "#define MORE (LIMIT + 1)\n"),
+        "a.c": (ONE, ONE.replace("return n", "return LIMIT")),
+    }
+    found = Trees(tmp_path, trees).decompose()
+    assert [r.code for r in only(found).refused] == ["header_changed"]
+
+
+def test_a_changed_type_is_refused_with_who_uses_the_member(tmp_path: Path) -> None:
+    trees = {
+        "h.h": (HEADER, HEADER.replace("\tint a;", "\tlong a;\n\tint fresh;")),
+        "a.c": (ONE, ONE.replace("return n", "return s->fresh")),
+        "b.c": (TWO, TWO.replace("2;", "s->next;")),
+    }
+    found = Trees(tmp_path, trees).decompose()
+    user, other = found.components
+    assert [(r.code, r.symbol) for r in user.refused] == [("type_changed", "s")]
+    assert other.refused == ()
+
+
+def test_a_member_that_only_moved_is_not_changed(tmp_path: Path) -> None:
+    moved = HEADER.replace(
+        "\tint a;\n\tstruct s *next;", "\tstruct s *next;\n\tunion {\n\t\tint a;\n\t};"
+    )
+    trees = {
+        "h.h": (HEADER, moved),
+        "a.c": (ONE, ONE.replace("return n", "return s->next")),
+    }
+    assert only(Trees(tmp_path, trees).decompose()).refused == ()
+
+
+def test_a_new_header_goes_with_who_includes_it(tmp_path: Path) -> None:
+    trees = {
+        "inc/new.h": ("", "struct fresh {\n\tint a;\n};\nint helper(void);\n"),
+        "a.c": (ONE, '#include "inc/new.h"\n' + ONE),
+    }
+    component = only(Trees(tmp_path, trees).decompose())
+    assert [h.edit.path for h in component.headers] == ["inc/new.h"]
+    assert not component.refused
+
+
+def test_a_caller_needs_the_file_that_adds_the_function(tmp_path: Path) -> None:
+    trees = {
+        "a.c": ("", ONE),
+        "b.c": (TWO, TWO.replace("2;", "one(2);")),
+    }
+    assert sorted(only(Trees(tmp_path, trees).decompose()).files) == ["a.c", "b.c"]
+
+
+def test_who_uses_a_changed_function_gets_it_with_all_others(tmp_path: Path) -> None:
+    user = "int u(struct s *s)\n{\n\treturn pick(s);\n}\n"
+    trees = {
+        "h.h": (HEADER, HEADER.replace("return s->a;", "return s->a + 1;")),
+        "user.c": (user, user),
+        "a.c": (ONE, ONE.replace("return n", "return pick(0)")),
+    }
+    assert sorted(only(Trees(tmp_path, trees).decompose()).files) == ["a.c", "user.c"]
