@@ -13,8 +13,8 @@ VMLINUX = "vmlinux"
 class KernelSymbol:
     """One line of kallsyms.
 
-    ``type`` is nm's letter; for vmlinux upper case means global, for a module it means exported
-    (kernel/module/kallsyms.c, m_show). ``target`` is ``vmlinux`` or the module.
+    ``type`` is nm's letter; for vmlinux upper case means global, for a module it means exported to
+    any module (kernel/kallsyms.c, s_show). ``target`` is ``vmlinux`` or the module.
     """
 
     name: str

@@ -16,6 +16,8 @@ from kspliced.kernel.image import VMLINUX, KernelSymbol
 
 _NAME = 19  # 16 digits, a blank, the type letter, a blank
 
+_TWIN = b"__ksymtab_"
+
 
 class Kallsyms:
     """A SymbolTable over the text of /proc/kallsyms.
@@ -93,19 +95,28 @@ class Kallsyms:
         return self._symbol(self._rest_sorted[number]) if number >= 0 else None
 
     def exported(self, name: str) -> tuple[KernelSymbol, ...]:
-        """Exported symbols: vmlinux's have a ``__ksymtab_`` twin, modules' an upper-case type."""
+        """Exported symbols: what has a ``__ksymtab_`` twin in its target.
+
+        The type of a module's says it only of those that are not for GPL modules alone
+        (kernel/module/main.c, is_exported).
+        """
         if self._module_exports is None:
-            self._module_exports = {}
-            for line in self._rest:
-                if line[17:18].isupper():
-                    symbol = self._symbol(line)
-                    self._module_exports.setdefault(symbol.name, []).append(symbol)
+            self._module_exports = self._find_module_exports()
         found: list[KernelSymbol] = []
         # A kernel that lists no such twins is taken to export every global symbol.
         lists = self.named("__ksymtab_jiffies", VMLINUX)
         if not lists or self.named(f"__ksymtab_{name}", VMLINUX):
             found += [s for s in self.named(name, VMLINUX) if s.type.isupper()]
         return (*found, *self._module_exports.get(name, ()))
+
+    def _find_module_exports(self) -> dict[str, list[KernelSymbol]]:
+        twins = {line[_NAME + len(_TWIN) :] for line in self._rest if line.startswith(_TWIN, _NAME)}
+        exports: dict[str, list[KernelSymbol]] = {}
+        for line in self._rest:
+            if line[17:18].isupper() or line[_NAME:] in twins:
+                symbol = self._symbol(line)
+                exports.setdefault(symbol.name, []).append(symbol)
+        return exports
 
     def _names(self) -> dict[bytes, int]:
         """Index of vmlinux's names: last line of each; lines of repeated and of dotted names."""
