@@ -35,10 +35,11 @@ _PLAIN: dict[str, Callable[[Context], Outcome]] = {
     "fetch": transactions.fetch,
     "replay": replay.replay,
     "healthy": replay.healthy,
+    "stopped": replay.stopped,
 }
 _USAGE = (
     "python3 -m kspliced.engine [--root DIR] "
-    "upgrade|plan|build|apply [PACK]|undo|match PACK|replay|fetch|healthy"
+    "upgrade|plan|build|apply [PACK]|undo|match PACK|replay|fetch|healthy|stopped"
 )
 
 

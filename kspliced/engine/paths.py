@@ -29,6 +29,11 @@ class Paths:
         return self.lib / "healthy"
 
     @property
+    def stopped(self) -> Path:
+        """The identity of the last boot that ended in order before it was healthy, and a count."""
+        return self.lib / "stopped"
+
+    @property
     def packs(self) -> Path:
         """Packs, named by their digest."""
         return self.lib / "packs"

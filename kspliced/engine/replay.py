@@ -2,7 +2,8 @@
 """Boot replay: apply again what was live, unless another kernel or the last boot says no.
 
 What is about to be replayed is durable before it is tried. If the machine then dies before the
-`healthy` mark, the next boot finds that and does not try again (the boot-loop guard).
+`healthy` mark, the next boot finds that and does not try again (the boot-loop guard), unless it
+was shut down in order.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from kspliced.oserror import translated
 
 _WAIT_SECONDS = 10.0
 _MAX_BOOT_ID = 64
+# Boots in a row that may be shut down before they are healthy.
+_EARLY_STOPS = 3
 
 
 def replay(context: Context) -> Outcome:
@@ -62,7 +65,41 @@ def healthy(context: Context) -> Outcome:
         return Outcome("nothing", "this boot replayed nothing")
     with translated():
         write_durably(context.paths.healthy, f"{boot}\n".encode("ascii"))
+        context.paths.stopped.unlink(missing_ok=True)
     return Outcome("healthy", "this boot is healthy")
+
+
+def stopped(context: Context) -> Outcome:
+    """Mark that this boot ends in order before it could become healthy: that is no crash.
+
+    But an update may break what reboots the machine when it fails, so only some boots in a row
+    may end like that. Takes no lock.
+
+    :raises KsplicedError: KERNEL_UNREADABLE, STATE_MALFORMED, IO, NO_SPACE.
+    """
+    guard = load_state(context.paths).guard
+    boot = boot_id(context.paths)
+    replaying = guard is not None and guard.guard is Guard.REPLAYING and guard.boot_id == boot
+    if not replaying or _became_healthy(context, boot):
+        return Outcome("nothing", "this boot replayed nothing that is in doubt")
+    _, count = _last_stop(context)
+    with translated():
+        write_durably(context.paths.stopped, f"{boot} {count + 1}\n".encode("ascii"))
+    return Outcome("stopped", f"{count + 1} boots in a row ended in order, but early")
+
+
+def _last_stop(context: Context) -> tuple[str, int]:
+    """The boot that ended in order but early last, and which in a row it was."""
+    try:
+        boot, count = read_regular(context.paths.stopped, _MAX_BOOT_ID + 8).decode().split()
+        return boot, int(count)
+    except (OSError, ValueError):
+        return "", 0
+
+
+def _stopped_in_order(context: Context, boot: str) -> bool:
+    last, count = _last_stop(context)
+    return last == boot and count <= _EARLY_STOPS
 
 
 def _became_healthy(context: Context, boot: str) -> bool:
@@ -80,8 +117,10 @@ def _arm(context: Context, store: Store) -> None:
     boot = boot_id(context.paths)
     guard = store.state.guard
     earlier = guard is not None and guard.guard is Guard.REPLAYING and guard.boot_id != boot
-    if guard is not None and earlier and not _became_healthy(context, guard.boot_id):
-        store.save(replace(store.state, guard=ReplayGuard(guard.boot_id, Guard.TRIPPED)))
+    if guard is not None and earlier:
+        ended = guard.boot_id
+        if not (_became_healthy(context, ended) or _stopped_in_order(context, ended)):
+            store.save(replace(store.state, guard=ReplayGuard(ended, Guard.TRIPPED)))
     refuse_danger(store.state, None)
     store.save(replace(store.state, guard=ReplayGuard(boot, Guard.REPLAYING)))
 

@@ -11,7 +11,7 @@ import pytest
 from kspliced.engine import transactions
 from kspliced.engine.edges import CoreStage
 from kspliced.engine.journal import Event
-from kspliced.engine.replay import healthy, replay
+from kspliced.engine.replay import healthy, replay, stopped
 from kspliced.engine.state import Guard, Stage, State, load_state, save_state
 from kspliced.engine.status import StatusState, Verdict, current_status
 from kspliced.errors import Code, KernelError, KsplicedError
@@ -63,6 +63,41 @@ def test_many_healthy_boots(live: Machine) -> None:
         replay(live.context)
         assert healthy(live.context).action == "healthy"
         assert live.kernel.loaded == LIVE
+
+
+def test_an_early_shutdown_in_order_is_no_crash(live: Machine) -> None:
+    for _ in range(3):
+        live.boot(RUNNING)
+        assert replay(live.context).action == "replayed"
+        assert stopped(live.context).action == "stopped"
+    # But not for ever: the update may be what makes something reboot the machine.
+    live.boot(RUNNING)
+    replay(live.context)
+    stopped(live.context)
+    live.boot(RUNNING)
+    trips(live)
+    # A tripped guard stays so.
+    assert stopped(live.context).action == "nothing"
+    live.boot(RUNNING)
+    trips(live)
+
+
+def test_early_shutdowns_count_only_in_a_row(live: Machine) -> None:
+    for _ in range(3):
+        for early in (True, True, False):
+            live.boot(RUNNING)
+            assert replay(live.context).action == "replayed"
+            (stopped if early else healthy)(live.context)
+
+
+def test_a_shutdown_of_another_boot_says_nothing(live: Machine) -> None:
+    live.boot(RUNNING)
+    replay(live.context)
+    stopped(live.context)
+    live.boot(RUNNING)
+    replay(live.context)
+    live.boot(RUNNING)
+    trips(live)
 
 
 def test_a_boot_that_never_became_healthy(live: Machine) -> None:
