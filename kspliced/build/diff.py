@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kspliced.build.body import Bodies
 from kspliced.build.layout import Entity, EntityKind, Layout, Target
-from kspliced.build.pairing import Pairing
+from kspliced.build.pairing import Pairing, place
 from kspliced.elf.object import SHF_WRITE, Object
 from kspliced.elf.x86 import KINDS
 
@@ -147,7 +147,7 @@ class _Comparison:
         self._comparing.add((pre, post))
         try:
             before, after = list(self.pre.references(pre)), list(self.post.references(post))
-            if [(r.offset, r.type) for r, _ in before] != [(r.offset, r.type) for r, _ in after]:
+            if [place(r) for r, _ in before] != [place(r) for r, _ in after]:
                 return False
             fields = [(r.offset, KINDS[r.type].size) for r, _ in before if r.type in KINDS]
             if _masked(self.pre, pre, fields) != _masked(self.post, post, fields):

@@ -101,14 +101,15 @@ class _Target:
 
     def _moved(self, number: int, closure: Closure) -> Iterable[Refusal]:
         """New here and gone there: callers that nobody compiled still use the one that is gone."""
-        new = {e.name for e in closure.carried.new_functions + closure.carried.new_data}
         member = self._members[number]
         here = _globals(member.diff.post.layout)
+        come = here.keys() - _globals(member.diff.pre.layout).keys()
         for other in self._members:
             gone = _globals(other.diff.pre.layout).keys() - _globals(other.diff.post.layout).keys()
-            for name in sorted(new & gone & here.keys()) if other is not member else ():
+            for name in sorted(come & gone):
                 reason = "the symbol moves from one unit to another, and others still use the old"
                 yield Refusal("symbol_moved", member.unit, name, reason, f"from {other.unit}")
+        new = {e.name for e in closure.carried.new_functions + closure.carried.new_data}
         for name in sorted(new & here.keys()):
             if here[name].binding is Binding.WEAK:
                 reason = "a new weak symbol: which definition the kernel would use is not known"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 from kspliced.elf import special
-from kspliced.elf.disasm import is_branch, operand_distance
+from kspliced.elf.disasm import is_branch, leaving_branches, operand_distance
 from kspliced.elf.object import (
     SHF_MERGE,
     SHF_STRINGS,
@@ -24,7 +24,7 @@ from kspliced.elf.object import (
     Symbol,
     SymbolType,
 )
-from kspliced.elf.x86 import KINDS
+from kspliced.elf.x86 import KINDS, R_X86_64_PC8, R_X86_64_PLT32
 
 
 class EntityKind(Enum):
@@ -74,9 +74,13 @@ class Target:
     branch: bool
 
 
+# Never replaced, so it does not matter how its branches are written.
+_BOOT_CODE = (".init", ".exit")
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?")
 _CLONE = re.compile(r"\.(isra|constprop|part|cold)\.\d+")
 _UNIQUE = re.compile(r"(__UNIQUE_ID_.*?)\d+(?=\.\d+$|$)")
+# BTF_ID() counts its lists (include/linux/btf_ids.h).
+_BTF_ID = re.compile(r"(__BTF_ID__\w+__)\d+$")
 _TRAILING = re.compile(r"\.\d+$")
 
 
@@ -84,7 +88,7 @@ def stem(name: str) -> str:
     """``name`` without the numbers that GCC and __UNIQUE_ID() give out in order of appearance."""
     name = _CLONE.sub(r".\1", name)
     name = _UNIQUE.sub(r"\1", name, count=1)
-    return _TRAILING.sub("", name)
+    return _TRAILING.sub("", _BTF_ID.sub(r"\1", name))
 
 
 class Layout:
@@ -106,6 +110,7 @@ class Layout:
             if self._ordinary(section):
                 found = self._split(section, symbols.get(section.index, []))
                 self._entities[section.index] = tuple(found)
+        self._resolved = {s.index: tuple(self._find_resolved(s)) for s in obj.sections}
 
     @staticmethod
     def _ordinary(section: Section) -> bool:
@@ -139,13 +144,41 @@ class Layout:
         return section.data[entity.offset : entity.offset + entity.size]
 
     def relocations(self, entity: Entity) -> tuple[Relocation, ...]:
-        """The relocations inside the entity, offsets relative to its start."""
+        """The relocations inside the entity, offsets relative to its start.
+
+        With those that the assembler resolved: branches between functions of one section.
+        """
         end = entity.offset + entity.size
+        written = self._sections[entity.section].relocations
+        resolved = self._resolved[entity.section]
+        every = sorted((*written, *resolved), key=lambda r: r.offset) if resolved else written
         return tuple(
             Relocation(r.offset - entity.offset, r.type, r.symbol, r.addend)
-            for r in self._sections[entity.section].relocations
+            for r in every
             if entity.offset <= r.offset < end
         )
+
+    def _find_resolved(self, section: Section) -> Iterator[Relocation]:
+        """Direct branches from one function to another for which there is no relocation.
+
+        Functions with a section of their own making (.sched.text, .noinstr.text) share it.
+        :raises ValueError: a branch into the middle of another function.
+        """
+        functions = [e for e in self._entities.get(section.index, ()) if e.symbol >= 0]
+        if not section.executable or len(functions) < 2 or section.name.startswith(_BOOT_CODE):
+            return
+        starts = {entity.offset: entity for entity in functions}
+        written = {relocation.offset for relocation in section.relocations}
+        for entity in functions:
+            for field, width, place in leaving_branches(self.content(entity)):
+                offset = entity.offset + field
+                if offset in written:
+                    continue
+                to = starts.get(entity.offset + place)
+                if to is None:
+                    raise ValueError(f"{entity.name} branches into the middle of another function")
+                kind = R_X86_64_PLT32 if width == 4 else R_X86_64_PC8
+                yield Relocation(offset, kind, to.symbol, -width)
 
     def target(self, section: Section, relocation: Relocation) -> Target:
         """What ``relocation``, its offset relative to ``section``, refers to."""
@@ -153,6 +186,7 @@ class Layout:
         kind = KINDS.get(relocation.type)
         relative = kind is not None and kind.relative
         branch = relative and section.executable and is_branch(section.data, relocation.offset)
+        branch = branch or relocation.type == R_X86_64_PC8
         if not symbol.defined:
             return Target(None, symbol.name, relocation.addend, branch)
         if symbol.section not in self._entities:

@@ -15,8 +15,8 @@ from collections import Counter, defaultdict
 
 from kspliced.build.body import Bodies
 from kspliced.build.layout import Entity, EntityKind
-from kspliced.elf.object import SHF_WRITE
-from kspliced.elf.x86 import KINDS
+from kspliced.elf.object import SHF_WRITE, Relocation
+from kspliced.elf.x86 import KINDS, R_X86_64_PC32, R_X86_64_PLT32
 
 # State that only limits how often a message is printed, or whether it is: a fresh copy, or that
 # of another message, does no harm.
@@ -70,13 +70,24 @@ class Pairing:
         for key, posts in post_stems.items():
             pres = pre_stems.get(key, [])
             # The only two static locals of one name may still be those of two functions.
-            if len(posts) == 1 and len(pres) == 1 and not self._stateful(self._post, posts[0]):
+            if len(posts) != 1 or len(pres) != 1 or self._stateful(self._post, posts[0]):
+                continue
+            if self._may_pair(pres[0], posts[0]):
                 self._add(pres[0], posts[0])
         for name, post in post_names.items():
             pre = pre_names.get(name)
             # A name without a number is the programmer's own.
             if pre is not None and name == post.stem and pre.kind is post.kind:
                 self._add(pre, post)
+
+    def _may_pair(self, pre: Entity, post: Entity) -> bool:
+        """Functions always; numbered data only with the same content: variables so that state is
+        never mixed up, the rest because a copy is as good."""
+        if post.kind is EntityKind.FUNCTION or post.name == post.stem:
+            return True
+        if self._stateful(self._post, post):
+            return self._pre.layout.content(pre) == self._post.layout.content(post)
+        return _fingerprint(self._pre, pre) == _fingerprint(self._post, post)
 
     def _stateful(self, bodies: Bodies, entity: Entity) -> bool:
         """Whether an entity with a number is a variable whose content matters."""
@@ -103,6 +114,8 @@ class Pairing:
                 self._pair_references(pre, post)
 
     def _pair_references(self, pre: Entity, post: Entity) -> None:
+        if self._pair_by_place(pre, post):
+            return
         pre_used = self._numbered(self._pre, pre)
         post_used = self._numbered(self._post, post)
         for key, posts in post_used.items():
@@ -114,8 +127,33 @@ class Pairing:
             if len(posts) > 1 and self._stateful(self._post, posts[0]):
                 continue
             for one, other in zip(pres, posts, strict=True):
-                if _same_shape(self._pre, one, self._post, other):
+                if self._may_pair(one, other):
                     self._add(one, other)
+
+    def _pair_by_place(self, pre: Entity, post: Entity) -> bool:
+        """Pair what code or data that is the same but for its references refers to, one by one."""
+        code = post.kind is EntityKind.FUNCTION
+        befores = self._pre.parts(pre) if code else (pre,)
+        afters = self._post.parts(post) if code else (post,)
+        if [_shape(self._pre, e) for e in befores] != [_shape(self._post, e) for e in afters]:
+            return False
+        for before, after in zip(befores, afters, strict=True):
+            ones = [t for _, t in self._pre.references(before)]
+            others = [t for _, t in self._post.references(after)]
+            sites = self._pre.sites(before), self._post.sites(after)
+            if [s.entry.table for s in sites[0]] == [s.entry.table for s in sites[1]]:
+                ones += [t for site in sites[0] for t in site.targets]
+                others += [t for site in sites[1] for t in site.targets]
+            for one, other in zip(ones, others, strict=True):
+                if one.entity is None or other.entity is None:
+                    continue
+                if self._key(self._pre, one.entity) == self._key(self._post, other.entity):
+                    self._pair_numbered(one.entity, other.entity)
+        return True
+
+    def _pair_numbered(self, pre: Entity, post: Entity) -> None:
+        if post.symbol >= 0 and post.name != post.stem and self._may_pair(pre, post):
+            self._add(pre, post)
 
     def _pair_equal(
         self, pres: list[Entity], posts: list[Entity]
@@ -163,24 +201,40 @@ def _by_name(bodies: Bodies) -> dict[str, Entity]:
     return {name: entity for name, entity in names.items() if name not in twice}
 
 
-def _same_shape(pre: Bodies, one: Entity, post: Bodies, other: Entity) -> bool:
-    """Functions always; data only with the same bytes, so that state is never mixed up."""
-    if one.kind is EntityKind.FUNCTION:
-        return True
-    return pre.layout.content(one) == post.layout.content(other)
+def place(relocation: Relocation) -> tuple[int, int]:
+    """Where a relocation is and what it writes; a branch is PLT32 or PC32 as its symbol is global
+    or local, which comes to the same (x86.py)."""
+    kind = R_X86_64_PC32 if relocation.type == R_X86_64_PLT32 else relocation.type
+    return relocation.offset, kind
+
+
+def _shape(bodies: Bodies, entity: Entity) -> tuple[object, ...]:
+    """An entity's bytes and where it refers to something, whatever that is."""
+    content, places = _masked(bodies, entity)
+    return (content, tuple(places))
+
+
+def _masked(bodies: Bodies, entity: Entity) -> tuple[bytes, list[tuple[int, int]]]:
+    content = bytearray(bodies.layout.content(entity))
+    places = []
+    for relocation, _ in bodies.references(entity):
+        size = KINDS[relocation.type].size if relocation.type in KINDS else 0
+        content[relocation.offset : relocation.offset + size] = bytes(size)
+        places.append(place(relocation))
+    return bytes(content), places
 
 
 def _fingerprint(bodies: Bodies, entity: Entity) -> tuple[object, ...]:
     """What an entity holds, its references by content or by name."""
-    content = bytearray(bodies.layout.content(entity))
+    content, places = _masked(bodies, entity)
     marks: list[object] = []
-    for relocation, target in bodies.references(entity):
-        size = KINDS[relocation.type].size if relocation.type in KINDS else 0
-        content[relocation.offset : relocation.offset + size] = bytes(size)
-        marks += (relocation.offset, target.delta)
+    for _, target in bodies.references(entity):
         found = target.entity
-        if found is None or found.symbol >= 0:
-            marks.append(target.name if found is None else found.stem)
-        else:
+        marks.append(target.delta)
+        if found is None or found.symbol < 0:
+            marks.append(target.name if found is None else bodies.layout.content(found))
+        elif found.name.startswith("__func__."):
             marks.append(bodies.layout.content(found))
-    return (bytes(content), *marks)
+        else:
+            marks.append(found.stem)
+    return (content, tuple(places), *marks)

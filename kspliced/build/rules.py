@@ -14,6 +14,7 @@ from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
 from kspliced.build.pairing import MESSAGE_STATE
 from kspliced.elf.object import SHF_WRITE
+from kspliced.elf.x86 import R_X86_64_PC8
 from kspliced.model import Refusal
 
 JUMP_SIZE = 5
@@ -26,7 +27,7 @@ _PLAIN_DATA = (".data", ".bss", ".rodata", "__dyndbg")
 # Where notrace says that code runs on other page tables, before or after the kernel proper.
 _EARLY = ("arch/x86/", "drivers/firmware/efi/")
 # Written once, at start-up, or by the build.
-_NOT_STATE = (".data..ro_after_init", ".init", ".data.rel.ro", "__dyndbg", "__param")
+_NOT_STATE = (".data..ro_after_init", ".init", ".exit", ".data.rel.ro", "__dyndbg", "__param")
 _EXPORT_TABLES = ("___ksymtab", "___kcrctab", "__ksymtab")
 _NOINSTR = (".noinstr.text", ".entry.text", ".cpuidle.text")
 # Units with code that a non-maskable interrupt may run: its handlers and what they call (perf,
@@ -164,6 +165,13 @@ def _new_data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
         yield Refusal("new_percpu", unit, "", reason, f"{percpu} bytes")
 
 
+def _short_jumps(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    for entity in carried.code:
+        if any(r.type == R_X86_64_PC8 for r, _ in diff.post.references(entity)):
+            reason = "new code jumps to its neighbour by 8 bits, which do not reach from elsewhere"
+            yield Refusal("short_jump", unit, entity.name, reason)
+
+
 def _ambiguous_state(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     """New variables that may be old ones under another number or name: their state is lost."""
     gone = [e for e in diff.pre.layout.entities() if _variable(diff.pre, e)]
@@ -214,6 +222,7 @@ RULES: tuple[Rule, ...] = (
     _nmi,
     _entry,
     _new_data,
+    _short_jumps,
     _ambiguous_state,
     _clones,
 )

@@ -129,7 +129,9 @@ def _users(diff: UnitDiff, carried: Carried) -> dict[Entity, str]:
     users: dict[Entity, str] = {}
     for entity in carried.code + carried.data:
         name = entity.cold_parent or entity.name
-        for _, target in diff.post.references(entity):
+        targets = [target for _, target in diff.post.references(entity)]
+        targets += [target for site in diff.post.sites(entity) for target in site.targets]
+        for target in targets:
             if target.entity is not None and name and target.entity != entity:
                 users.setdefault(target.entity, name)
     return users

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 _CALL, _JMP = 0xE8, 0xE9
@@ -27,6 +28,24 @@ def _instruction_ends(code: bytes) -> tuple[int, ...]:
     # Decode on past data in code (an alternative's padding, ud2's payload): one byte at a time.
     decoder.skipdata = True
     return tuple(address + size for address, size, _, _ in decoder.disasm_lite(code, 0))
+
+
+def leaving_branches(code: bytes) -> Iterator[tuple[int, int, int]]:
+    """Direct branches of a function to somewhere outside its bytes: (offset of the displacement,
+    its size in bytes, where the branch goes relative to the function's start)."""
+    import capstone
+
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder.skipdata = True
+    for address, size, mnemonic, operands in decoder.disasm_lite(code, 0):
+        if not mnemonic.startswith(("call", "j")) or not operands.startswith(("0x", "-0x")):
+            continue
+        width = 4 if size > 4 else 1
+        field = address + size - width
+        displacement = int.from_bytes(code[field : field + width], "little", signed=True)
+        place = address + size + displacement
+        if not 0 <= place < len(code):
+            yield field, width, place
 
 
 def operand_distance(code: bytes, field: int) -> int:

@@ -14,6 +14,7 @@ R_X86_64_PC32 = 2
 R_X86_64_PLT32 = 4
 R_X86_64_32 = 10
 R_X86_64_32S = 11
+R_X86_64_PC8 = 15
 R_X86_64_PC64 = 24
 
 
@@ -32,5 +33,6 @@ KINDS = {
     R_X86_64_PLT32: RelocationKind(4, True, True),
     R_X86_64_32: RelocationKind(4, False, False),
     R_X86_64_32S: RelocationKind(4, False, True),
+    R_X86_64_PC8: RelocationKind(1, True, True),
     R_X86_64_PC64: RelocationKind(8, True, True),
 }

@@ -149,7 +149,8 @@ int entry(int n) { use(callback); return callback(n); }
          "__attribute__((section(\".noinstr.text\"))) int f(int n) { return other(n) + 1; }",
          "noinstr"),
         ("int f(int n) { return other(n); }",
-         "__attribute__((section(\".data..percpu\"))) int p[999]; int f(int n) { return other(p[n]); }",
+         "__attribute__((section(\".data..percpu\"))) int p[999];"
+         "int f(int n) { return other(p[n]); }",
          "new_percpu"),
         ("int f(int n) { return other(n); }",
          "__attribute__((section(\"__param\"))) int p = 1; int f(int n) { return other(p); }",
