@@ -202,7 +202,9 @@ class Layout:
         self, section: Section, relocation: Relocation, symbol: Symbol, relative: bool
     ) -> Entity:
         entities = self._entities[symbol.section]
-        if len(entities) == 1 and entities[0].kind is not EntityKind.STRING:
+        whole = not _is_strings(self._sections[symbol.section])
+        whole = whole and not _is_pool(self._sections[symbol.section])
+        if len(entities) == 1 and whole:
             return entities[0]
         place = relocation.addend
         if relative and section.executable:
@@ -215,6 +217,9 @@ class Layout:
         entities = self._entities[section_index]
         if _is_strings(section):
             return _string_at(section, place)
+        if _is_pool(section):
+            start = place - place % section.entsize
+            return Entity(EntityKind.CONSTANT, section_index, start, section.entsize, -1, "")
         starts = [entity.offset for entity in entities]
         number = max(bisect_right(starts, place) - 1, 0)
         return entities[number]
@@ -256,6 +261,13 @@ class Layout:
 def _is_strings(section: Section) -> bool:
     wanted = SHF_MERGE | SHF_STRINGS
     return section.flags & wanted == wanted and section.entsize == 1
+
+
+def _is_pool(section: Section) -> bool:
+    """Whether a section holds constants of one size, shared by their users (.rodata.cst16)."""
+    wanted = SHF_MERGE | SHF_STRINGS
+    sized = section.entsize > 1 and section.size % section.entsize == 0
+    return section.flags & wanted == SHF_MERGE and sized and not section.relocations
 
 
 def _string_at(section: Section, place: int) -> Entity:

@@ -67,7 +67,7 @@ def diff_unit(
         before, after = read_object(pre, unit.path), read_object(post, unit.path)
         diff = diff_objects(before, after)
         closure = Closure(diff, unit.target, unit.path)
-        types = changed_types(before, after) if diff.changed else ()
+        types = changed_types(before, after) if _has_new_code(diff) else ()
     except ValueError as error:
         refusal = Refusal("object_unknown", unit.path, "", f"the object is unusual: {error}")
         return DiffedUnit(unit, bare, None, (), (refusal,), origin)
@@ -77,6 +77,11 @@ def diff_unit(
     reason = "a type changes, and the running kernel has data of the old layout"
     layout = (Refusal("layout_changed", unit.path, t.name, reason, t.evidence) for t in types)
     return replace(diffed, part=None, functions=(), refused=(*diffed.refused, *layout))
+
+
+def _has_new_code(diff: UnitDiff) -> bool:
+    functions = diff.post.layout.functions()
+    return bool(diff.changed) or any(diff.pairing.pre_of(f) is None for f in functions)
 
 
 def join_units(diffed: Iterable[DiffedUnit]) -> tuple[DiffedUnit, ...]:

@@ -14,6 +14,7 @@ import collections
 import filecmp
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -25,6 +26,8 @@ from pathlib import Path
 from kspliced.build.kbuild import Unit
 from tests.corpus import kernels, stages
 
+# Where the name of another function or file begins in a reason.
+_WORDS = re.compile(r":| of | by ")
 RESULT = Path(__file__).parents[2] / "build" / "survey.json"
 
 
@@ -82,21 +85,20 @@ def survey(old: str, new: str, prefixes: tuple[str, ...], work: Path) -> list[Fi
     stages.compile_all(trees, chosen.units, {"new": chosen.units})
     print(f"compiled in {time.monotonic() - start:.0f} s", flush=True)
     with ProcessPoolExecutor(stages.jobs()) as pool:
-        return list(pool.map(examine, [trees] * len(chosen.units), chosen.units, chunksize=4))
+        return list(pool.map(examine, [trees] * len(chosen.units), chosen.units))
 
 
 def main(arguments: list[str]) -> int:
     """Run the survey; 1 when the differ crashed on a unit."""
     old, new, *prefixes = arguments
     with tempfile.TemporaryDirectory(prefix="survey.", dir="/var/tmp") as folder:
-        kept = os.environ.get("KSPLICED_SURVEY")
-        found = survey(old, new, tuple(prefixes), Path(kept or folder))
+        found = survey(old, new, tuple(prefixes), Path(folder))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps([asdict(finding) for finding in found], indent=1))
     states = collections.Counter(finding.state for finding in found)
     codes = collections.Counter(code for f in found for code in {r[0] for r in f.refused})
     whys = collections.Counter(
-        (kind, why.partition(":")[0]) for f in found for _, kind, why in f.changes
+        (kind, _WORDS.split(why)[0]) for f in found for _, kind, why in f.changes
     )
     for state, count in states.most_common():
         print(f"{count:5} {state}")

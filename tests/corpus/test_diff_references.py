@@ -70,6 +70,24 @@ void b(void) { printk("second\\n"); }
     assert not judge(source, after).changed
 
 
+POOL = """
+typedef long long pair __attribute__((vector_size(16)));
+int a(pair *p) { *p = (pair){ 0x1111222233334444, 5 }; return other(1); }
+int b(pair *p) { *p = (pair){ 0x5555666677778888, 6 }; return other(2); }
+"""
+
+
+def test_merged_constants_are_told_apart() -> None:
+    flags = ("-msse2", "-msse")
+    assert any(
+        s.entsize == 16 for s in judge(POOL, POOL, *flags).diff.pre.layout.object.sections
+    ), "the compiler makes a pool"
+    verdict = judge(POOL, POOL.replace("3333", "9999"), *flags)
+    assert verdict.changed == ["a"]
+    contents = [verdict.diff.post.layout.content(e) for e in verdict.carried.data]
+    assert [len(content) for content in contents] == [16]
+
+
 def test_a_variable_that_becomes_global_is_the_same() -> None:
     """The reference turns from section-relative into symbol-relative."""
     source = "static int count; static int gap[9]; int f(int n) { gap[n]++; return ++count; }"
