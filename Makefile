@@ -4,19 +4,23 @@
 #
 #   make check   the linters and all tests that need no guest: minutes
 #   make test    everything, the upgrade story in a QEMU guest included
+#   make test-full  what takes longer than that: every unit of an upgrade, an hour at first
 #   make demo    the story, told step by step; build/demo/result.json has its figures
 #   make bench   what it costs
 
 PYTHON = build/venv/bin/python3
 PYTEST = $(PYTHON) -m pytest
 
-.PHONY: check clean demo bench lint setup test
+.PHONY: check clean demo bench lint setup test test-full
 
 check: lint
 	$(PYTEST) -m "not vm" tests
 
 test: lint
 	$(PYTEST) tests
+
+test-full: lint
+	$(PYTEST) -m full tests
 
 lint: setup
 	build/venv/bin/ruff check .

@@ -19,6 +19,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kspliced.build.kbuild import Unit
+from kspliced.kernel.image import VMLINUX
 from kspliced.kernel.kallsyms import Kallsyms
 from tests.vm import cache, kmod_build
 from tests.vm.errors import HarnessError
@@ -52,9 +54,9 @@ class _Range:
     offset: int
 
 
-def captured(upgrade: Upgrade) -> Path:
-    """The image of the kernel that ``upgrade`` begins with."""
-    targets = sorted({unit.target for unit in changed(upgrade)} - {"vmlinux"})
+def captured(upgrade: Upgrade, units: Iterable[Unit]) -> Path:
+    """The image of the kernel that ``upgrade`` begins with, the units' modules loaded."""
+    targets = sorted({unit.target for unit in units} - {VMLINUX})
     key = cache.digest(Path(__file__).read_bytes(), *targets)
     return cache.made(
         f"memory-{upgrade.name}-{key}", lambda folder: _capture(upgrade, targets, folder)
@@ -63,7 +65,8 @@ def captured(upgrade: Upgrade) -> Path:
 
 def _capture(upgrade: Upgrade, targets: list[str], folder: Path) -> None:
     top = modules(upgrade)
-    files = _in_order(dependencies(top), [*_DRIVERS, *targets])
+    needs = dependencies(top)
+    files = _in_order(needs, [name for name in (*_DRIVERS, *targets) if name in needs])
     disk = folder / "disk"
     with disk.open("wb") as handle:
         handle.truncate(_DISK)
@@ -113,7 +116,7 @@ def _ranges(guest: Initramfs, folder: Path) -> list[_Range]:
     """vmlinux, and the space from the first to the last module section."""
     text = (folder / "proc/kallsyms").read_bytes()
     symbols = Kallsyms(text)
-    first, last = (symbols.named(name, "vmlinux")[0].address for name in ("_text", "_end"))
+    first, last = (symbols.named(name, VMLINUX)[0].address for name in ("_text", "_end"))
     found = [int(p.read_text(), 16) for p in (folder / "sys/module").glob("*/sections/*")]
     # Per-CPU sections lie elsewhere, and freed ones are shown as 0.
     places = [address for address in found if address > last]
@@ -168,4 +171,5 @@ def _core(disk: Path, ranges: list[_Range], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(captured(UPGRADES[sys.argv[1]]))
+    upgrade = UPGRADES[sys.argv[1]]
+    print(captured(upgrade, changed(upgrade)))

@@ -4,21 +4,28 @@
 from __future__ import annotations
 
 import lzma
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.vm import cache, kmod_build
+from tests.whole import trixie
 
 
 @dataclass(frozen=True)
 class Upgrade:
-    """From a kernel that runs to one that was installed; ``source`` is the source package's name,
-    ``new_source`` its ``name=version`` for the new one."""
+    """From a kernel that runs to ``new_version``; ``source`` is the source package's name.
+
+    ``directories``: every unit in them is taken too, changed or not. ``compiler``: where this
+    machine lacks it, the units are compiled in a Debian 13 beside it.
+    """
 
     kernel: kmod_build.Kernel
     source: str
     new_version: str
+    compiler: str
+    directories: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -33,9 +40,32 @@ UPGRADES = {
             kmod_build.Kernel("6.1.0-53-amd64", "6.1.187-1", "linux-kbuild-6.1=6.1.192-2"),
             "linux-source-6.1",
             "6.1.190-1",
+            "gcc-12",
+        ),
+        Upgrade(
+            kmod_build.Kernel(
+                "6.12.115+deb13-amd64", "6.12.115-1", "linux-kbuild-6.12.115+deb13=6.12.115-1"
+            ),
+            "linux-source-6.12",
+            "6.12.116-1",
+            "gcc-14",
+            # The upgrade changes four units.
+            (
+                *("kernel/sched", "kernel/time", "mm", "fs", "block", "io_uring", "net/core"),
+                *("net/ipv4", "fs/ext4", "net/bridge", "arch/x86/kernel", "arch/x86/kvm"),
+            ),
         ),
     )
 }
+
+
+def fetched(upgrade: Upgrade) -> None:
+    """Have the packages of an upgrade that this machine's own apt does not offer."""
+    if shutil.which(upgrade.compiler) is None:
+        kernel, source_ = upgrade.kernel, upgrade.source
+        names = (kernel.headers, kernel.common, f"linux-image-{kernel.release}", source_)
+        versions = [f"{name}={kernel.version}" for name in names]
+        trixie.fetch(*versions, kernel.kbuild, f"{source_}={upgrade.new_version}")
 
 
 def source(upgrade: Upgrade, version: str) -> Path:

@@ -30,7 +30,7 @@ from kspliced.match.report import Cause, Mismatch
 from kspliced.match.unit import Unit
 from tests.whole.capture import captured
 from tests.whole.kernels import UPGRADES, Upgrade, dependencies, modules
-from tests.whole.units import changed, compiled, store
+from tests.whole.units import changed, compiled, failures, store
 
 BUILD = Path(__file__).parents[2] / "build"
 # vmlinux's units at a time: each is some megabytes once it is read.
@@ -54,14 +54,20 @@ class Finding:
 
 
 def run(upgrade: Upgrade, units: Iterable[BuiltUnit]) -> list[Finding]:
-    """Match ``units``, which must be compiled, target by target."""
+    """Match those of ``units`` that compiled, target by target."""
+    units = tuple(units)
+    place = captured(upgrade, units)
+    failed = failures(upgrade)
     targets: dict[str, list[str]] = {}
     for unit in units:
+        if unit.path in failed:
+            continue
         targets.setdefault(unit.target, []).append(unit.path)
-    jobs = [(upgrade, t, batch) for t, paths in targets.items() for batch in _batches(t, paths)]
+    jobs = [
+        (upgrade, place, t, batch) for t, paths in targets.items() for batch in _batches(t, paths)
+    ]
     # The longest first, so that none is left alone at the end.
-    jobs.sort(key=lambda job: -len(job[2]))
-    captured(upgrade)
+    jobs.sort(key=lambda job: -len(job[3]))
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return [finding for found in pool.map(_target, jobs) for finding in found]
 
@@ -72,10 +78,10 @@ def _batches(target: str, paths: list[str]) -> Iterator[list[str]]:
         yield paths[start : start + size]
 
 
-def _target(job: tuple[Upgrade, str, list[str]]) -> list[Finding]:
-    upgrade, target, paths = job
+def _target(job: tuple[Upgrade, Path, str, list[str]]) -> list[Finding]:
+    upgrade, place, target, paths = job
     units = [Unit(target, path, (store(upgrade) / path).read_bytes()) for path in paths]
-    with image(upgrade, target) as (kernel, live):
+    with image(upgrade, place, target) as (kernel, live):
         match = TargetMatch(target, units, kernel)
         for _ in match.run():
             pass
@@ -100,9 +106,8 @@ def _target(job: tuple[Upgrade, str, list[str]]) -> list[Finding]:
 
 
 @contextmanager
-def image(upgrade: Upgrade, target: str) -> Iterator[tuple[KernelImage, bool]]:
-    """The captured kernel, or ``target`` as it was shipped; and which of both it is."""
-    place = captured(upgrade)
+def image(upgrade: Upgrade, place: Path, target: str) -> Iterator[tuple[KernelImage, bool]]:
+    """The kernel captured in ``place``, or ``target`` as it was shipped; whether it runs."""
     with LiveKernel(place / "proc", place / "sys") as kernel:
         if kernel.loaded(target):
             yield kernel, True
@@ -130,6 +135,8 @@ def table(upgrade: Upgrade, found: list[Finding]) -> str:
         sums = [sum(getattr(f, name) for f in members) for name in ("bytes", "fields", "sites")]
         cells = (*row, *sums, sum(f.freed for f in members))
         lines.append(f"| {title} | {' | '.join(str(cell) for cell in cells)} |")
+    lines += ["", "| not compiled | why |", "|---|---|"]
+    lines += [f"| {path} | {why} |" for path, why in sorted(failures(upgrade).items())]
     lines += ["", "| function | unit | cause | why |", "|---|---|---|---|"]
     for mismatch in (m for f in found for m in f.unmatched):
         where = f"`{mismatch.function}` | {mismatch.unit} [{mismatch.target}]"
@@ -143,12 +150,11 @@ def causes(found: list[Finding]) -> collections.Counter[Cause]:
 
 
 def main(arguments: list[str]) -> int:
-    """Match all units of the upgrade from ``arguments[0]``, or those below the given prefixes."""
+    """Match all units of the upgrade from ``arguments[0]``."""
     upgrade = UPGRADES[arguments[0]]
-    prefixes = tuple(arguments[1:]) or ("",)
-    units = [unit for unit in changed(upgrade) if unit.path.startswith(prefixes)]
+    units = changed(upgrade)
     compiled(upgrade, units)
-    captured(upgrade)
+    captured(upgrade, units)
     start = time.monotonic()
     found = run(upgrade, units)
     print(f"matched in {time.monotonic() - start:.0f} s")

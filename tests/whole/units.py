@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The units that an upgrade changes, compiled as the builder compiles pre objects.
 
-    python3 -m tests.whole.units VERSION [SECONDS]
+    python3 -m tests.whole.units VERSION [list | SECONDS [UNIT...]]
 
-compiles, in slices, what the cache has not yet; after SECONDS it begins no further slice. Exit
-code 0: nothing is left.
+compiles, in slices, what the cache has not yet; after SECONDS it begins no further slice.
 """
 
 from __future__ import annotations
@@ -19,20 +18,37 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from kspliced.build.kbuild import Kbuild, Unit, find_unit, open_headers
+from kspliced.build.kbuild import Kbuild, Unit, ancestors, find_unit, open_headers
 from kspliced.build.select import directories, select
 from kspliced.source.compare import ChangeType, FileChange
 from tests.vm import cache, kmod_build
-from tests.whole.kernels import UPGRADES, Upgrade, source
+from tests.whole import trixie
+from tests.whole.kernels import UPGRADES, Upgrade, fetched, source
 
 SLICE = 60
+_FAILED = ".failed"
+# Only another architecture's Makefile descends there.
+_OTHER_MACHINES = ("drivers/s390/", "drivers/parisc/")
 
 
 def changed(upgrade: Upgrade) -> tuple[Unit, ...]:
     """Each unit that a changed .c file is compiled as; several when modules share an object."""
-    place = cache.made(f"units-{upgrade.name}-{upgrade.new_version}", lambda f: _list(upgrade, f))
+    place = cache.root() / f"units-{upgrade.name}-{upgrade.new_version}"
+    if not place.is_dir() and shutil.which(upgrade.compiler) is None:
+        _elsewhere(upgrade, ["list"])
+    else:
+        cache.made(place.name, lambda folder: _list(upgrade, folder))
     rows = json.loads((place / "units.json").read_text())
-    return tuple(Unit(*row) for row in rows)
+    return tuple(Unit(*row) for row in rows if not row[0].startswith(_OTHER_MACHINES))
+
+
+def _elsewhere(upgrade: Upgrade, arguments: list[str]) -> None:
+    """Run this module where the compiler is."""
+    fetched(upgrade)
+    for version in (upgrade.kernel.version, upgrade.new_version):
+        source(upgrade, version)
+    kmod_build.headers(upgrade.kernel)
+    trixie.run(["python3", "-m", "tests.whole.units", upgrade.name, *arguments])
 
 
 def _list(upgrade: Upgrade, folder: Path) -> None:
@@ -40,7 +56,9 @@ def _list(upgrade: Upgrade, folder: Path) -> None:
     new = source(upgrade, upgrade.new_version)
     paths = _differing(old, new)
     changes = tuple(FileChange(path, ChangeType.MODIFIED) for path in paths)
-    wanted = [d for d in directories(changes) if (old / d / "Makefile").is_file()]
+    above = (a for d in upgrade.directories for a in (d, *ancestors(d)))
+    wanted = sorted({*directories(changes), *above})
+    wanted = [d for d in wanted if (old / d / "Makefile").is_file()]
     listings = _kbuild(upgrade, folder / "list").list_directories(wanted)
     unlisted = frozenset(wanted) - listings.keys()
     chosen = select(changes, listings, unlisted, frozenset, frozenset())
@@ -48,7 +66,13 @@ def _list(upgrade: Upgrade, folder: Path) -> None:
     for refusal in chosen.refused:
         if refusal.code == "several_targets":
             units += find_unit(refusal.unit, listings)
-    rows = [(u.path, u.directory, u.target) for u in sorted(units, key=lambda u: u.path)]
+    for directory in upgrade.directories:
+        for path in listings[directory].builtin | listings[directory].modular:
+            name = f"{path.removesuffix('.o')}.c"
+            if (old / name).is_file() and path.startswith(f"{directory}/"):
+                units += find_unit(name, listings)
+    units = sorted(set(units), key=lambda unit: (unit.path, unit.target))
+    rows = [(u.path, u.directory, u.target) for u in units]
     (folder / "units.json").write_text(json.dumps(rows, indent=0))
     shutil.rmtree(folder / "list")
 
@@ -82,18 +106,33 @@ def store(upgrade: Upgrade) -> Path:
 
 
 def missing(upgrade: Upgrade, units: Iterable[Unit]) -> list[Unit]:
-    """Those of ``units`` that are not compiled yet, each object once."""
+    """Those of ``units`` that were not tried yet, each object once."""
+    # In no order of theirs, so that what is compiled when time is up is a fair sample.
+    by_path = {u.path: u for u in sorted(units, key=lambda u: cache.digest(u.path))}
+    failed = failures(upgrade)
     place = store(upgrade)
-    by_path = {unit.path: unit for unit in units}
-    return [unit for unit in by_path.values() if not (place / unit.path).is_file()]
+    return [u for p, u in by_path.items() if p not in failed and not (place / p).is_file()]
+
+
+def failures(upgrade: Upgrade) -> dict[str, str]:
+    """By object, why the builder cannot compile it: make's words."""
+    place = store(upgrade)
+    return {
+        str(path.relative_to(place)).removesuffix(_FAILED): path.read_text()
+        for path in place.rglob(f"*{_FAILED}")
+    }
 
 
 def compiled(upgrade: Upgrade, units: Iterable[Unit], until: float = float("inf")) -> int:
     """Compile what is missing of ``units``; begins no slice after time.monotonic() ``until``.
 
-    Returns how many are left. A unit that does not compile raises: its source is the kernel's own.
+    Returns how many are left; what does not compile is not among them, see failures().
     """
     left = missing(upgrade, units)
+    if left and shutil.which(upgrade.compiler) is None:
+        seconds = str(until - time.monotonic())
+        _elsewhere(upgrade, [seconds, *(unit.path for unit in left)])
+        return len(missing(upgrade, left))
     while left and time.monotonic() < until:
         _compile(upgrade, left[:SLICE])
         left = left[SLICE:]
@@ -104,10 +143,12 @@ def _compile(upgrade: Upgrade, units: list[Unit]) -> None:
     with tempfile.TemporaryDirectory(prefix="ks-units.", dir="/var/tmp") as folder:
         kbuild = _kbuild(upgrade, Path(folder) / "objects")
         failed = kbuild.compile(units)
-        assert not failed, failed
         for unit in units:
             target = store(upgrade) / unit.path
             target.parent.mkdir(parents=True, exist_ok=True)
+            if unit.path in failed:
+                target.with_name(target.name + _FAILED).write_text(failed[unit.path])
+                continue
             fresh = target.with_suffix(f".{os.getpid()}")
             shutil.copyfile(kbuild.object_path(unit), fresh)
             fresh.rename(target)
@@ -116,11 +157,15 @@ def _compile(upgrade: Upgrade, units: list[Unit]) -> None:
 def main(arguments: list[str]) -> int:
     """Compile the units of the upgrade from version ``arguments[0]``."""
     upgrade = UPGRADES[arguments[0]]
-    until = time.monotonic() + float(arguments[1]) if len(arguments) > 1 else float("inf")
     units = changed(upgrade)
+    if arguments[1:] == ["list"]:
+        return 0
+    until = time.monotonic() + float(arguments[1]) if arguments[1:] else float("inf")
+    if arguments[2:]:
+        units = tuple(unit for unit in units if unit.path in arguments[2:])
     left = compiled(upgrade, units, until)
-    print(f"{len(units)} units, {len({u.path for u in units})} objects, {left} not compiled yet")
-    return 1 if left else 0
+    print(f"{len(units)} units, {left} not compiled yet")
+    return 0
 
 
 if __name__ == "__main__":
