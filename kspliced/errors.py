@@ -90,7 +90,11 @@ class KsplicedError(Exception):
     """A failure with a stable code, one clear message and, where there is one, a remedy.
 
     ``details`` holds further lines of evidence (a compiler's first error, a mismatch's bytes).
+    ``blamed`` names the units or functions of an update that it is about, where that is known:
+    the update may work without them.
     """
+
+    blamed: tuple[str, ...] = ()
 
     def __init__(
         self, code: Code, message: str, remedy: str = "", details: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from pathlib import Path
 from kspliced.build.emit import Emitted, emit
 from kspliced.build.glue import place_glue
 from kspliced.build.kbuild import FLAGS, Headers, Kbuild, Unit, check_compiler, open_headers
-from kspliced.build.search import Fate, Found, Pre, search
+from kspliced.build.search import Fate, Found, Pre, Wish, search
 from kspliced.build.select import (
     Irrelevant,
     Selection,
@@ -61,7 +61,8 @@ _STARTS = {"unpack": 0.0, "select": 0.5, "compile": 0.6, "emit": 0.93}
 @dataclass(frozen=True)
 class BuildRequest:
     """What to build. ``targets``: vmlinux and module names that matter, empty for all that the
-    configuration builds; ``only``: globs of units, empty for all; ``jobs``: parallel compilers;
+    configuration builds; ``only``: globs of units, empty for all; ``exclude``: globs of units to
+    leave out; ``jobs``: parallel compilers;
     ``workdir``: where the temporary trees go (needs some 300 MB), None for the default;
     ``cache``: a folder for packed sources (source.cache, 700 MB each), None to keep nothing."""
 
@@ -75,6 +76,7 @@ class BuildRequest:
     workdir: Path | None
     cache: Path | None = None
     policy: Policy = Policy.CONSERVATIVE
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,7 @@ class _Pipeline:
                 self._old,
                 workspace,
                 self._kbuild,
-                self._request.policy,
+                Wish(self._request.policy, self._request.exclude),
                 compiled.result,
                 lambda text: self._stages.say("compile", text),
             )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from fnmatch import fnmatch
 
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.select import Irrelevant, Selection
@@ -61,6 +62,14 @@ class Found:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What the caller wants: a policy, and globs of units to leave out."""
+
+    policy: Policy
+    exclude: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Pre:
     """The old units: ``failed`` compilers' words by object, ``reads`` of each source file."""
 
@@ -73,7 +82,7 @@ def search(
     old: Snapshot,
     workspace: Workspace,
     kbuild: Callable[[str], Kbuild],
-    policy: Policy,
+    wish: Wish,
     pre: Callable[[], Pre],
     say: Callable[[str], None],
 ) -> Found:
@@ -95,7 +104,7 @@ def search(
     decomposition = decompose(texts, sources, selection.headers, old.mentions, reads)
     workspace.make_hot()
     return _Search(
-        decomposition, texts, workspace, kbuild("post"), units, later, odd, policy, pre, say
+        decomposition, texts, workspace, kbuild("post"), units, later, odd, wish, pre, say
     ).run()
 
 
@@ -109,7 +118,7 @@ class _Search:
         units: Mapping[str, Unit],
         later: Mapping[str, Unit],
         odd: Mapping[str, Refusal],
-        policy: Policy,
+        wish: Wish,
         pre: Callable[[], Pre],
         say: Callable[[str], None],
     ) -> None:
@@ -117,7 +126,7 @@ class _Search:
         self._components = {c.id: c for c in decomposition.components}
         self._texts, self._workspace, self._post = texts, workspace, post
         self._units, self._later, self._odd = units, later, odd
-        self._policy, self._pre, self._say = policy, pre, say
+        self._wish, self._pre, self._say = wish, pre, say
         self._sources = {node.path: node for node in decomposition.sources}
         self._dropped: dict[str, Fate] = {}
         self._completed = False
@@ -154,6 +163,7 @@ class _Search:
         """Drop what is refused, or late, without compiling it."""
         later = [path for path in component.files if path in self._later]
         odd = tuple(self._odd[path] for path in component.files if path in self._odd)
+        left_out = [path for path in component.files if self._left_out(path)]
         unknown = [p for p in component.files if p not in self._units and p not in self._later]
         if component.refused or odd:
             self._drop(component.id, Decision.REBOOT, component.refused + odd)
@@ -163,9 +173,16 @@ class _Search:
         elif later:
             reason = "a module that is not loaded changes together with code that runs"
             self._drop(component.id, Decision.REBOOT, _each("module_not_loaded", later, reason))
+        elif left_out:
+            reason = "it was left out: the running code differs, or threads are always in it"
+            self._drop(component.id, Decision.REBOOT, _each("left_out", left_out, reason))
         elif unknown:
             reason = "what a header changes concerns this file, which is built in another way"
             self._drop(component.id, Decision.REBOOT, _each("unit_unknown", unknown, reason))
+
+    def _left_out(self, path: str) -> bool:
+        unit = self._units.get(path)
+        return unit is not None and any(fnmatch(unit.path, glob) for glob in self._wish.exclude)
 
     def _drop(self, name: str, decision: Decision, reasons: tuple[Refusal, ...]) -> None:
         self._dropped.setdefault(name, self._fate(self._components[name], decision, reasons))
@@ -242,7 +259,7 @@ class _Search:
             found = doubts(self._edits(component))
             if loops:
                 self._drop(component.id, Decision.REBOOT, loops)
-            elif not passes(self._policy, found):
+            elif not passes(self._wish.policy, found):
                 asked = Refusal("manual", component.id, "", "the policy is to ask about everything")
                 reasons = tuple(doubt.refusal for doubt in found) or (asked,)
                 self._drop(component.id, Decision.ASK, reasons)

@@ -132,6 +132,13 @@ _ONLY = Option(
     "GLOB",
     repeat=True,
 )
+_EXCLUDE = Option(
+    ("--exclude",),
+    "leave out the components of units whose path matches; may be repeated",
+    Kind.TEXT,
+    "GLOB",
+    repeat=True,
+)
 _PROGRESS = Option(
     ("--progress",),
     "how to show progress: auto (on a terminal), none, or json: messages for a program that "
@@ -224,7 +231,7 @@ VERBS = (
             "go live, needs a reboot, should be looked at first, is in a module that is not "
             "loaded, or is no part of this kernel; and what that means for each changelog entry.",
         ),
-        (*_SOURCES, _ONLY, JSON),
+        (*_SOURCES, _ONLY, _EXCLUDE, JSON),
         exits=(ExitCode.NOTHING_TO_DO, ExitCode.REFUSED),
     ),
     Verb(
@@ -240,6 +247,7 @@ VERBS = (
         (
             *_SOURCES,
             _ONLY,
+            _EXCLUDE,
             Option(("--output", "-o"), "the pack to write", Kind.FILE, "PACK", required=True),
             _PROGRESS,
             JSON,

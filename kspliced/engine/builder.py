@@ -155,6 +155,7 @@ def _command(order: BuildOrder, targets: Path, output: Path, cache: Path) -> lis
         str(output),
         "--progress",
         "json",
+        *(f"--exclude={unit}" for unit in order.exclude),
     ]
 
 

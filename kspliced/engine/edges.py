@@ -29,7 +29,7 @@ from kspliced.pack import Pack
 @dataclass(frozen=True)
 class BuildOrder:
     """What the builder needs: ``source`` and ``target`` are .deb or .dsc files, ``targets`` names
-    vmlinux and the loaded modules."""
+    vmlinux and the loaded modules, ``exclude`` units to leave out."""
 
     kernel: KernelId
     to_version: str
@@ -38,6 +38,7 @@ class BuildOrder:
     config: Path
     headers: Path
     targets: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,9 @@ class Event(Enum):
         "6cc5eb861bce41e09d656dfef7fa373e",
         Priority.NOTICE,
         "A kernel update is live",
-        "The running kernel @KSPLICED_FROM@ now has the changes up to @KSPLICED_TO@ (update "
-        "@KSPLICED_UPDATE@). The CPUs were held for @KSPLICED_PAUSE_US@ microseconds. "
+        "The running kernel @KSPLICED_FROM@ now has changes of @KSPLICED_TO@ (update "
+        "@KSPLICED_UPDATE@); `kspliced status` tells whether it has all of them. The CPUs "
+        "were held for @KSPLICED_PAUSE_US@ microseconds. "
         "`kspliced undo` takes it back.",
     )
     REPLAYED = Entry(
@@ -83,6 +84,14 @@ class Event(Enum):
         "The change in @KSPLICED_UNIT@, symbol @KSPLICED_SYMBOL@, cannot be applied to the "
         "running kernel: @KSPLICED_CODE@. It needs a reboot into the new kernel. `kspliced "
         "status` lists all such changes.",
+    )
+    LEFT_OUT = Entry(
+        "5cefed8126894e279f38cfbf75799129",
+        Priority.WARNING,
+        "An update is built again without some units",
+        "Some units of the update cannot be switched on the running kernel: its code of them is "
+        "not what was compiled, or threads are in it at every attempt (@KSPLICED_CODE@). The "
+        "rest is built again without them; they need a reboot.",
     )
     NOTHING = Entry(
         "0e2a5ef3be3847bdbbaf3abcce7c620f",

@@ -9,7 +9,7 @@ from enum import Enum
 
 from kspliced.engine.kernels import compare_versions
 from kspliced.engine.state import Guard, Stage, State, UpdateRecord
-from kspliced.errors import Code, StateError
+from kspliced.errors import Code, KsplicedError, StateError
 from kspliced.model import KernelId
 
 APPLY_ANYWAY = "run `kspliced apply` to apply it all the same"
@@ -26,6 +26,10 @@ TRANSIENT = frozenset(
         Code.CORE_NOT_LOADED,
     }
 )
+
+
+# What may be due to a few units of many: the rest can go live without them.
+_ABOUT_UNITS = frozenset({Code.NO_MATCH, Code.AMBIGUOUS, Code.UNRESOLVED, Code.CODE_BUSY})
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,22 @@ def decide(
     if record is not None and record.digest and record.made_by == version:
         return Decision(Action.REUSE, record=record)
     return Decision(Action.BUILD)
+
+
+def blamed_units(record: UpdateRecord, error: KsplicedError) -> frozenset[str]:
+    """The units of an update to do without after ``error``; none when it is not about some few.
+
+    Where half of the units are blamed or more, something else is wrong than these.
+    """
+    if error.code not in _ABOUT_UNITS:
+        return frozenset()
+    units = {change.unit for change in record.functions}
+    blamed = {
+        change.unit
+        for change in record.functions
+        if change.unit in error.blamed or change.name in error.blamed
+    }
+    return frozenset(blamed if 2 * len(blamed) < len(units) else ())
 
 
 def refuse_danger(state: State, record: UpdateRecord | None) -> None:

@@ -152,12 +152,14 @@ def insist(context: Context, record: UpdateRecord, attempt: Callable[[str], int]
             if error.code is not Code.CODE_BUSY:
                 raise
             if delay is None:
-                raise KernelError(
+                last = KernelError(
                     Code.CODE_BUSY,
                     f"{error.message} ({attempts} attempts)",
                     error.remedy,
                     error.details,
-                ) from error
+                )
+                last.blamed = error.blamed
+                raise last from error
             busy = error.details[0] if error.details else error.message
         context.job.at("apply", 0.96, f"waiting, attempt {attempts}: {busy}")
         _wait(context, delay)

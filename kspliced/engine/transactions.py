@@ -22,7 +22,7 @@ from kspliced.engine.kernels import (
     running_kernel,
     switched_off,
 )
-from kspliced.engine.policy import TRANSIENT, Action, Decision, decide
+from kspliced.engine.policy import TRANSIENT, Action, Decision, blamed_units, decide
 from kspliced.engine.state import Stage, UpdateRecord, problem_of
 from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
 from kspliced.engine.switch import (
@@ -246,7 +246,19 @@ def _upgrade(context: Context, store: Store, insisting: bool) -> Outcome:
     if decision.action is Action.NOTHING:
         raise _nothing(decision.reason)
     pack, record = _pack_of(context, store, decision, running, newest)
-    return _apply_pack(context, store, record, pack)
+    left_out: frozenset[str] = frozenset()
+    while True:
+        try:
+            return _apply_pack(context, store, record, pack)
+        except KsplicedError as error:
+            blamed = blamed_units(record, error)
+            if not blamed:
+                raise
+            left_out |= blamed
+            units = ", ".join(sorted(blamed))
+            text = f"building again without {units}: {error.message}"
+            context.journal.send(Event.LEFT_OUT, text, _facts("upgrade", error))
+            record, pack = _build(context, store, running, newest, tuple(sorted(left_out)))
 
 
 def _pack_of(
@@ -288,7 +300,11 @@ def _apply_pack(context: Context, store: Store, record: UpdateRecord, pack: Pack
 
 
 def _build(
-    context: Context, store: Store, running: KernelId, newest: KernelId
+    context: Context,
+    store: Store,
+    running: KernelId,
+    newest: KernelId,
+    exclude: tuple[str, ...] = (),
 ) -> tuple[UpdateRecord, Pack]:
     """Fetch, build, verify and keep the pack.
 
@@ -296,7 +312,7 @@ def _build(
     """
     blank = _blank(running, newest.version)
     try:
-        order = context.fetcher.order(running, newest, context.job)
+        order = replace(context.fetcher.order(running, newest, context.job), exclude=exclude)
         context.job.at("build", 0.2, f"building {running.version} to {newest.version}")
         built = context.builder.build(order, context.job)
         context.job.at("verify", 0.84, "verifying the pack")

@@ -210,13 +210,15 @@ class Core:
     def _switch_error(self, update: str, word: str, error: OSError) -> KernelError:
         if error.errno == errno.EBUSY:
             conflicts = self.conflicts(update)
-            return KernelError(
+            busy = KernelError(
                 Code.CODE_BUSY,
                 f"cannot {word} {update} now: {len(conflicts)} threads are inside code that "
                 "would change",
                 "try again later, or stop the programs named",
                 tuple(c.line() for c in conflicts),
             )
+            busy.blamed = tuple(sorted({c.function.removesuffix(".cold") for c in conflicts}))
+            return busy
         if error.errno == errno.EILSEQ:
             return KernelError(
                 Code.NO_MATCH,

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 from kspliced.errors import BuildError, Code, MatchError, PackError
 from kspliced.kernel.image import KernelImage
 from kspliced.match.matcher import TargetMatch
@@ -13,6 +17,8 @@ from kspliced.model import ImportKind, Progress, ProgressSink, no_progress
 from kspliced.pack import Pack
 
 _PHASE = "match"
+
+Answer = TypeVar("Answer")
 
 
 def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress) -> Matched:
@@ -55,8 +61,11 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
     resolver = Resolver(kernel, targets)
     wanted = [i for i in manifest.imports if i.kind is not ImportKind.CORE]
     # Spans first: a mismatch of what is to be replaced is what people want to hear about.
-    spans = tuple(resolver.span(span) for span in manifest.spans)
-    imports = tuple(resolver.address(i) for i in wanted)
+    troubles: list[tuple[str, MatchError]] = []
+    spans = tuple(_kept(troubles, s.unit, partial(resolver.span, s)) for s in manifest.spans)
+    imports = tuple(_kept(troubles, i.unit, partial(resolver.address, i)) for i in wanted)
+    if troubles:
+        raise _first(troubles)
     matches = [m for target in targets.values() for m in target.units.values()]
     places = [place for m in matches for place in m.places.values()]
     counts = Counts(
@@ -67,7 +76,30 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
     )
     unmatched = tuple(f for m in matches for _, f in sorted(m.failures.items()))
     progress(Progress(_PHASE, 1.0, f"{counts.functions} functions match"))
-    return Matched(imports, spans, counts, unmatched)
+    return Matched(_found(imports), _found(spans), counts, unmatched)
+
+
+def _kept(
+    troubles: list[tuple[str, MatchError]], unit: str, ask: Callable[[], Answer]
+) -> Answer | None:
+    """The answer, or None with the trouble noted: all of it is told at once."""
+    try:
+        return ask()
+    except MatchError as error:
+        troubles.append((unit, error))
+        return None
+
+
+def _first(troubles: list[tuple[str, MatchError]]) -> MatchError:
+    """The first error, with all units that have one, if it is known for each of them."""
+    error = troubles[0][1]
+    units = tuple(dict.fromkeys(unit for unit, _ in troubles))
+    error.blamed = units if all(units) else ()
+    return error
+
+
+def _found(answers: tuple[Answer | None, ...]) -> tuple[Answer, ...]:
+    return tuple(answer for answer in answers if answer is not None)
 
 
 def _targets(pack: Pack, kernel: KernelImage) -> dict[str, TargetMatch]:

@@ -115,6 +115,7 @@ def test_another_source_is_told_from_another_compiler(pack: Pack, shipped: bytes
     with pytest.raises(NoMatchError) as caught:
         match(pack, kernel)
     assert [m.cause for m in caught.value.mismatches] == [Cause.OTHER_CODE]
+    assert caught.value.blamed == (pack.manifest.units[0].unit,)
     # Every function with another prologue, as another compiler would leave them.
     kernel = laid_out(shipped)
     (pre,) = pack.manifest.units

@@ -140,6 +140,7 @@ class FakeKernel:
     paths: Paths
     core_error: KsplicedError | None = None
     link_error: KsplicedError | None = None
+    link_errors: list[KsplicedError] = field(default_factory=list)
     busy: int = 0
     calls: list[str] = field(default_factory=list)
     loaded: dict[str, CoreStage] = field(default_factory=dict)
@@ -156,6 +157,8 @@ class FakeKernel:
     def link(self, pack: Pack, sink: ProgressSink) -> bytes:
         """Link anything."""
         self.calls.append("link")
+        if self.link_errors:
+            raise self.link_errors.pop(0)
         if self.link_error is not None:
             raise self.link_error
         return pack.module

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from kspliced.engine import transactions
-from kspliced.engine.edges import Built, CoreStage
+from kspliced.engine.edges import BuildOrder, Built, CoreStage, Job
 from kspliced.engine.journal import Event
 from kspliced.engine.queue import pending
 from kspliced.engine.state import Stage, load_state
 from kspliced.engine.status import StatusState, Verdict, current_status, status_json
 from kspliced.errors import BuildError, Code, ExitCode, KernelError, KsplicedError, MatchError
-from kspliced.model import KernelId
+from kspliced.model import ChangeKind, FunctionChange, KernelId, Refusal
 from tests.unit.engine.fakes import (
     NEWER,
     NEWEST,
@@ -271,6 +271,58 @@ def test_no_match_is_reported_and_nothing_is_loaded(machine: Machine) -> None:
     assert not any(call.startswith("load") for call in machine.kernel.calls)
     assert machine.journal.events()[-1] is Event.NO_MATCH
     assert current_status(machine.paths).state is StatusState.FAILED
+
+
+class ManyUnits:
+    """A builder whose updates have a function in each of five units, but for those left out."""
+
+    def __init__(self) -> None:
+        self.orders: list[BuildOrder] = []
+
+    def build(self, order: BuildOrder, job: Job) -> Built:
+        self.orders.append(order)
+        units = [f"fs/u{n}.o" for n in range(5) if f"fs/u{n}.o" not in order.exclude]
+        functions = tuple(
+            FunctionChange("vmlinux", unit, f"f_{unit[3:-2]}", ChangeKind.CHANGED, "own source")
+            for unit in units
+        )
+        refused = tuple(Refusal("left_out", u, "", "it was left out") for u in order.exclude)
+        update = f"{UPDATE[:-1]}{len(self.orders)}"
+        made = replace(manifest(NEWER, update), functions=functions, refused=refused)
+        return Built(pack_content(made), functions, refused)
+
+
+@pytest.mark.parametrize(
+    ("code", "blamed"),
+    [(Code.NO_MATCH, "fs/u3.o"), (Code.UNRESOLVED, "fs/u3.o"), (Code.CODE_BUSY, "f_u3")],
+)
+def test_what_does_not_match_or_is_busy_is_left_out(
+    machine: Machine, code: Code, blamed: str
+) -> None:
+    builder = ManyUnits()
+    error = KsplicedError(code, "no")
+    error.blamed = (blamed,)
+    machine.kernel.link_errors = [error]
+    context = replace(machine.context, builder=builder)
+    assert transactions.upgrade(context).action == "live"
+    assert [order.exclude for order in builder.orders] == [(), ("fs/u3.o",)]
+    assert machine.journal.events().count(Event.LEFT_OUT) == 1
+    status = current_status(machine.paths)
+    # Live, but never called whole.
+    assert status.state is StatusState.PARTLY and status.effective == RUNNING.version
+    assert status.update is not None and status.reboot_required.verdict is Verdict.YES
+    assert [r.code for r in status.update.refused] == ["left_out"]
+
+
+def test_an_update_that_mostly_does_not_match_is_not_pared_down(machine: Machine) -> None:
+    builder = ManyUnits()
+    error = KsplicedError(Code.NO_MATCH, "no")
+    error.blamed = tuple(f"fs/u{n}.o" for n in range(3))
+    machine.kernel.link_errors = [error]
+    with pytest.raises(KsplicedError) as caught:
+        transactions.upgrade(replace(machine.context, builder=builder))
+    assert caught.value.code is Code.NO_MATCH
+    assert len(builder.orders) == 1
 
 
 def test_the_builders_pack_is_not_believed(machine: Machine) -> None:

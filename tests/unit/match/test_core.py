@@ -94,6 +94,8 @@ def test_a_refused_switch(
             verb(UPDATE)
         assert caught.value.code is code
         assert words in "\n".join(caught.value.details)
+        blamed = ("ext4_mb_new_blocks", "ext4_read")
+        assert caught.value.blamed == (blamed if number == errno.EBUSY else ())
 
 
 def test_a_stage_that_is_reached_already_is_no_error(
