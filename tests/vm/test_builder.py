@@ -18,6 +18,7 @@ from kspliced.build.pipeline import BuildRequest, build
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress, no_progress
 from kspliced.pack import pack_bytes, read_pack
+from kspliced.plan.safety import Policy
 from tests.vm import cache, real
 from tests.vm.case import NEW_VERSION, OLD_RELEASE, OLD_VERSION
 
@@ -145,6 +146,52 @@ def test_a_comment_in_a_header_is_nothing_to_do(on_trees: BuildRequest, tmp_path
     result = build(request, no_progress)
     assert result.manifest is None and not result.refused
     assert [i.reason for i in result.irrelevant] == ["only comments"]
+
+
+@pytest.fixture
+def mixed(on_trees: BuildRequest, tmp_path: Path) -> BuildRequest:
+    """An upgrade of three files and a header, of which one file can go live."""
+    request = changed(on_trees, tmp_path / "new", "fs/ext4/inode.c", "this is not C\n")
+    edits = (
+        ("ext4.h", "#define EXT4_MAX_CON", "#define EXT4_FRESH 3\n#define EXT4_MAX_CON"),
+        ("ext4.h", "\tunsigned long   bb_state;", "\tunsigned long   bb_state;\n\tint bb_fresh;"),
+        ("mballoc.c", "\tBUG_ON(ac->ac_status == AC_STATUS_FOUND);\n\n",
+         "\tBUG_ON(ac->ac_status == AC_STATUS_FOUND + EXT4_FRESH);\n\n"),
+        ("balloc.c", "\treturn grp_info[indexh];",
+         "\treturn grp_info[indexh]->bb_fresh ? NULL : grp_info[indexh];"),
+    )  # fmt: skip
+    for name, before, after in edits:
+        path = tmp_path / "new/fs/ext4" / name
+        text = path.read_text()
+        path.unlink()
+        assert before in text
+        path.write_text(text.replace(before, after, 1))
+    return request
+
+
+def test_what_can_go_live_goes_without_the_rest(mixed: BuildRequest) -> None:
+    result = build(mixed, no_progress)
+    fates = {fate.component.id: fate.decision.value for fate in result.fates}
+    assert fates["fs/ext4/inode.c"] == "reboot"
+    assert fates["fs/ext4/balloc.c"] == "reboot"
+    assert fates["fs/ext4/mballoc.c"] == "live"
+    assert fates["fs/ext4/ext4.h"] == "reboot", "half of its edits"
+    codes = {refusal.unit: refusal.code for refusal in result.refused}
+    assert codes["fs/ext4/inode.c"] == "does_not_compile"
+    assert codes["fs/ext4/ext4.h"] == "type_changed"
+    assert result.manifest is not None
+    assert {function.unit for function in result.functions} == {"fs/ext4/mballoc.o"}
+    assert set(result.manifest.refused) == set(result.refused)
+
+
+def test_policy_and_exclusion(mixed: BuildRequest) -> None:
+    manual = build(dataclasses.replace(mixed, policy=Policy.MANUAL), no_progress)
+    assert manual.manifest is None
+    fates = {fate.component.id: fate.decision.value for fate in manual.fates}
+    assert fates["fs/ext4/mballoc.c"] == "ask"
+    without = build(dataclasses.replace(mixed, exclude=("fs/ext4/mb*",)), no_progress)
+    assert without.manifest is None
+    assert ("left_out", "fs/ext4/mballoc.c") in {(r.code, r.unit) for r in without.refused}
 
 
 def test_source_of_another_version(request_: BuildRequest) -> None:
