@@ -94,13 +94,20 @@ class Replayed:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """What the status says after the package was removed and installed again."""
+
+    state: str
+
+
+@dataclass(frozen=True)
 class Retired:
     """What the status says under the new kernel."""
 
     state: str
 
 
-Finding = Bug | Installed | Upgraded | Live | Survived | Reverted | Replayed | Retired
+Finding = Bug | Installed | Upgraded | Live | Survived | Reverted | Replayed | Removed | Retired
 
 
 def live(status: dict[str, Any], seconds: float, phases: dict[str, float], journal: int) -> Live:

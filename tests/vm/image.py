@@ -30,7 +30,7 @@ PACKAGES = (
     "firmware-linux-free apparmor",
     # what our packages depend on, so that the story measures ours
     f"dkms gcc gcc-12 make dpkg-dev linux-headers-{case.OLD_RELEASE}={case.OLD_VERSION}",
-    "binutils xz-utils patch bc bison flex libelf-dev libssl-dev rsync cpio",
+    "binutils xz-utils universal-ctags patch bc bison flex libelf-dev libssl-dev rsync cpio",
     "python3-debian python3-pyelftools python3-dbus-next python3-systemd python3-capstone",
     "python3-rich python3-apt",
     # what hammers the file system

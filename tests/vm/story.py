@@ -230,6 +230,25 @@ class Story:
         self._teller.say(f"replayed {replayed:.1f} s after power-on, network at {network:.1f} s")
         return findings.Replayed(replayed, network, int(cpu) / 1e9 if cpu.isdigit() else 0.0)
 
+    def removal(self) -> findings.Removed:
+        """An orderly reboot right after; then the package is removed, and comes back"""
+        guest = self._running()
+        guest.stop()
+        guest.start()
+        status = self._status()
+        require(status["state"] == "live", f"replayed again\n{self._evidence()}", status)
+        said = guest.run("apt-get -q -y remove kspliced 2>&1", timeout=300).stdout
+        require("stays live in the running kernel" in said, "the removal says so", said)
+        require(self._applied() == 1, "the kernel keeps what is live")
+        self._teller.say("rebooted in order before the boot was healthy: replayed all the same")
+        guest.run("apt-get -q -y install kspliced", timeout=300)
+        status = self._status()
+        require(status["state"] == "live", "the package finds its update live again", status)
+        require(status["effective"] == case.NEW_VERSION, "status: effective", status)
+        self._require_clean()
+        self._teller.say("kspliced removed and installed again: the update stayed live")
+        return findings.Removed(status["state"])
+
     def next_kernel(self) -> findings.Retired:
         """The new kernel boots: nothing is applied, the pack is retired"""
         guest = self._running()
@@ -258,6 +277,7 @@ class Story:
         survives,
         undo,
         power_cut,
+        removal,
         next_kernel,
     )
 
