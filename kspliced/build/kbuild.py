@@ -234,6 +234,8 @@ class Kbuild:
             f"KERNELRELEASE={self._headers.kernel.release}",
             "ARCH=x86",
             "may-sync-config=",
+            # Which follows from the above since 6.12, and without which no option is tried.
+            "need-compiler=1",
             # Symbol versions are of no use in objects that are only compared: genksyms is slow.
             "CONFIG_MODVERSIONS=",
             # What the top Makefile's outer pass, which is left out, exports.
