@@ -8,7 +8,7 @@ needs it; and a function that was static is known to the kernel only inside its 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kspliced.build.closure import Closure, Elsewhere, unit_import
@@ -58,19 +58,25 @@ class _Target:
         self._members = members
         self._shared: dict[str, Elsewhere | Import] = {}
         self._owner: dict[str, int] = {}
+        self._after = [_globals(member.diff.post.layout) for member in members]
+        # Names that a unit now defines, and that a unit no longer defines, with that unit.
+        self._come: list[set[str]] = []
+        self._gone: dict[str, str] = {}
         for number, member in enumerate(members):
             self._add(number, member)
         self._wanted: list[set[Entity]] = [set() for _ in members]
 
     def _add(self, number: int, member: Member) -> None:
-        pre, post = member.diff.pre.layout, member.diff.post.layout
-        for name, symbol in _globals(post).items():
+        before, post = _globals(member.diff.pre.layout), member.diff.post.layout
+        self._come.append(self._after[number].keys() - before.keys())
+        self._gone |= dict.fromkeys(before.keys() - self._after[number].keys(), member.unit)
+        for name, symbol in self._after[number].items():
             entity = post.at(symbol.section, symbol.value)
             old = member.diff.pairing.pre_of(entity)
             if old is None:
                 self._shared[name] = Elsewhere(member.unit, entity)
                 self._owner[name] = number
-            elif name not in _globals(pre):
+            elif name not in before:
                 self._shared[name] = unit_import(member.target, member.unit, old)
                 self._owner[name] = number
 
@@ -99,16 +105,12 @@ class _Target:
         wanted = frozenset(self._wanted[number])
         return Closure(member.diff, member.target, member.unit, wanted, self._shared)
 
-    def _moved(self, number: int, closure: Closure) -> Iterable[Refusal]:
+    def _moved(self, number: int, closure: Closure) -> Iterator[Refusal]:
         """New here and gone there: callers that nobody compiled still use the one that is gone."""
-        member = self._members[number]
-        here = _globals(member.diff.post.layout)
-        come = here.keys() - _globals(member.diff.pre.layout).keys()
-        for other in self._members:
-            gone = _globals(other.diff.pre.layout).keys() - _globals(other.diff.post.layout).keys()
-            for name in sorted(come & gone):
-                reason = "the symbol moves from one unit to another, and others still use the old"
-                yield Refusal("symbol_moved", member.unit, name, reason, f"from {other.unit}")
+        member, here = self._members[number], self._after[number]
+        for name in sorted(self._come[number] & self._gone.keys()):
+            reason = "the symbol moves from one unit to another, and others still use the old"
+            yield Refusal("symbol_moved", member.unit, name, reason, f"from {self._gone[name]}")
         new = {e.name for e in closure.carried.new_functions + closure.carried.new_data}
         for name in sorted(new & here.keys()):
             if here[name].binding is Binding.WEAK:
