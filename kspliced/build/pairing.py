@@ -18,11 +18,9 @@ from kspliced.build.layout import Entity, EntityKind
 from kspliced.elf.object import SHF_WRITE, Relocation
 from kspliced.elf.x86 import KINDS, R_X86_64_PC32, R_X86_64_PLT32
 
-# State that only limits how often a message is printed, or whether it is: a fresh copy, or that
-# of another message, does no harm.
-MESSAGE_STATE = frozenset(
-    {"__already_done", "__warned", "__print_once", "_rs", "descriptor", "__UNIQUE_ID_ddebug"}
-)
+_MESSAGE_SECTIONS = ("__dyndbg", ".data.once", ".data..once")
+# DEFINE_RATELIMIT_STATE() in printk_ratelimited() and its like (include/linux/printk.h).
+_RATELIMIT = "_rs"
 
 _Key = tuple[str, EntityKind, str]
 
@@ -94,7 +92,7 @@ class Pairing:
         if entity.kind is EntityKind.FUNCTION or entity.name == entity.stem or not entity.size:
             return False
         writable = bool(bodies.layout.section(entity.section).flags & SHF_WRITE)
-        return writable and entity.stem not in MESSAGE_STATE
+        return writable and not message_state(bodies, entity)
 
     def _by_key(self, bodies: Bodies) -> dict[_Key, list[Entity]]:
         groups: dict[_Key, list[Entity]] = defaultdict(list)
@@ -188,6 +186,13 @@ class Pairing:
                 if entity not in used[key]:
                     used[key].append(entity)
         return used
+
+
+def message_state(bodies: Bodies, entity: Entity) -> bool:
+    """Whether a datum only limits how often a message is printed, or whether it is: a fresh copy,
+    or that of another message, does no harm."""
+    section = bodies.layout.section(entity.section).name
+    return entity.stem == _RATELIMIT or section in _MESSAGE_SECTIONS
 
 
 def _by_name(bodies: Bodies) -> dict[str, Entity]:

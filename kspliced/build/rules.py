@@ -12,7 +12,7 @@ from kspliced.build.body import Bodies
 from kspliced.build.closure import Carried
 from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
-from kspliced.build.pairing import MESSAGE_STATE
+from kspliced.build.pairing import message_state
 from kspliced.elf.object import SHF_WRITE
 from kspliced.elf.x86 import R_X86_64_PC8
 from kspliced.model import Refusal
@@ -191,7 +191,7 @@ def _ambiguous_state(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Re
 
 def _variable(bodies: Bodies, entity: Entity) -> bool:
     """Whether an entity is data whose state matters."""
-    if entity.kind is not EntityKind.DATA or not entity.size or entity.stem in MESSAGE_STATE:
+    if entity.kind is not EntityKind.DATA or not entity.size or message_state(bodies, entity):
         return False
     section = bodies.layout.section(entity.section)
     return bool(section.flags & SHF_WRITE) and not section.name.startswith(_NOT_STATE)

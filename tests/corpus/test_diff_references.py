@@ -189,6 +189,12 @@ def test_ratelimit_states_that_differ_are_new_ones() -> None:
     assert [e.stem for e in verdict.carried.new_data] == ["_rs"]
 
 
+def test_a_variable_that_is_only_called_descriptor_has_state() -> None:
+    source = "int f(int n) { static int descriptor = 5; return descriptor += n; }"
+    verdict = judge(source, source.replace("= 5", "= 6").replace("+= n", "-= n"))
+    assert verdict.codes == ["static_ambiguous"]
+
+
 def test_lock_class_keys_without_lockdep() -> None:
     """Of no size: many share one address, and a new one is carried as nothing."""
     source = """
