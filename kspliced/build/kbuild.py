@@ -236,6 +236,8 @@ class Kbuild:
             "may-sync-config=",
             # Which follows from the above since 6.12, and without which no option is tried.
             "need-compiler=1",
+            # With IBT the kernel runs objtool on what is linked; here each object is by itself.
+            "is-single-obj-m=y",
             # Symbol versions are of no use in objects that are only compared: genksyms is slow.
             "CONFIG_MODVERSIONS=",
             # What the top Makefile's outer pass, which is left out, exports.
