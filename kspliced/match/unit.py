@@ -40,6 +40,9 @@ _DATA = (SymbolType.OBJECT, SymbolType.NOTYPE)
 # The link of vmlinux fills it in (tools/bpf/resolve_btfids).
 _FILLED_BY_LINK = ".BTF_ids"
 
+# objtool's names for the padding before functions, where call thunks go.
+_PADDING = "__pfx_"
+
 # Freed after boot, or not even loaded: their content cannot be checked in a running kernel.
 _TRANSIENT = (".init.", ".exit.", ".meminit.", ".memexit.", ".devinit.", ".devexit.")
 
@@ -84,6 +87,7 @@ class Unit:
             if s.type == SymbolType.FUNC and s.size and s.section in self.sections
             if self.sections[s.section].executable
             if self.sections[s.section].name not in CODE_CHUNKS
+            if not s.name.startswith(_PADDING)
         )
 
     @cached_property
