@@ -27,6 +27,7 @@ from tests.whole.kernels import UPGRADES, Upgrade, fetched, source
 
 SLICE = 60
 _FAILED = ".failed"
+_SPLIT = "-ffunction-sections -fdata-sections"
 # Only another architecture's Makefile descends there.
 _OTHER_MACHINES = ("drivers/s390/", "drivers/parisc/")
 
@@ -91,11 +92,19 @@ def _differing(old: Path, new: Path) -> list[str]:
     return sorted(found)
 
 
+class _Unsplit(Kbuild):
+    """Compiles as the kernel itself was."""
+
+    def _command(self, goal: str, *variables: str) -> list[str]:
+        return super()._command(goal, *(v.replace(_SPLIT, "") for v in variables))
+
+
 def _kbuild(upgrade: Upgrade, objects: Path) -> Kbuild:
     top = kmod_build.headers(upgrade.kernel)
     jobs = len(os.sched_getaffinity(0))
     old = source(upgrade, upgrade.kernel.version)
-    return Kbuild(old, objects, open_headers(top, top / ".config"), jobs)
+    kind = Kbuild if upgrade.split else _Unsplit
+    return kind(old, objects, open_headers(top, top / ".config"), jobs)
 
 
 def store(upgrade: Upgrade) -> Path:
