@@ -173,7 +173,7 @@ static void explain(struct kspliced_attempt *attempt)
 	unsigned int i;
 
 	if (attempt->probed)
-		pr_err("%s: a kprobe stands where the jump is or would be\n",
+		pr_err("%s: a kprobe stands where the jump is or would be, or behind it\n",
 		       attempt->probed->name);
 	for (i = 0; i < min_t(unsigned int, nr, KSPLICED_MAX_REPORTS); i++) {
 		conflict = &attempt->conflicts[i];

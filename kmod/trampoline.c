@@ -43,13 +43,12 @@ static struct kspliced_mismatch *record(struct kspliced_attempt *attempt,
  * text, but arming it later would break the jump or revive a copy of it.
  */
 static void check_probes(struct kspliced_attempt *attempt,
-			 const struct kspliced_span *span)
+			 const struct kspliced_span *span, u32 end)
 {
-	u8 *addr = (u8 *)kspliced_jump_addr(span);
-	int i;
+	u32 offset;
 
-	for (i = 0; i < JMP32_INSN_SIZE; i++)
-		if (static_call(kspliced_get_kprobe)(addr + i))
+	for (offset = span->jump_offset; offset < end; offset++)
+		if (static_call(kspliced_get_kprobe)((u8 *)span->addr + offset))
 			attempt->probed = span;
 }
 
@@ -69,7 +68,11 @@ void kspliced_verify_jumps(struct kspliced_attempt *attempt)
 		site = &out->sites[i];
 		if (!site->span->new_addr)
 			continue;
-		check_probes(attempt, site->span);
+		/*
+		 * Behind the jump too: while it stands, kprobes take the rest of
+		 * the instruction that it cuts for one of its own.
+		 */
+		check_probes(attempt, site->span, site->span->size);
 		text = (const u8 *)kspliced_jump_addr(site->span);
 		if (!memcmp(text, site->jump, JMP32_INSN_SIZE))
 			continue;
@@ -145,7 +148,8 @@ void kspliced_verify_spans(struct kspliced_attempt *attempt)
 
 	for (i = 0; i < in->update->nr_spans; i++) {
 		if (in->sites[i].span->new_addr)
-			check_probes(attempt, in->sites[i].span);
+			check_probes(attempt, in->sites[i].span,
+				     in->sites[i].span->jump_offset + JMP32_INSN_SIZE);
 		if (!verify_span(attempt, in->sites[i].span, &cursor))
 			return;
 	}

@@ -357,6 +357,41 @@ def test_kprobes_in_the_way_are_respected(lab: Lab) -> None:
     assert lab.write("update_a", "reverse") == 0
 
 
+@pytest.mark.parametrize("probe_first", [True, False], ids=["probe first", "update first"])
+def test_return_probes_keep_working(lab: Lab, probe_first: bool) -> None:
+    lab.load("update_a")
+    arm = f"""cd {TRACING}; echo 'r:back victim_value $retval' > kprobe_events
+        echo 1 > events/kprobes/back/enable"""
+    if probe_first:
+        lab.machine.check(arm)
+    assert lab.write("update_a", "apply") == 0
+    if not probe_first:
+        lab.machine.check(arm)
+    for value in (2000, 1000):
+        lab.machine.check(f"echo > {TRACING}/trace")
+        assert lab.values()[0] == value
+        trace = lab.machine.check(f"cat {TRACING}/trace")
+        assert re.search(rf": back: .*<- victim_value\) arg1={value:#x}", trace)
+        if value == 2000:
+            assert lab.write("update_a", "reverse") == 0
+    lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/back/enable; echo > kprobe_events")
+
+
+def test_a_probe_behind_the_jump_holds_the_undo(lab: Lab) -> None:
+    """Set while the jump stands, it may lie in the middle of an instruction of the original."""
+    lab.load("update_a")
+    behind = lab.head("update_a", "victim_value") + 5
+    assert lab.write("update_a", "apply") == 0
+    lab.machine.check(f"""cd {TRACING}; echo 'p:behind victim_value+{behind}' > kprobe_events
+        echo 1 > events/kprobes/behind/enable""")
+    assert lab.values()[0] == 2000
+    assert lab.write("update_a", "reverse") == errno.EIO
+    assert lab.state("update_a") == ("applied", "unexpected")
+    lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/behind/enable; echo > kprobe_events")
+    assert lab.write("update_a", "reverse") == 0
+    assert lab.values()[0] == 1000
+
+
 def test_a_cpu_that_is_offline(lab: Lab) -> None:
     lab.load("update_a")
     cpu = "/sys/devices/system/cpu/cpu1/online"
