@@ -98,8 +98,8 @@ def search(
     texts = Texts(workspace.old.top, workspace.changed.top, (*sources, *selection.headers))
 
     def reads(path: str) -> frozenset[str]:
-        # A module that is not loaded is not compiled: any header may concern it.
-        return pre().reads.get(path, frozenset(selection.headers))
+        # What is not compiled does not go live, whatever it reads.
+        return pre().reads.get(path, frozenset())
 
     decomposition = decompose(texts, sources, selection.headers, old.mentions, reads)
     workspace.make_hot()

@@ -84,7 +84,7 @@ class Workspace:
             new.write_bytes(content)
         numbered = keep_line_numbers(self.old.top / path, new)
         place = self.hot / path
-        if path in self._heated and place.read_bytes() == numbered:
+        if place.is_file() and place.read_bytes() == numbered:
             return
         # Never through the hard link: the old tree has the same inode.
         place.unlink(missing_ok=True)
