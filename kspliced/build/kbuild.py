@@ -359,6 +359,11 @@ def _modules(obj: str, listing: Listing) -> list[str]:
     return [Path(owner).stem.replace("-", "_") for owner in owners]
 
 
+def modules_of(listing: Listing) -> frozenset[str]:
+    """The names of the modules that a directory builds."""
+    return frozenset(name for obj in listing.modular for name in _modules(obj, listing))
+
+
 def _goal(unit: Unit) -> str:
     """The object as the directory's own Makefile calls it: it may lie beside the directory."""
     if unit.path.startswith(f"{unit.directory}/"):

@@ -335,12 +335,8 @@ class _Pipeline:
         for text in (kernel.release, kernel.version, kernel.arch, to_version, FLAGS):
             digest.update(text.encode() + b"\0")
         digest.update(self._headers.compiler_version.encode() + b"\0")
-        workspace = self._workspace
-        for unit in (d.unit for d in found.diffed):
-            digest.update(unit.path.encode() + b"\0")
-            for objects in ("pre", "post"):
-                content = (workspace.objtree(objects) / unit.path).read_bytes()
-                digest.update(hashlib.sha256(content).digest())
+        for diffed in found.diffed:
+            digest.update(diffed.unit.path.encode() + b"\0" + diffed.digest)
         return f"ks_{digest.hexdigest()[:12]}"
 
     def _asked_for(self, path: str) -> bool:

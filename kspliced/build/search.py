@@ -53,7 +53,7 @@ class Fate:
 @dataclass(frozen=True)
 class Found:
     """``diffed`` are the units of the live components that have something to replace; ``same``
-    are files whose code is the same; ``facts`` are for telling entries' files."""
+    are files whose code is the same; ``facts`` are for telling the files of changelog entries."""
 
     fates: tuple[Fate, ...]
     diffed: tuple[DiffedUnit, ...]
@@ -91,10 +91,8 @@ def search(
     :param pre: waits for the old units to be compiled.
     :raises BuildError: what compiling raises but for units that do not compile.
     """
-    units = {source_of(unit): unit for unit in selection.units}
-    later = {source_of(unit): unit for unit in selection.later}
-    odd = {r.unit: r for r in selection.refused if r.unit.endswith(".c")}
-    sources = sorted({*units, *later, *odd})
+    odd = {r.unit for r in selection.refused if r.unit.endswith(".c")}
+    sources = sorted({*map(source_of, selection.units + selection.later), *odd})
     texts = Texts(workspace.old.top, workspace.changed.top, (*sources, *selection.headers))
 
     def reads(path: str) -> frozenset[str]:
@@ -103,21 +101,17 @@ def search(
 
     decomposition = decompose(texts, sources, selection.headers, old.mentions, reads)
     workspace.make_hot()
-    return _Search(
-        decomposition, texts, workspace, kbuild("post"), units, later, odd, wish, pre, say
-    ).run()
+    return _Search(selection, decomposition, texts, workspace, kbuild("post"), wish, pre, say).run()
 
 
 class _Search:
     def __init__(
         self,
+        selection: Selection,
         decomposition: Decomposition,
         texts: Texts,
         workspace: Workspace,
         post: Kbuild,
-        units: Mapping[str, Unit],
-        later: Mapping[str, Unit],
-        odd: Mapping[str, Refusal],
         wish: Wish,
         pre: Callable[[], Pre],
         say: Callable[[str], None],
@@ -125,7 +119,10 @@ class _Search:
         self._decomposition = decomposition
         self._components = {c.id: c for c in decomposition.components}
         self._texts, self._workspace, self._post = texts, workspace, post
-        self._units, self._later, self._odd = units, later, odd
+        self._units = {source_of(unit): unit for unit in selection.units}
+        self._later = {source_of(unit): unit for unit in selection.later}
+        self._odd = {refusal.unit: refusal for refusal in selection.refused}
+        self._idle = selection.idle_headers
         self._wish, self._pre, self._say = wish, pre, say
         self._sources = {node.path: node for node in decomposition.sources}
         self._dropped: dict[str, Fate] = {}
@@ -165,11 +162,10 @@ class _Search:
         odd = tuple(self._odd[path] for path in component.files if path in self._odd)
         left_out = [path for path in component.files if self._left_out(path)]
         unknown = [p for p in component.files if p not in self._units and p not in self._later]
-        if component.refused or odd:
+        if len(later) == len(component.files):
+            self._drop(component.id, Decision.LATER, _each("module_not_loaded", later, _LATER))
+        elif component.refused or odd:
             self._drop(component.id, Decision.REBOOT, component.refused + odd)
-        elif len(later) == len(component.files):
-            reason = "the module is not loaded; it would load with the old code"
-            self._drop(component.id, Decision.LATER, _each("module_not_loaded", later, reason))
         elif later:
             reason = "a module that is not loaded changes together with code that runs"
             self._drop(component.id, Decision.REBOOT, _each("module_not_loaded", later, reason))
@@ -306,9 +302,10 @@ class _Search:
             fates[component.id] = self._fate(component, decision, ())
         fates.update(self._headers(fates))
         decomposition = self._decomposition
+        used = tuple(d for d in diffed if d.live)
         return Found(
             fates=tuple(fate for _, fate in sorted(fates.items())),
-            diffed=tuple(d for d in diffed if d.live),
+            diffed=used,
             same=tuple(Irrelevant(path, "only comments") for path in decomposition.comments),
             facts=tuple(FileFacts(node.path, node.words) for node in decomposition.sources),
         )
@@ -328,7 +325,10 @@ class _Search:
             refusals = tuple(h.refusal for h in headers if h.refusal is not None)
             decisions = {fate.decision for header in headers for fate in users.get(header, ())}
             component = Component(path, (path,), (), (), refusals)
-            if refusals:
+            if path in self._idle and (refusals or Decision.LIVE not in decisions):
+                later = _each("module_not_loaded", [path], _LATER)
+                found[path] = self._fate(component, Decision.LATER, later)
+            elif refusals:
                 found[path] = self._fate(component, Decision.REBOOT, refusals)
             elif decisions & {Decision.REBOOT, Decision.ASK}:
                 reason = "code that needs this change does not go live"
@@ -341,6 +341,7 @@ class _Search:
         return found
 
 
+_LATER = "the module is not loaded; it would load with the old code"
 _COMPILE = "it does not compile without changes that cannot go live"
 
 

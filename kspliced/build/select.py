@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit
+from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit, modules_of
 from kspliced.model import Refusal
 from kspliced.source.compare import ChangeType, FileChange
 
@@ -42,11 +42,13 @@ class Irrelevant:
 @dataclass(frozen=True)
 class Selection:
     """What becomes of the changed files. ``headers`` may concern units that did not change;
-    ``later`` are units of modules that are not loaded."""
+    ``later`` are units of modules that are not loaded, ``idle_headers`` those of ``headers`` that
+    lie with such modules only."""
 
     units: tuple[Unit, ...]
     later: tuple[Unit, ...]
     headers: tuple[str, ...]
+    idle_headers: frozenset[str]
     irrelevant: tuple[Irrelevant, ...]
     refused: tuple[Refusal, ...]
 
@@ -108,6 +110,7 @@ def select(
         tuple(sorter.units),
         tuple(sorter.later),
         tuple(sorter.headers),
+        frozenset(sorter.idle_headers),
         tuple(sorter.irrelevant),
         tuple(sorter.refused),
     )
@@ -131,6 +134,7 @@ class _Sorter:
         self.units: list[Unit] = []
         self.later: list[Unit] = []
         self.headers: list[str] = []
+        self.idle_headers: list[str] = []
         self.irrelevant: list[Irrelevant] = []
         self.refused: list[Refusal] = []
 
@@ -194,6 +198,8 @@ class _Sorter:
             self.irrelevant.append(Irrelevant(path, "nothing includes it any more"))
         elif path.startswith(("include/", "arch/x86/")) or self._built_near(path):
             self.headers.append(path)
+            if self._idle(path):
+                self.idle_headers.append(path)
         else:
             self.irrelevant.append(Irrelevant(path, "not configured"))
 
@@ -202,6 +208,14 @@ class _Sorter:
             self._refuse("assembly", path, "assembly is not replaced")
         else:
             self.irrelevant.append(Irrelevant(path, "not configured"))
+
+    def _idle(self, path: str) -> bool:
+        """Whether the nearest directory with a Kbuild file builds only modules not loaded."""
+        near = next((d for d in ancestors(path) if d in self._listings), None)
+        if near is None or not self._targets or path.startswith(("include/", "arch/")):
+            return False
+        listing = self._listings[near]
+        return not listing.builtin and not modules_of(listing) & self._targets
 
     def _built_near(self, path: str) -> bool:
         """Whether the nearest directory with a Kbuild file builds anything here."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -13,18 +14,20 @@ from kspliced.build.join import Joined, Member, join
 from kspliced.build.kbuild import Unit
 from kspliced.build.layout import Entity
 from kspliced.build.rules import check
-from kspliced.build.types import SECTION, changed_types
+from kspliced.build.strip import stripped
+from kspliced.build.types import TypeChange, changed_types
 from kspliced.elf.read import read_object
-from kspliced.elf.strip import without_section
 from kspliced.model import ChangeKind, FunctionChange, Refusal
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What of a unit's source differs: functions by name, headers by path."""
+    """What of a unit's source differs: functions by name, headers by path; ``digest`` of the
+    objects."""
 
     touched: tuple[str, ...]
     headers: tuple[str, ...]
+    digest: bytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class DiffedUnit:
     refused: tuple[Refusal, ...]
     origin: Origin
     needed: bool = False
+
+    @property
+    def digest(self) -> bytes:
+        """Of the objects, before and after, without what tells where they were made."""
+        return self.origin.digest
 
     @property
     def live(self) -> bool:
@@ -61,13 +69,15 @@ def diff_unit(
     :raises BuildError: OBJECT_MALFORMED.
     """
     # The pack needs no types, and they are ten times the rest.
-    bare = without_section(pre, SECTION)
-    origin = Origin(touched, headers)
+    bare, bare_post = stripped(pre), stripped(post)
+    digest = hashlib.sha256(bare).digest() + hashlib.sha256(bare_post).digest()
+    origin = Origin(touched, headers, digest)
     try:
-        before, after = read_object(pre, unit.path), read_object(post, unit.path)
-        diff = diff_objects(before, after)
+        diff = diff_objects(read_object(bare, unit.path), read_object(bare_post, unit.path))
         closure = Closure(diff, unit.target, unit.path)
-        types = changed_types(before, after) if _has_new_code(diff) else ()
+        types: tuple[TypeChange, ...] = ()
+        if _has_new_code(diff):
+            types = changed_types(read_object(pre, unit.path), read_object(post, unit.path))
     except ValueError as error:
         refusal = Refusal("object_unknown", unit.path, "", f"the object is unusual: {error}")
         return DiffedUnit(unit, bare, None, (), (refusal,), origin)

@@ -33,7 +33,8 @@ class SourceNode:
     """A changed source file, or one that a header's change concerns (no edits then).
 
     ``functions`` of the new file are changed or added; ``mentioned`` is what the changed lines of
-    both sides use, ``used`` those of the new one; ``added`` names new functions for others."""
+    both sides use, ``used`` those of the new one; ``added`` names new functions for others;
+    ``words`` are what a changelog entry about it may mention: its functions and all they use."""
 
     path: str
     edits: tuple[Edit, ...]
@@ -41,11 +42,7 @@ class SourceNode:
     mentioned: frozenset[str]
     used: frozenset[str]
     added: frozenset[str]
-
-    @property
-    def words(self) -> frozenset[str]:
-        """What a changelog entry about it may mention: its functions and what their lines use."""
-        return self.mentioned | {function.name for function in self.functions}
+    words: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ def _concerned(reached: tuple[Reach, ...], known: set[str]) -> list[SourceNode]:
     """Nodes for unchanged sources that mention what a header changes."""
     paths = sorted({path for reach in reached for path in reach.sources} - known)
     none: frozenset[str] = frozenset()
-    return [SourceNode(path, (), (), none, none, none) for path in paths]
+    return [SourceNode(path, (), (), none, none, none, none) for path in paths]
 
 
 def _source(texts: Texts, path: str) -> SourceNode:
@@ -156,7 +153,11 @@ def _source(texts: Texts, path: str) -> SourceNode:
     old_lines = tuple(line for edit in found for line in edit.old_lines)
     used = identifiers(new_lines)
     added = frozenset(f.name for f in functions if not f.local and f.name not in known)
-    return SourceNode(path, found, functions, used | identifiers(old_lines), used, added)
+    mentioned = used | identifiers(old_lines)
+    text = texts.new(path)
+    bodies = (line for f in functions for line in text.lines(f.start, f.end - f.start + 1))
+    words = mentioned | {f.name for f in functions} | identifiers(bodies)
+    return SourceNode(path, found, functions, mentioned, used, added, words)
 
 
 def _included(node: SourceNode) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, 
     if found.later:
         return f"later {found.later[0].target}"
     if found.headers:
-        return "header"
+        return "idle header" if found.idle_headers else "header"
     return found.refused[0].code if found.refused else "irrelevant"
 
 
@@ -82,6 +82,13 @@ def test_verdicts(path: str, verdict: str) -> None:
 def test_a_unit_of_a_module_that_is_not_a_target_is_for_later() -> None:
     assert sort("fs/ext4/mballoc.c", targets=("vmlinux",)) == "later ext4"
     assert sort("fs/ext4/mballoc.c", targets=("vmlinux", "ext4")) == "unit ext4"
+
+
+def test_a_header_beside_modules_that_are_not_loaded_is_idle() -> None:
+    assert sort("fs/ext4/ext4.h", targets=("vmlinux",)) == "idle header"
+    assert sort("fs/ext4/ext4.h", targets=("vmlinux", "ext4")) == "header"
+    assert sort("fs/internal.h", targets=("vmlinux",)) == "header", "vmlinux has code there"
+    assert sort("include/linux/mm.h", targets=("vmlinux",)) == "header"
 
 
 def test_a_file_that_comes_or_goes_is_refused() -> None:
