@@ -144,7 +144,9 @@ class Initramfs:
             "-smp", str(self.cpus), "-cpu", "max", "-m", "512M",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-kernel", str(self.kernel), "-initrd", f"{folder}/initrd",
-            "-append", "console=ttyS0 panic=-1 oops=panic loglevel=8",
+            # The emulated processor passes for an old AMD, whose idle state stops the timers: once
+            # the kernel then waited for an interrupt that did not come.
+            "-append", "console=ttyS0 panic=-1 oops=panic loglevel=8 idle=halt",
             "-serial", f"file:{self.console_path}",
             "-chardev", f"socket,id=port,path={folder}/port,server=on,wait=off",
             "-serial", "chardev:port", *self.arguments,
