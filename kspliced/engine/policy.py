@@ -29,7 +29,9 @@ TRANSIENT = frozenset(
 
 
 # What may be due to a few units of many: the rest can go live without them.
-_ABOUT_UNITS = frozenset({Code.NO_MATCH, Code.AMBIGUOUS, Code.UNRESOLVED, Code.CODE_BUSY})
+_ABOUT_UNITS = frozenset(
+    {Code.NO_MATCH, Code.AMBIGUOUS, Code.UNRESOLVED, Code.TARGET_NOT_LOADED, Code.CODE_BUSY}
+)
 
 
 @dataclass(frozen=True)

@@ -107,17 +107,19 @@ def _targets(pack: Pack, kernel: KernelImage) -> dict[str, TargetMatch]:
     for pre in pack.manifest.units:
         try:
             unit = Unit(pre.target, pre.unit, pack.blob(pre.blob))
-        except BuildError as error:
-            raise PackError(Code.PACK_MALFORMED, error.message, "build the pack again") from error
+        except BuildError as broken:
+            raise PackError(Code.PACK_MALFORMED, broken.message, "build the pack again") from broken
         members = units.setdefault(pre.target, [])
         if any(member.name == unit.name for member in members):
             raise ValueError(f"{pre.target} has unit {unit.name} twice")
         members.append(unit)
-    for target in units:
-        if not kernel.loaded(target):
-            raise MatchError(
-                Code.TARGET_NOT_LOADED,
-                f"module {target} is not loaded",
-                "nothing of it runs; the update applies once it is loaded",
-            )
+    missing = [target for target in units if not kernel.loaded(target)]
+    if missing:
+        error = MatchError(
+            Code.TARGET_NOT_LOADED,
+            f"module {missing[0]} is not loaded",
+            "nothing of it runs; the update applies once it is loaded",
+        )
+        error.blamed = tuple(unit.name for target in missing for unit in units[target])
+        raise error
     return {t: TargetMatch(t, members, kernel) for t, members in units.items()}

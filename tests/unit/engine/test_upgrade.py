@@ -294,7 +294,12 @@ class ManyUnits:
 
 @pytest.mark.parametrize(
     ("code", "blamed"),
-    [(Code.NO_MATCH, "fs/u3.o"), (Code.UNRESOLVED, "fs/u3.o"), (Code.CODE_BUSY, "f_u3")],
+    [
+        (Code.NO_MATCH, "fs/u3.o"),
+        (Code.UNRESOLVED, "fs/u3.o"),
+        (Code.TARGET_NOT_LOADED, "fs/u3.o"),
+        (Code.CODE_BUSY, "f_u3"),
+    ],
 )
 def test_what_does_not_match_or_is_busy_is_left_out(
     machine: Machine, code: Code, blamed: str
