@@ -25,15 +25,10 @@ _ALIASES = {
     "rdma": "infiniband",
     "wifi": "wireless",
     "tracing": "trace",
-    "smb": "smb",
     "cifs": "client",
     "ksmbd": "server",
     "vfs": "fs",
-    "iomem": "mm",
-    "printk": "printk",
     "btf": "bpf",
-    "ipvs": "ipvs",
-    "sunrpc": "sunrpc",
     "nfsv4": "nfs",
 }
 
