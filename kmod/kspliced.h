@@ -24,7 +24,10 @@
 #define KSPLICED_VERSION	"0.1.0"
 
 #define KSPLICED_MAX_SPANS	65536
-#define KSPLICED_MAX_REPORTS	64	/* conflicts, and mismatches, of an attempt */
+#define KSPLICED_MAX_DATA	4096
+#define KSPLICED_MAX_DATUM	65536	/* bytes */
+#define KSPLICED_MAX_REPORTS	64	/* conflicts, mismatches, probes of an attempt */
+#define KSPLICED_MAX_TRACE	16	/* frames of a conflict that are shown */
 #define KSPLICED_MAX_DEPTH	256	/* frames of a stack; deeper ones are scanned */
 #define KSPLICED_MAX_EVIDENCE	16	/* bytes of a mismatch that are shown */
 #define KSPLICED_NAME_LEN	160	/* of a function in a report */
@@ -40,6 +43,7 @@ DECLARE_STATIC_CALL(kspliced_core_kernel_text, core_kernel_text);
 DECLARE_STATIC_CALL(kspliced_module_address, __module_address);
 DECLARE_STATIC_CALL(kspliced_module_text_address, __module_text_address);
 DECLARE_STATIC_CALL(kspliced_get_kprobe, get_kprobe);
+DECLARE_STATIC_CALL(kspliced_wake_up_state, wake_up_state);
 
 enum kspliced_stage {
 	KSPLICED_PREPARING,
@@ -51,6 +55,7 @@ enum kspliced_cause {
 	KSPLICED_OK,
 	KSPLICED_NO_MATCH,
 	KSPLICED_CODE_BUSY,
+	KSPLICED_PROBED,
 	KSPLICED_OUT_OF_MEMORY,
 	KSPLICED_TARGET_GONE,
 	KSPLICED_ALREADY,
@@ -70,9 +75,21 @@ struct kspliced_site {
 };
 
 /**
+ * struct kspliced_constant - a datum with what the core keeps of it
+ * @datum: the datum, in the update module's memory
+ * @original: what stood there; valid while the update is applied
+ * @alias: where it can be written, during a switch; else NULL
+ */
+struct kspliced_constant {
+	const struct kspliced_datum *datum;
+	u8 *original;
+	u8 *alias;
+};
+
+/**
  * struct kspliced_pins - the modules that must stay while an update is applied
  * @owner: the update module itself
- * @targets: the modules that own a span, each once
+ * @targets: the modules that own a span or a datum, each once
  * @nr_targets: number of entries in @targets
  */
 struct kspliced_pins {
@@ -83,27 +100,33 @@ struct kspliced_pins {
 
 /**
  * struct kspliced_conflict - a thread inside code that would change
+ * @thread: the thread, which may have ended since
  * @pid: its id in the initial namespace
  * @comm: its name
  * @reliable: the unwinder vouches for the stack; else a word of it was found
  * @addr: the address on its stack
  * @span: the old function that holds @addr, or NULL in the leaving module
  * @where: function and offset, filled in after the machine runs again
+ * @nr_trace: number of entries in @trace
+ * @trace: return addresses, innermost first
  */
 struct kspliced_conflict {
+	struct pid *thread;
 	pid_t pid;
 	char comm[TASK_COMM_LEN];
 	bool reliable;
 	unsigned long addr;
 	const struct kspliced_span *span;
 	char where[KSPLICED_NAME_LEN];
+	unsigned int nr_trace;
+	unsigned long trace[KSPLICED_MAX_TRACE];
 };
 
 /**
- * struct kspliced_mismatch - a span whose bytes are not the expected ones
- * @name: of the function
+ * struct kspliced_mismatch - a span or datum whose bytes are not the expected ones
+ * @name: of the function or datum
  * @target: "vmlinux" or a module
- * @offset: of the first byte that differs, in the span
+ * @offset: of the first byte that differs
  * @len: how many bytes are shown
  * @expected: bytes that should stand there
  * @found: bytes that stand there
@@ -115,6 +138,18 @@ struct kspliced_mismatch {
 	u32 len;
 	u8 expected[KSPLICED_MAX_EVIDENCE];
 	u8 found[KSPLICED_MAX_EVIDENCE];
+};
+
+/**
+ * struct kspliced_probe - a kprobe in the way
+ * @name: of the function
+ * @target: "vmlinux" or a module
+ * @offset: of the probe, in the function
+ */
+struct kspliced_probe {
+	char name[KSPLICED_NAME_LEN];
+	char target[MODULE_NAME_LEN];
+	u32 offset;
 };
 
 struct kspliced_live;
@@ -129,11 +164,12 @@ struct kspliced_live;
  * @start_ns: when the first CPU was held
  * @pause_ns: how long all were
  * @cause: the verdict
- * @probed: a span with a kprobe where its jump is or would be, or NULL
  * @nr_conflicts: may exceed what @conflicts holds
  * @nr_mismatches: entries in @mismatches
+ * @nr_probes: entries in @probes
  * @conflicts: see there
  * @mismatches: see there
+ * @probes: see there
  * @entries: room for one stack trace
  *
  * Everything that the switch needs is allocated before the machine stops.
@@ -147,11 +183,12 @@ struct kspliced_attempt {
 	u64 start_ns;
 	u64 pause_ns;
 	enum kspliced_cause cause;
-	const struct kspliced_span *probed;
 	atomic_t nr_conflicts;
 	unsigned int nr_mismatches;
+	unsigned int nr_probes;
 	struct kspliced_conflict conflicts[KSPLICED_MAX_REPORTS];
 	struct kspliced_mismatch mismatches[KSPLICED_MAX_REPORTS];
+	struct kspliced_probe probes[KSPLICED_MAX_REPORTS];
 	unsigned long entries[KSPLICED_MAX_DEPTH];
 };
 
@@ -161,6 +198,8 @@ struct kspliced_attempt {
  * @list: entry in the list of registered updates
  * @update: what the update module passed
  * @sites: one for each span, sorted by address
+ * @constants: one for each datum, sorted by address
+ * @originals: room for what stood in the constants
  * @pins: held while applied
  * @stage: see docs/kernel-core.md
  * @cause: of the last attempt
@@ -168,14 +207,16 @@ struct kspliced_attempt {
  * @report: the last attempt if it failed with something to show, else NULL
  * @leaving: being unregistered; takes no switch that would apply it
  *
- * Everything but @kobj, @update and the order of @sites is protected by
- * kspliced_lock.
+ * Everything but @kobj, @update and the order of @sites and @constants is
+ * protected by kspliced_lock.
  */
 struct kspliced_live {
 	struct kobject kobj;
 	struct list_head list;
 	const struct kspliced_update *update;
 	struct kspliced_site *sites;
+	struct kspliced_constant *constants;
+	u8 *originals;
 	struct kspliced_pins pins;
 	enum kspliced_stage stage;
 	enum kspliced_cause cause;
@@ -192,16 +233,34 @@ int kspliced_find_symbols(void);
 void kspliced_lock_text(void);
 void kspliced_unlock_text(void);
 bool kspliced_return_trampoline(unsigned long addr);
+bool kspliced_core_rodata(unsigned long addr);
+
+/* validate.c */
+int kspliced_validate(const struct kspliced_update *update);
+struct module *kspliced_text_owner(unsigned long addr);
+struct module *kspliced_rodata_owner(unsigned long addr);
 
 /* core.c */
 struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
 					 unsigned long addr);
-struct module *kspliced_text_owner(unsigned long addr);
 
 /* switch.c */
 int kspliced_apply(struct kspliced_live *live);
 int kspliced_reverse(struct kspliced_live *live);
 void kspliced_retire(struct kspliced_live *live);
+
+/* attempt.c */
+struct kspliced_attempt *kspliced_attempt_new(struct kspliced_live *in,
+					      struct kspliced_live *out);
+void kspliced_attempt_free(struct kspliced_attempt *attempt);
+void kspliced_attempt_explain(struct kspliced_attempt *attempt);
+struct kspliced_mismatch *kspliced_record_mismatch(struct kspliced_attempt *attempt,
+						   const char *name,
+						   const char *target,
+						   u32 offset, u32 len);
+void kspliced_record_probe(struct kspliced_attempt *attempt,
+			   const struct kspliced_span *span, u32 offset);
+int kspliced_nudge(struct kspliced_live *live);
 
 /* stack_check.c */
 void kspliced_check_self(struct kspliced_attempt *attempt);
@@ -213,6 +272,15 @@ void kspliced_verify_jumps(struct kspliced_attempt *attempt);
 void kspliced_verify_spans(struct kspliced_attempt *attempt);
 void kspliced_restore_text(struct kspliced_live *live);
 void kspliced_write_jumps(struct kspliced_live *live);
+
+/* data.c */
+int kspliced_make_constants(struct kspliced_live *live);
+int kspliced_map_data(struct kspliced_live *live);
+void kspliced_unmap_data(struct kspliced_live *live);
+void kspliced_verify_values(struct kspliced_attempt *attempt);
+void kspliced_verify_data(struct kspliced_attempt *attempt);
+void kspliced_restore_data(struct kspliced_live *live);
+void kspliced_write_data(struct kspliced_live *live);
 
 /* sysfs.c */
 int kspliced_sysfs_init(void);

@@ -10,7 +10,7 @@
 
 #include <linux/types.h>
 
-#define KSPLICED_ABI 1
+#define KSPLICED_ABI 2
 
 struct module;
 
@@ -41,11 +41,34 @@ struct kspliced_span {
 };
 
 /**
+ * struct kspliced_datum - a constant of the running kernel that changes in place
+ * @addr: run-time virtual address, in the read-only data of its target
+ * @expect: @size bytes, what must stand at @addr before an update is applied
+ * @value: @size bytes, what stands there while it is
+ * @name: symbol name, for reports
+ * @target: "vmlinux" or the name of the module that owns @addr
+ * @size: bytes
+ * @reserved: 0
+ */
+struct kspliced_datum {
+	unsigned long addr;
+	const u8 *expect;
+	const u8 *value;
+	const char *name;
+	const char *target;
+	u32 size;
+	u32 reserved;
+};
+
+/**
  * struct kspliced_update - one switch's worth
  * @abi: KSPLICED_ABI of the builder
  * @nr_spans: number of entries in @spans
  * @spans: what is verified and replaced
+ * @data: what is verified and written
  * @owner: the update module
+ * @nr_data: number of entries in @data
+ * @reserved: 0
  *
  * The name of the update is the name of @owner.
  */
@@ -53,7 +76,10 @@ struct kspliced_update {
 	u32 abi;
 	u32 nr_spans;
 	const struct kspliced_span *spans;
+	const struct kspliced_datum *data;
 	struct module *owner;
+	u32 nr_data;
+	u32 reserved;
 };
 
 /*

@@ -19,9 +19,16 @@
 /* Frames of a stopper thread under the switch; there are about eight. */
 #define SELF_DEPTH	32
 
-static void record(struct kspliced_attempt *attempt, struct task_struct *task,
-		   unsigned long addr, const struct kspliced_site *site,
-		   bool reliable)
+/* What is known of the stack of a thread. */
+struct trace {
+	struct task_struct *task;
+	const unsigned long *entries;	/* return addresses, innermost first */
+	unsigned int nr;
+	bool reliable;			/* these are all; else they were found by a scan */
+};
+
+static void record(struct kspliced_attempt *attempt, const struct trace *trace,
+		   unsigned long addr, const struct kspliced_site *site)
 {
 	int index = atomic_fetch_inc(&attempt->nr_conflicts);
 	struct kspliced_conflict *conflict;
@@ -29,31 +36,41 @@ static void record(struct kspliced_attempt *attempt, struct task_struct *task,
 	if (index >= KSPLICED_MAX_REPORTS)
 		return;
 	conflict = &attempt->conflicts[index];
-	conflict->pid = task->pid;
-	strscpy(conflict->comm, task->comm, sizeof(conflict->comm));
+	conflict->thread = get_pid(task_pid(trace->task));
+	conflict->pid = trace->task->pid;
+	strscpy(conflict->comm, trace->task->comm, sizeof(conflict->comm));
 	conflict->addr = addr;
 	conflict->span = site ? site->span : NULL;
-	conflict->reliable = reliable;
+	conflict->reliable = trace->reliable;
+	conflict->nr_trace = min_t(unsigned int, trace->nr, KSPLICED_MAX_TRACE);
+	memcpy(conflict->trace, trace->entries,
+	       conflict->nr_trace * sizeof(*trace->entries));
 }
 
-/* Whether @addr conflicts; the first conflict of a thread is recorded. */
-static bool check_address(struct kspliced_attempt *attempt,
-			  struct task_struct *task, unsigned long addr,
-			  bool reliable)
+/* Whether an address of @trace conflicts; the first one is recorded. */
+static bool check_trace(struct kspliced_attempt *attempt,
+			const struct trace *trace)
 {
-	const struct kspliced_site *site = NULL;
+	const struct kspliced_live *out = attempt->out;
+	const struct kspliced_site *site;
+	unsigned long addr;
+	unsigned int i;
 
-	if (attempt->in)
-		site = kspliced_find_site(attempt->in, addr);
-	if (!site && attempt->out)
-		site = kspliced_find_site(attempt->out, addr);
-	if (!site &&
-	    !(attempt->out &&
-	      kspliced_text_owner(addr) == attempt->out->update->owner) &&
-	    !(!reliable && kspliced_return_trampoline(addr)))
-		return false;
-	record(attempt, task, addr, site, reliable);
-	return true;
+	for (i = 0; i < trace->nr; i++) {
+		addr = trace->entries[i];
+		site = NULL;
+		if (attempt->in)
+			site = kspliced_find_site(attempt->in, addr);
+		if (!site && out)
+			site = kspliced_find_site(out, addr);
+		if (!site &&
+		    !(out && kspliced_text_owner(addr) == out->update->owner) &&
+		    !(!trace->reliable && kspliced_return_trampoline(addr)))
+			continue;
+		record(attempt, trace, addr, site);
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -65,21 +82,32 @@ static void scan(struct kspliced_attempt *attempt, struct task_struct *task,
 {
 	const unsigned long *word = (const unsigned long *)ALIGN(from, sizeof(*word));
 	const unsigned long *end = (const unsigned long *)task_pt_regs(task);
+	unsigned long value;
+	const struct trace found = { .task = task, .entries = &value, .nr = 1 };
 
-	for (; word < end; word++)
-		if (check_address(attempt, task, READ_ONCE_NOCHECK(*word), false))
+	for (; word < end; word++) {
+		value = READ_ONCE_NOCHECK(*word);
+		if (check_trace(attempt, &found))
 			return;
+	}
 }
 
-static void check_trace(struct kspliced_attempt *attempt,
+/* @nr: what the unwinder returned, negative where it does not vouch for it. */
+static void check_stack(struct kspliced_attempt *attempt,
 			struct task_struct *task, const unsigned long *entries,
-			int nr)
+			int nr, unsigned long stack_pointer)
 {
-	int i;
+	const struct trace trace = {
+		.task = task,
+		.entries = entries,
+		.nr = nr,
+		.reliable = true,
+	};
 
-	for (i = 0; i < nr; i++)
-		if (check_address(attempt, task, entries[i], true))
-			return;
+	if (nr < 0)
+		scan(attempt, task, stack_pointer);
+	else
+		check_trace(attempt, &trace);
 }
 
 /**
@@ -95,10 +123,7 @@ void kspliced_check_self(struct kspliced_attempt *attempt)
 	int nr;
 
 	nr = static_call(kspliced_stack_trace)(current, entries, SELF_DEPTH);
-	if (nr >= 0)
-		check_trace(attempt, current, entries, nr);
-	else
-		scan(attempt, current, current_stack_pointer);
+	check_stack(attempt, current, entries, nr, current_stack_pointer);
 }
 
 static void check_task(struct kspliced_attempt *attempt,
@@ -112,10 +137,7 @@ static void check_task(struct kspliced_attempt *attempt,
 	/* A zombie has no stack any more: its trace is empty. */
 	nr = static_call(kspliced_stack_trace)(task, attempt->entries,
 					       KSPLICED_MAX_DEPTH);
-	if (nr >= 0)
-		check_trace(attempt, task, attempt->entries, nr);
-	else
-		scan(attempt, task, task->thread.sp);
+	check_stack(attempt, task, attempt->entries, nr, task->thread.sp);
 }
 
 /**

@@ -28,23 +28,31 @@ static struct kspliced_live *applied;	/* protected by kspliced_lock */
 /* Runs on the last CPU to arrive, with all others held. */
 static enum kspliced_cause decide(struct kspliced_attempt *attempt)
 {
-	if (attempt->out)
+	if (attempt->out) {
 		kspliced_verify_jumps(attempt);
-	if (attempt->in)
+		kspliced_verify_values(attempt);
+	}
+	if (attempt->in) {
 		kspliced_verify_spans(attempt);
+		kspliced_verify_data(attempt);
+	}
 	if (attempt->nr_mismatches)
 		return KSPLICED_NO_MATCH;
-	if (attempt->probed)
-		return KSPLICED_UNEXPECTED;
+	if (attempt->nr_probes)
+		return KSPLICED_PROBED;
 	kspliced_check_tasks(attempt);
 	if (atomic_read(&attempt->nr_conflicts))
 		return KSPLICED_CODE_BUSY;
 
 	/* Nothing fails from here on. */
-	if (attempt->out)
+	if (attempt->out) {
 		kspliced_restore_text(attempt->out);
-	if (attempt->in)
+		kspliced_restore_data(attempt->out);
+	}
+	if (attempt->in) {
 		kspliced_write_jumps(attempt->in);
+		kspliced_write_data(attempt->in);
+	}
 	return KSPLICED_OK;
 }
 
@@ -111,20 +119,23 @@ static bool pinned(const struct kspliced_pins *pins, const struct module *mod)
 	return false;
 }
 
-/* Pin the module that holds @span now; it may be another than when we matched. */
-static bool pin_target(struct kspliced_pins *pins,
-		       const struct kspliced_span *span)
+/*
+ * Pin the module that holds @size bytes at @addr now, as @owner tells; it may be
+ * another than when we matched.
+ */
+static bool pin_target(struct kspliced_pins *pins, const char *target,
+		       unsigned long addr, u32 size,
+		       struct module *(*owner)(unsigned long addr))
 {
 	struct module *mod;
 	bool ok = true;
 
-	if (!strcmp(span->target, KSPLICED_VMLINUX))
+	if (!strcmp(target, KSPLICED_VMLINUX))
 		return true;
 	preempt_disable();
-	mod = kspliced_text_owner(span->addr);
+	mod = owner(addr);
 	if (!mod || mod->state != MODULE_STATE_LIVE ||
-	    strcmp(mod->name, span->target) ||
-	    mod != kspliced_text_owner(span->addr + span->size - 1))
+	    strcmp(mod->name, target) || mod != owner(addr + size - 1))
 		ok = false;
 	else if (!pinned(pins, mod))
 		ok = try_module_get(mod);
@@ -136,11 +147,32 @@ static bool pin_target(struct kspliced_pins *pins,
 	return ok;
 }
 
+static bool pin_targets(struct kspliced_live *live)
+{
+	const struct kspliced_update *update = live->update;
+	const struct kspliced_datum *datum;
+	const struct kspliced_span *span;
+	u32 i;
+
+	for (i = 0; i < update->nr_spans; i++) {
+		span = live->sites[i].span;
+		if (!pin_target(&live->pins, span->target, span->addr,
+				span->size, kspliced_text_owner))
+			return false;
+	}
+	for (i = 0; i < update->nr_data; i++) {
+		datum = live->constants[i].datum;
+		if (!pin_target(&live->pins, datum->target, datum->addr,
+				datum->size, kspliced_rodata_owner))
+			return false;
+	}
+	return true;
+}
+
 static enum kspliced_cause pin(struct kspliced_live *live)
 {
 	const struct kspliced_update *update = live->update;
 	struct kspliced_pins *pins = &live->pins;
-	u32 i;
 
 	/* Before its init has returned, the module loader may still free it. */
 	if (live->leaving || update->owner->state != MODULE_STATE_LIVE ||
@@ -149,45 +181,16 @@ static enum kspliced_cause pin(struct kspliced_live *live)
 		return KSPLICED_UNEXPECTED;
 	}
 	pins->owner = update->owner;
-	pins->targets = kvcalloc(update->nr_spans, sizeof(*pins->targets),
-				 GFP_KERNEL);
+	pins->targets = kvcalloc(update->nr_spans + update->nr_data,
+				 sizeof(*pins->targets), GFP_KERNEL);
 	if (!pins->targets) {
 		unpin(pins);
 		return KSPLICED_OUT_OF_MEMORY;
 	}
-	for (i = 0; i < update->nr_spans; i++) {
-		if (pin_target(pins, live->sites[i].span))
-			continue;
-		unpin(pins);
-		return KSPLICED_TARGET_GONE;
-	}
-	return KSPLICED_OK;
-}
-
-/* Name the functions of the conflicts, now that the machine runs again. */
-static void explain(struct kspliced_attempt *attempt)
-{
-	unsigned int nr = atomic_read(&attempt->nr_conflicts);
-	struct kspliced_conflict *conflict;
-	char symbol[KSYM_SYMBOL_LEN];
-	unsigned int i;
-
-	if (attempt->probed)
-		pr_err("%s: a kprobe stands where the jump is or would be, or behind it\n",
-		       attempt->probed->name);
-	for (i = 0; i < min_t(unsigned int, nr, KSPLICED_MAX_REPORTS); i++) {
-		conflict = &attempt->conflicts[i];
-		if (conflict->span) {
-			snprintf(conflict->where, sizeof(conflict->where),
-				 "%s+0x%lx", conflict->span->name,
-				 conflict->addr - conflict->span->addr);
-			continue;
-		}
-		/* name+0xOFF/0xSIZE [module] */
-		sprint_symbol(symbol, conflict->addr);
-		symbol[strcspn(symbol, "/ ")] = '\0';
-		strscpy(conflict->where, symbol, sizeof(conflict->where));
-	}
+	if (pin_targets(live))
+		return KSPLICED_OK;
+	unpin(pins);
+	return KSPLICED_TARGET_GONE;
 }
 
 static void report_success(const struct kspliced_attempt *attempt,
@@ -220,6 +223,30 @@ static void commit(struct kspliced_attempt *attempt,
 	applied = attempt->in;
 }
 
+/* Everything that the switch needs, before the machine stops. */
+static enum kspliced_cause prepare(struct kspliced_live *in,
+				   struct kspliced_live *out)
+{
+	enum kspliced_cause cause;
+
+	cause = in ? pin(in) : KSPLICED_OK;
+	if (cause != KSPLICED_OK)
+		return cause;
+	if ((!in || !kspliced_map_data(in)) && (!out || !kspliced_map_data(out)))
+		return KSPLICED_OK;
+	if (in)
+		unpin(&in->pins);
+	return KSPLICED_OUT_OF_MEMORY;
+}
+
+static void unmap(struct kspliced_live *in, struct kspliced_live *out)
+{
+	if (in)
+		kspliced_unmap_data(in);
+	if (out)
+		kspliced_unmap_data(out);
+}
+
 static enum kspliced_cause run(struct kspliced_live *in,
 			       struct kspliced_live *out,
 			       struct kspliced_pins *gone)
@@ -229,12 +256,10 @@ static enum kspliced_cause run(struct kspliced_live *in,
 	enum kspliced_cause cause;
 	int error;
 
-	attempt = kvzalloc(sizeof(*attempt), GFP_KERNEL);
+	attempt = kspliced_attempt_new(in, out);
 	if (!attempt)
 		return KSPLICED_OUT_OF_MEMORY;
-	attempt->in = in;
-	attempt->out = out;
-	cause = in ? pin(in) : KSPLICED_OK;
+	cause = prepare(in, out);
 	if (cause != KSPLICED_OK)
 		goto free;
 
@@ -249,15 +274,16 @@ static enum kspliced_cause run(struct kspliced_live *in,
 		commit(attempt, subject, gone);
 		goto free;
 	}
-	explain(attempt);
 	if (in)
 		unpin(&in->pins);
-	if (cause == KSPLICED_NO_MATCH || cause == KSPLICED_CODE_BUSY) {
+	if (cause != KSPLICED_UNEXPECTED) {
+		kspliced_attempt_explain(attempt);
 		subject->report = attempt;
-		return cause;
+		attempt = NULL;
 	}
 free:
-	kvfree(attempt);
+	unmap(in, out);
+	kspliced_attempt_free(attempt);
 	return cause;
 }
 
@@ -284,6 +310,8 @@ static int cause_to_errno(enum kspliced_cause cause)
 		return -EILSEQ;
 	case KSPLICED_CODE_BUSY:
 		return -EBUSY;
+	case KSPLICED_PROBED:
+		return -ETXTBSY;
 	case KSPLICED_OUT_OF_MEMORY:
 		return -ENOMEM;
 	case KSPLICED_TARGET_GONE:
@@ -303,7 +331,7 @@ static int attempt_switch(struct kspliced_live *live, bool apply)
 
 	mutex_lock(&switch_lock);
 	mutex_lock(&kspliced_lock);
-	kvfree(live->report);
+	kspliced_attempt_free(live->report);
 	live->report = NULL;
 	if (apply == (live->stage == KSPLICED_APPLIED))
 		cause = KSPLICED_ALREADY;

@@ -27,9 +27,11 @@ DEFINE_STATIC_CALL_NULL(kspliced_core_kernel_text, core_kernel_text);
 DEFINE_STATIC_CALL_NULL(kspliced_module_address, __module_address);
 DEFINE_STATIC_CALL_NULL(kspliced_module_text_address, __module_text_address);
 DEFINE_STATIC_CALL_NULL(kspliced_get_kprobe, get_kprobe);
+DEFINE_STATIC_CALL_NULL(kspliced_wake_up_state, wake_up_state);
 DEFINE_STATIC_CALL_NULL(kspliced_lookup_name, kallsyms_lookup_name);
 
 static struct mutex *text_mutex_found;
+static unsigned long rodata_start, rodata_end;
 
 /* Where a return address lies that a tracer hid: rethook's and fgraph's. */
 static const char * const trampoline_names[] = {
@@ -91,7 +93,9 @@ int kspliced_find_symbols(void)
 	static_call_update(kspliced_lookup_name, lookup);
 
 	text_mutex_found = find("text_mutex");
-	if (!text_mutex_found ||
+	rodata_start = (unsigned long)find("__start_rodata");
+	rodata_end = (unsigned long)find("__end_rodata");
+	if (!text_mutex_found || !rodata_start || !rodata_end ||
 	    !FIND_CALL(kspliced_text_poke, text_poke) ||
 	    !FIND_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable) ||
 	    !FIND_CALL(kspliced_stop_machine, stop_machine_cpuslocked) ||
@@ -99,7 +103,8 @@ int kspliced_find_symbols(void)
 	    !FIND_CALL(kspliced_core_kernel_text, core_kernel_text) ||
 	    !FIND_CALL(kspliced_module_address, __module_address) ||
 	    !FIND_CALL(kspliced_module_text_address, __module_text_address) ||
-	    !FIND_CALL(kspliced_get_kprobe, get_kprobe))
+	    !FIND_CALL(kspliced_get_kprobe, get_kprobe) ||
+	    !FIND_CALL(kspliced_wake_up_state, wake_up_state))
 		return -ENOENT;
 
 	/* A kernel without the tracer has no trampoline of it: none to miss. */
@@ -138,4 +143,13 @@ bool kspliced_return_trampoline(unsigned long addr)
 		if (trampolines[i] && addr == trampolines[i])
 			return true;
 	return false;
+}
+
+/**
+ * kspliced_core_rodata() - does an address lie in vmlinux's read-only data?
+ * @addr: any value
+ */
+bool kspliced_core_rodata(unsigned long addr)
+{
+	return addr >= rodata_start && addr < rodata_end;
 }

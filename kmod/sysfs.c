@@ -13,6 +13,7 @@
 #include "kspliced.h"
 
 #define LINE_LEN	(KSYM_NAME_LEN + MODULE_NAME_LEN + 128)
+#define HEX_LINE	64	/* bytes that a line shows; printk's %*ph takes no more */
 
 static struct kobject *root;
 static struct kobject *updates_dir;
@@ -27,6 +28,7 @@ static const char * const cause_names[] = {
 	[KSPLICED_OK] = "ok",
 	[KSPLICED_NO_MATCH] = "no_match",
 	[KSPLICED_CODE_BUSY] = "code_busy",
+	[KSPLICED_PROBED] = "probed",
 	[KSPLICED_OUT_OF_MEMORY] = "out_of_memory",
 	[KSPLICED_TARGET_GONE] = "target_gone",
 	[KSPLICED_ALREADY] = "already",
@@ -89,16 +91,21 @@ static void escape(char *to, const char *from)
 	*to = '\0';
 }
 
+static unsigned int nr_conflicts(const struct kspliced_live *live)
+{
+	if (!live->report)
+		return 0;
+	return min(atomic_read(&live->report->nr_conflicts),
+		   KSPLICED_MAX_REPORTS);
+}
+
 static void conflicts_text(struct window *window, struct kspliced_live *live)
 {
 	const struct kspliced_conflict *conflict;
 	char comm[4 * TASK_COMM_LEN];	/* each byte may become four */
-	int i, nr = 0;
+	unsigned int i;
 
-	if (live->report)
-		nr = min(atomic_read(&live->report->nr_conflicts),
-			 KSPLICED_MAX_REPORTS);
-	for (i = 0; i < nr; i++) {
+	for (i = 0; i < nr_conflicts(live); i++) {
 		conflict = &live->report->conflicts[i];
 		escape(comm, conflict->comm);
 		emit(window, "%d %s\t%s\t%s\n", conflict->pid, comm,
@@ -120,6 +127,39 @@ static void mismatch_text(struct window *window, struct kspliced_live *live)
 	}
 }
 
+static void probes_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_probe *probe;
+	unsigned int i;
+
+	for (i = 0; live->report && i < live->report->nr_probes; i++) {
+		probe = &live->report->probes[i];
+		emit(window, "%s\t%s\t%u\n", probe->target, probe->name,
+		     probe->offset);
+	}
+}
+
+static void stacks_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_conflict *conflict;
+	char comm[4 * TASK_COMM_LEN];
+	char symbol[KSYM_SYMBOL_LEN];
+	unsigned int i, frame;
+
+	for (i = 0; i < nr_conflicts(live); i++) {
+		conflict = &live->report->conflicts[i];
+		escape(comm, conflict->comm);
+		emit(window, "%d %s\t", conflict->pid, comm);
+		for (frame = 0; frame < conflict->nr_trace; frame++) {
+			/* name+0xOFF/0xSIZE [module] */
+			sprint_symbol(symbol, conflict->trace[frame]);
+			symbol[strcspn(symbol, "/ ")] = '\0';
+			emit(window, "%s%s", frame ? " " : "", symbol);
+		}
+		emit(window, "\n");
+	}
+}
+
 static void spans_text(struct window *window, struct kspliced_live *live)
 {
 	const struct kspliced_span *span;
@@ -130,6 +170,31 @@ static void spans_text(struct window *window, struct kspliced_live *live)
 		emit(window, "0x%lx\t%u\t%u\t0x%lx\t%s\t%s\n", span->addr,
 		     span->size, span->jump_offset, span->new_addr,
 		     span->target, span->name);
+	}
+}
+
+static void data_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_datum *datum;
+	u32 i;
+
+	for (i = 0; i < live->update->nr_data; i++) {
+		datum = &live->update->data[i];
+		emit(window, "0x%lx\t%u\t%s\t%s\n", datum->addr, datum->size,
+		     datum->target, datum->name);
+	}
+}
+
+/* In lines that are not too long. */
+static void original_datum(struct window *window,
+			   const struct kspliced_constant *constant)
+{
+	u32 offset, len;
+
+	for (offset = 0; offset < constant->datum->size; offset += len) {
+		len = min_t(u32, constant->datum->size - offset, HEX_LINE);
+		emit(window, "0x%lx\t%*phN\n", constant->datum->addr + offset,
+		     (int)len, constant->original + offset);
 	}
 }
 
@@ -147,6 +212,8 @@ static void original_text(struct window *window, struct kspliced_live *live)
 			     kspliced_jump_addr(site->span),
 			     JMP32_INSN_SIZE, site->original);
 	}
+	for (i = 0; i < live->update->nr_data; i++)
+		original_datum(window, &live->constants[i]);
 }
 
 #define TEXT_FILE(name, mode)						\
@@ -160,14 +227,20 @@ static struct bin_attribute name##_file =		\
 	__BIN_ATTR(name, mode, name##_read, NULL, 0)
 
 TEXT_FILE(conflicts, 0444);
+TEXT_FILE(stacks, 0400);
 TEXT_FILE(mismatch, 0444);
+TEXT_FILE(probes, 0444);
 TEXT_FILE(spans, 0400);
+TEXT_FILE(data, 0400);
 TEXT_FILE(original, 0400);
 
 static struct bin_attribute *update_texts[] = {
 	&conflicts_file,
+	&stacks_file,
 	&mismatch_file,
+	&probes_file,
 	&spans_file,
+	&data_file,
 	&original_file,
 	NULL
 };
@@ -203,6 +276,8 @@ static ssize_t control_store(struct kobject *kobj, struct kobj_attribute *attr,
 		error = kspliced_apply(to_live(kobj));
 	else if (sysfs_streq(buf, "reverse"))
 		error = kspliced_reverse(to_live(kobj));
+	else if (sysfs_streq(buf, "nudge"))
+		error = kspliced_nudge(to_live(kobj));
 	return error ?: count;
 }
 
@@ -230,7 +305,9 @@ static void release_live(struct kobject *kobj)
 {
 	struct kspliced_live *live = to_live(kobj);
 
-	kvfree(live->report);
+	kspliced_attempt_free(live->report);
+	kvfree(live->originals);
+	kvfree(live->constants);
 	kvfree(live->sites);
 	kfree(live);
 }

@@ -21,23 +21,6 @@ void kspliced_make_jump(struct kspliced_site *site)
 	memcpy(site->jump + 1, &displacement, sizeof(displacement));
 }
 
-/* A new report of @span from @offset on, or NULL where there is no room. */
-static struct kspliced_mismatch *record(struct kspliced_attempt *attempt,
-					const struct kspliced_span *span,
-					u32 offset, u32 len)
-{
-	struct kspliced_mismatch *mismatch;
-
-	if (attempt->nr_mismatches == KSPLICED_MAX_REPORTS)
-		return NULL;
-	mismatch = &attempt->mismatches[attempt->nr_mismatches++];
-	strscpy(mismatch->name, span->name, sizeof(mismatch->name));
-	strscpy(mismatch->target, span->target, sizeof(mismatch->target));
-	mismatch->offset = offset;
-	mismatch->len = min_t(u32, len, KSPLICED_MAX_EVIDENCE);
-	return mismatch;
-}
-
 /*
  * A kprobe in the jump that is disarmed at the moment leaves no trace in the
  * text, but arming it later would break the jump or revive a copy of it.
@@ -49,7 +32,24 @@ static void check_probes(struct kspliced_attempt *attempt,
 
 	for (offset = span->jump_offset; offset < end; offset++)
 		if (static_call(kspliced_get_kprobe)((u8 *)span->addr + offset))
-			attempt->probed = span;
+			kspliced_record_probe(attempt, span, offset);
+}
+
+/*
+ * Whether a kprobe made the byte at @offset differ: its int3 there, or the jump
+ * of an optimised one that starts up to four bytes before. It is recorded then.
+ */
+static bool probe_at(struct kspliced_attempt *attempt,
+		     const struct kspliced_span *span, u32 offset)
+{
+	u32 from = offset - min_t(u32, offset, JMP32_INSN_SIZE - 1);
+
+	for (; from <= offset; from++)
+		if (static_call(kspliced_get_kprobe)((u8 *)span->addr + from)) {
+			kspliced_record_probe(attempt, span, from);
+			return true;
+		}
+	return false;
 }
 
 /**
@@ -61,6 +61,7 @@ void kspliced_verify_jumps(struct kspliced_attempt *attempt)
 	const struct kspliced_live *out = attempt->out;
 	const struct kspliced_site *site;
 	struct kspliced_mismatch *mismatch;
+	unsigned int probes;
 	const u8 *text;
 	u32 i;
 
@@ -72,12 +73,16 @@ void kspliced_verify_jumps(struct kspliced_attempt *attempt)
 		 * Behind the jump too: while it stands, kprobes take the rest of
 		 * the instruction that it cuts for one of its own.
 		 */
+		probes = attempt->nr_probes;
 		check_probes(attempt, site->span, site->span->size);
 		text = (const u8 *)kspliced_jump_addr(site->span);
-		if (!memcmp(text, site->jump, JMP32_INSN_SIZE))
+		if (!memcmp(text, site->jump, JMP32_INSN_SIZE) ||
+		    attempt->nr_probes > probes)
 			continue;
-		mismatch = record(attempt, site->span, site->span->jump_offset,
-				  JMP32_INSN_SIZE);
+		mismatch = kspliced_record_mismatch(attempt, site->span->name,
+						    site->span->target,
+						    site->span->jump_offset,
+						    JMP32_INSN_SIZE);
 		if (!mismatch)
 			return;
 		memcpy(mismatch->expected, site->jump, JMP32_INSN_SIZE);
@@ -120,10 +125,11 @@ static bool verify_span(struct kspliced_attempt *attempt,
 		if ((found ^ span->expect[offset]) & span->mask[offset])
 			break;
 	}
-	if (offset == span->size)
+	if (offset == span->size || probe_at(attempt, span, offset))
 		return true;
 
-	mismatch = record(attempt, span, offset, span->size - offset);
+	mismatch = kspliced_record_mismatch(attempt, span->name, span->target,
+					    offset, span->size - offset);
 	if (!mismatch)
 		return false;
 	for (i = 0; i < mismatch->len; i++) {

@@ -46,6 +46,7 @@ class Code(str, Enum):
     CORE_NOT_LOADED = "core_not_loaded"
     CORE_ABI = "core_abi"
     CODE_BUSY = "code_busy"
+    PROBED = "probed"
     LOAD_FAILED = "load_failed"
     SWITCH_FAILED = "switch_failed"
     # state and policy
@@ -82,6 +83,7 @@ _EXIT_CODES = {
     Code.NO_DAEMON: ExitCode.NO_DAEMON_OR_RIGHT,
     Code.NOT_AUTHORIZED: ExitCode.NO_DAEMON_OR_RIGHT,
     Code.CODE_BUSY: ExitCode.BUSY,
+    Code.PROBED: ExitCode.BUSY,
     Code.BUSY: ExitCode.BUSY,
 }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 # KSPLICED_ABI of kmod/kspliced_abi.h: what the builder emits and the core must speak.
-CORE_ABI = 1
+CORE_ABI = 2
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,18 @@ class Refusal:
 
 
 class ChangeKind(str, Enum):
-    """What the update does with a symbol."""
+    """What the update does with a symbol: a function replaced or added, a datum added, a constant
+    changed in place."""
 
     CHANGED = "changed"
     NEW = "new"
     DATA = "data"
+    CONSTANT = "constant"
 
 
 @dataclass(frozen=True)
 class FunctionChange:
-    """A function replaced or added, or a datum added. ``why``: own source, inlined callee, ..."""
+    """What changes, or comes, and ``why``: own source, inlined callee, ..."""
 
     target: str
     unit: str
@@ -115,6 +117,26 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Datum:
+    """A constant of the running kernel that the update changes in place.
+
+    ``symbol``, ``index``, ``import_name`` and ``buffer_offset`` as in :class:`Span`; there is no
+    mask. Its new content is at ``value_offset`` of section ``.kspliced.values``; there the linker
+    copies the 8-byte addresses at the offsets ``kept`` from what was found.
+    """
+
+    target: str
+    unit: str
+    symbol: str
+    index: int
+    size: int
+    import_name: str
+    buffer_offset: int
+    value_offset: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class PreUnit:
     """A pre object in a pack: ``blob`` is its name among the pack's blobs."""
 
@@ -127,7 +149,7 @@ class PreUnit:
 class Manifest:
     """What a pack says of itself. ``update`` is the update module's name (``ks_<digest>``).
 
-    ``pinned``: the address of a new function escapes, so the module is never to be unloaded.
+    ``pinned``: an address inside the module escapes, so it is never to be unloaded.
     """
 
     update: str
@@ -141,6 +163,7 @@ class Manifest:
     entries: tuple[ChangelogEntry, ...]
     imports: tuple[Import, ...]
     spans: tuple[Span, ...]
+    data: tuple[Datum, ...]
     pinned: bool
 
 

@@ -25,7 +25,7 @@ from kspliced.errors import Code, PackError
 from kspliced.model import Manifest
 from kspliced.record import RecordError, dumps, loads
 
-FORMAT = 1
+FORMAT = 2
 MODULE_BLOB = "update.ko"
 
 _MAGIC = b"KSPLPACK"

@@ -6,6 +6,8 @@ symbols of the running kernel it refers to.
   so that nothing outlives an undo.
 - A function or datum that the running kernel has: the running kernel's, never a copy.
 - A string or an anonymous constant: a copy.
+- What the value of a constant refers to now and did not before, as above; where that is carried,
+  the update stays loaded for good, as somebody may have read the address before an undo.
 - A function or datum that only the post object has: carried, with what it needs in turn; also
   where another unit of the target needs it (join.py).
 """
@@ -16,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kspliced.build.body import Bodies
+from kspliced.build.constants import in_place, new_references
 from kspliced.build.diff import UnitDiff
 from kspliced.build.layout import Entity, EntityKind, Target
 from kspliced.model import Import, ImportKind
@@ -26,14 +29,16 @@ class Carried:
     """What the update carries of one unit's post object, each list in the object's order.
 
     ``code`` holds functions, cold parts and chunks; ``data`` data, strings and constants.
-    ``new_functions`` and ``new_data`` have no counterpart in the running kernel. ``pinned`` says
-    that a new function's address escapes, so that the update may never be unloaded.
+    ``new_functions`` and ``new_data`` have no counterpart in the running kernel; ``values`` are
+    what constants of it become. ``pinned`` says that an address inside the update escapes, so that
+    it may never be unloaded.
     """
 
     code: tuple[Entity, ...]
     data: tuple[Entity, ...]
     new_functions: tuple[Entity, ...]
     new_data: tuple[Entity, ...]
+    values: tuple[Entity, ...]
     pinned: bool
 
 
@@ -67,6 +72,7 @@ class Closure:
         self._diff, self._target, self._unit = diff, target, unit
         self._wanted, self._shared = wanted, shared or {}
         self._changed = {changed.post for changed in diff.changed}
+        self._constants = in_place(diff)
         self._carried: set[Entity] = set()
         self._pinned = False
         self._collect()
@@ -82,6 +88,7 @@ class Closure:
             data=tuple(e for e in ordered if e.kind not in code),
             new_functions=tuple(e for e in new if e.kind is EntityKind.FUNCTION),
             new_data=tuple(e for e in new if e.kind is EntityKind.DATA),
+            values=tuple(changed.post for changed in self._constants),
             pinned=self._pinned,
         )
 
@@ -89,6 +96,8 @@ class Closure:
     def externs(self) -> frozenset[str]:
         """The names of external linkage that what is carried refers to."""
         found = set()
+        for changed in self._constants:
+            found |= {t.name for _, t in new_references(self._diff, changed) if t.entity is None}
         for entity in self._carried:
             found |= {t.name for _, t in self._post.references(entity) if t.entity is None}
             for site in self._post.sites(entity):
@@ -136,6 +145,11 @@ class Closure:
             waiting += self._post.parts(function)
         for entity in self._wanted:
             waiting += self._post.parts(entity)
+        for changed in self._constants:
+            for _, target in new_references(self._diff, changed):
+                needed = self._needs(target)
+                waiting += needed
+                self._pinned |= bool(needed) or isinstance(self.resolve(target), Elsewhere)
         while waiting:
             entity = waiting.pop()
             if entity in self._carried:

@@ -27,11 +27,12 @@ class ChangedFunction:
 
 @dataclass(frozen=True)
 class ChangedData:
-    """A datum whose initial content differs."""
+    """A datum whose initial content differs; ``kept`` are the offsets of references that do not."""
 
     pre: Entity
     post: Entity
     writable: bool
+    kept: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def diff_objects(pre_object: Object, post_object: Object) -> UnitDiff:
                 changed.append(ChangedFunction(one, other))
         elif not comparison.data_equal(one, other):
             flags = pre.layout.section(one.section).flags
-            data.append(ChangedData(one, other, bool(flags & SHF_WRITE)))
+            kept = comparison.equal_references(one, other)
+            data.append(ChangedData(one, other, bool(flags & SHF_WRITE), kept))
     before, after = _exports(pre_object), _exports(post_object)
     return UnitDiff(
         pre=pre,
@@ -121,6 +123,15 @@ class _Comparison:
     def data_equal(self, pre: Entity, post: Entity) -> bool:
         """Same size, bytes and references; per-CPU data and .bss included."""
         return self._content(pre, post)
+
+    def equal_references(self, pre: Entity, post: Entity) -> frozenset[int]:
+        """The offsets at which two data refer to the same thing in the same way."""
+        before = {place(r): target for r, target in self.pre.references(pre)}
+        return frozenset(
+            r.offset
+            for r, target in self.post.references(post)
+            if place(r) in before and self._same(before[place(r)], target)
+        )
 
     def changed_sections(self) -> tuple[str, ...]:
         """Names of symbol-less sections outside .rodata whose content differs or that come or go.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Emit the update module: carried code and data, the spans it replaces, and the glue.
 
-The layout of .kspliced.spans and .kspliced.update is that of kmod/kspliced_abi.h.
+The layout of .kspliced.spans, .data and .update is that of kmod/kspliced_abi.h.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import struct
 from dataclasses import dataclass
 
 from kspliced.build.closure import Closure, Elsewhere, extern_import, unit_import
-from kspliced.build.diff import UnitDiff
+from kspliced.build.constants import in_place, new_references
+from kspliced.build.diff import ChangedData, UnitDiff
 from kspliced.build.layout import Entity
 from kspliced.build.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
 from kspliced.build.rules import jump_offset
@@ -29,14 +30,15 @@ from kspliced.elf.object import (
 from kspliced.elf.special import IGNORED_PREFIXES
 from kspliced.elf.write import write_object
 from kspliced.elf.x86 import R_X86_64_64
-from kspliced.model import CORE_ABI, Import, ImportKind, Span
+from kspliced.model import CORE_ABI, Datum, Import, ImportKind, Span
 
 PERCPU, DYNDBG = ".data..percpu", "__dyndbg"
-EXPECT, MASK = ".kspliced.expect", ".kspliced.mask"
+EXPECT, MASK, VALUES = ".kspliced.expect", ".kspliced.mask", ".kspliced.values"
 CORE_SYMBOLS = ("kspliced_register_update", "kspliced_unregister_update")
 
 _SPAN = struct.Struct("<QQQQQQII")
-_UPDATE = struct.Struct("<IIQQ")
+_DATUM = struct.Struct("<QQQQQII")
+_UPDATE = struct.Struct("<IIQQQII")
 _WORD = 8
 
 
@@ -57,6 +59,7 @@ class Emitted:
     module: bytes
     imports: tuple[Import, ...]
     spans: tuple[Span, ...]
+    data: tuple[Datum, ...]
 
 
 def emit(parts: tuple[UnitPart, ...], glue: Object) -> Emitted:
@@ -67,8 +70,10 @@ def emit(parts: tuple[UnitPart, ...], glue: Object) -> Emitted:
     for part in parts:
         emitter.relocate_unit(part)
     spans = emitter.add_spans(parts)
+    data = emitter.add_data(parts)
+    emitter.add_header(len(spans), len(data))
     emitter.add_glue(glue)
-    return Emitted(write_object(emitter.writer.finish()), emitter.imports(), spans)
+    return Emitted(write_object(emitter.writer.finish()), emitter.imports(), spans, data)
 
 
 class _Emitter:
@@ -160,7 +165,7 @@ class _Emitter:
                 self.writer.append(table.companion, RODATA, 1, site.entry.companion)
 
     def add_spans(self, parts: tuple[UnitPart, ...]) -> tuple[Span, ...]:
-        """Write the span table and the update's header; the linker fills expect and mask."""
+        """Write the span table; the linker fills expect and mask."""
         spans: list[Span] = []
         for part in parts:
             places = self._places[part.target, part.unit]
@@ -170,13 +175,50 @@ class _Emitter:
                 cold = part.diff.pre.cold(changed.pre)
                 if cold is not None:
                     spans.append(self._add_span(part, cold, -1, None))
-        update = self.writer.append(
-            ".kspliced.update", DATA, _WORD, _UPDATE.pack(CORE_ABI, len(spans), 0, 0)
-        )
-        self._point(update, 8, Place(".kspliced.spans", 0))
-        self._point(update, 16, "__this_module")
-        self.writer.export("kspliced_update", update, _UPDATE.size)
         return tuple(spans)
+
+    def add_data(self, parts: tuple[UnitPart, ...]) -> tuple[Datum, ...]:
+        """Write the table of constants with their new values; the linker fills expect."""
+        return tuple(
+            self._add_datum(part, changed) for part in parts for changed in in_place(part.diff)
+        )
+
+    def add_header(self, spans: int, data: int) -> None:
+        """Write struct kspliced_update."""
+        header = _UPDATE.pack(CORE_ABI, spans, 0, 0, 0, data, 0)
+        update = self.writer.append(".kspliced.update", DATA, _WORD, header)
+        if spans:
+            self._point(update, 8, Place(".kspliced.spans", 0))
+        if data:
+            self._point(update, 16, Place(".kspliced.data", 0))
+        self._point(update, 24, "__this_module")
+        self.writer.export("kspliced_update", update, _UPDATE.size)
+
+    def _add_datum(self, part: UnitPart, changed: ChangedData) -> Datum:
+        pre, post = changed.pre, changed.post
+        wanted = unit_import(part.target, part.unit, pre)
+        content = part.diff.post.layout.content(post)
+        value = self.writer.append(VALUES, DATA, _WORD, content)
+        for relocation, target in new_references(part.diff, changed):
+            self._relocate(part, value, relocation, part.closure.resolve(target), target.delta)
+        expect = self.writer.append(EXPECT, DATA, _WORD, bytes(pre.size))
+        name, target_name = self._text(pre.name), self._text(part.target)
+        header = _DATUM.pack(0, 0, 0, 0, 0, pre.size, 0)
+        datum = self.writer.append(".kspliced.data", DATA, _WORD, header)
+        self._point(datum, 0, self._name(wanted))
+        for offset, place in ((8, expect), (16, value), (24, name), (32, target_name)):
+            self._point(datum, offset, place)
+        return Datum(
+            target=part.target,
+            unit=part.unit,
+            symbol=pre.name,
+            index=pre.symbol,
+            size=pre.size,
+            import_name=wanted.name,
+            buffer_offset=expect.offset,
+            value_offset=value.offset,
+            kept=tuple(sorted(changed.kept)),
+        )
 
     def _add_span(self, part: UnitPart, pre: Entity, jump: int, new: Place | None) -> Span:
         wanted = unit_import(part.target, part.unit, pre)

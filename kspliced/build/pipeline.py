@@ -250,6 +250,7 @@ class _Pipeline:
             entries=upgrade.entries,
             imports=emitted.imports,
             spans=emitted.spans,
+            data=emitted.data,
             pinned=any(d.part.closure.carried.pinned for d in found.diffed if d.part),
         )
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from kspliced.build.body import Bodies
 from kspliced.build.closure import Carried
+from kspliced.build.constants import obstacle
 from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
 from kspliced.build.pairing import message_state
@@ -71,11 +72,16 @@ def _traced(bodies: Bodies, function: Entity) -> bool:
 
 def _data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     for datum in diff.data:
-        code = "writable_data_changed" if datum.writable else "const_data_changed"
-        kind = "variable" if datum.writable else "constant"
-        evidence = f"{datum.pre.size} bytes before, {datum.post.size} after"
-        reason = f"the initial content of a {kind} changes, and the running kernel uses it"
-        yield Refusal(code, unit, datum.post.name, reason, evidence)
+        name = datum.post.name
+        if datum.writable:
+            evidence = f"{datum.pre.size} bytes before, {datum.post.size} after"
+            reason = "the initial content of a variable changes, and the running kernel uses it"
+            yield Refusal("writable_data_changed", unit, name, reason, evidence)
+            continue
+        evidence = obstacle(diff, datum)
+        if evidence:
+            reason = "a constant changes that cannot be written over"
+            yield Refusal("const_data_changed", unit, name, reason, evidence)
 
 
 def _sections(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:

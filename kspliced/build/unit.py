@@ -76,7 +76,7 @@ def diff_unit(
         diff = diff_objects(read_object(bare, unit.path), read_object(bare_post, unit.path))
         closure = Closure(diff, unit.target, unit.path)
         types: tuple[TypeChange, ...] = ()
-        if _has_new_code(diff):
+        if _has_new_content(diff):
             types = changed_types(read_object(pre, unit.path), read_object(post, unit.path))
     except ValueError as error:
         refusal = Refusal("object_unknown", unit.path, "", f"the object is unusual: {error}")
@@ -89,9 +89,9 @@ def diff_unit(
     return replace(diffed, part=None, functions=(), refused=(*diffed.refused, *layout))
 
 
-def _has_new_code(diff: UnitDiff) -> bool:
+def _has_new_content(diff: UnitDiff) -> bool:
     functions = diff.post.layout.functions()
-    return bool(diff.changed) or any(diff.pairing.pre_of(f) is None for f in functions)
+    return bool(diff.changed or diff.data) or any(diff.pairing.pre_of(f) is None for f in functions)
 
 
 def join_units(diffed: Iterable[DiffedUnit]) -> tuple[DiffedUnit, ...]:
@@ -137,6 +137,8 @@ def _functions(
         yield change(entity.name, ChangeKind.NEW, _new("called by", users.get(entity)))
     for entity in carried.new_data:
         yield change(entity.name, ChangeKind.DATA, _new("used by", users.get(entity)))
+    for value in carried.values:
+        yield change(value.name, ChangeKind.CONSTANT, "own source, in place")
 
 
 def _users(diff: UnitDiff, carried: Carried) -> dict[Entity, str]:

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections import Counter
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 from kspliced.build.kbuild import open_headers
 from kspliced.build.pipeline import BuildRequest, BuildResult, build
 from kspliced.cli import output
+from kspliced.cli.changes import counted
 from kspliced.errors import BuildError, Code, ExitCode, KsplicedError
-from kspliced.model import ChangeKind, KernelId
+from kspliced.model import KernelId
 from kspliced.pack import write_pack
 from kspliced.plan.safety import Policy
 from kspliced.record import encode
@@ -129,14 +129,10 @@ def _write(pack: Path, result: BuildResult) -> str | None:
 
 
 def _show(result: BuildResult, pack: str) -> None:
-    kinds = Counter(function.kind for function in result.functions)
     if result.manifest is not None:
         output.field("pack", pack)
         output.field("update", f"{result.manifest.update} to {result.manifest.to_version}")
-        counts = [f"{output.plural(kinds[ChangeKind.CHANGED], 'function')} replaced"]
-        if kinds[ChangeKind.NEW]:
-            counts.append(f"{kinds[ChangeKind.NEW]} added")
-        output.field("changes", ", ".join(counts))
+        output.field("changes", counted(result.functions))
         rows = [(f.target, f.unit, f.name, f.kind.value, f.why) for f in result.functions]
         output.table(("target", "unit", "function", "kind", "why"), rows)
     if result.refused:

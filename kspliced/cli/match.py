@@ -82,6 +82,10 @@ def _json(pack: Pack, matched: Matched) -> dict[str, Any]:
             {"target": s.span.target, "unit": s.span.unit, "name": s.span.symbol}
             for s in matched.spans
         ],
+        "data": [
+            {"target": d.datum.target, "unit": d.datum.unit, "name": d.datum.symbol}
+            for d in matched.data
+        ],
         "imports": len(matched.imports),
         "unmatched": [_mismatch_json(m) for m in matched.unmatched],
     }
@@ -100,6 +104,7 @@ def _show(pack: Pack, matched: Matched) -> None:
     output.field(
         "found",
         f"{output.plural(len(matched.spans), 'span')} to replace or to guard, "
+        f"{output.plural(len(matched.data), 'constant')} to change, "
         f"{output.plural(len(matched.imports), 'symbol')}",
     )
     if matched.unmatched:

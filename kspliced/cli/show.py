@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from kspliced.cli import output
+from kspliced.cli.changes import counted
 from kspliced.cli.status import entry_text
 from kspliced.errors import ExitCode
-from kspliced.model import ChangeKind
 from kspliced.pack import Pack, read_pack
 from kspliced.record import encode
 
@@ -39,18 +38,12 @@ def _json(pack: Pack) -> dict[str, Any]:
 def _show(pack: Pack) -> None:
     manifest = pack.manifest
     kernel = manifest.kernel
-    kinds = Counter(function.kind for function in manifest.functions)
     output.field("update", manifest.update)
     output.field("digest", pack.digest)
     output.field("for", f"{kernel.version} ({kernel.release}, {kernel.arch})")
     output.field("brings", manifest.to_version)
     output.field("compiler", f"{manifest.compiler}, core ABI {manifest.core_abi}")
-    counts = [f"{output.plural(kinds[ChangeKind.CHANGED], 'function')} replaced"]
-    if kinds[ChangeKind.NEW]:
-        counts.append(f"{kinds[ChangeKind.NEW]} added")
-    if kinds[ChangeKind.DATA]:
-        counts.append(f"{output.plural(kinds[ChangeKind.DATA], 'datum')} added")
-    output.field("changes", ", ".join(counts))
+    output.field("changes", counted(manifest.functions))
     rows = [(f.target, f.unit, f.name, f.kind.value, f.why) for f in manifest.functions]
     output.table(("target", "unit", "function", "kind", "why"), rows)
     if manifest.entries:
@@ -65,5 +58,6 @@ def _show(pack: Pack) -> None:
         "contents",
         f"{output.plural(len(manifest.units), 'pre object')}, "
         f"{output.plural(len(manifest.spans), 'span')} to match, "
+        f"{output.plural(len(manifest.data), 'constant')} to change, "
         f"{output.plural(len(manifest.imports), 'symbol')} to resolve",
     )

@@ -20,6 +20,7 @@ TRANSIENT = frozenset(
         Code.CANCELLED,
         Code.BUSY,
         Code.CODE_BUSY,
+        Code.PROBED,
         Code.IO,
         Code.NO_SPACE,
         Code.SOURCE_UNAVAILABLE,

@@ -19,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]{1,55}")
 _CONFLICT = re.compile(r"(\d+) ([^\t]*)\t([^\t]+)\+0x([0-9a-f]+)\t(reliable|scan)")
 _CRC = re.compile(r"(\w+) 0x([0-9a-fA-F]{1,8})")
 _MISMATCH = re.compile(r"([^\t]+)\t([^\t]+)\t(\w+)\t([0-9a-fA-F]*)\t([0-9a-fA-F]*)")
+_PROBE = re.compile(r"([^\t]+)\t([^\t]+)\t(\d+)")
 _CAUSES = {
     "no_match": "the running code is not what was matched",
     "code_busy": "threads are inside code that would change",
@@ -73,6 +74,19 @@ class SpanMismatch:
             f"{self.target}: {self.function}+{self.offset:#x}: "
             f"expected {self.expected.hex()}, found {self.found.hex()}"
         )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A kprobe in the way of the last attempt."""
+
+    target: str
+    function: str
+    offset: int
+
+    def line(self) -> str:
+        """One line for people."""
+        return f"{self.target}: a kprobe at {self.function}+{self.offset:#x}"
 
 
 class Core:
@@ -169,6 +183,16 @@ class Core:
                 raise self._malformed("mismatch", line) from error
         return tuple(found)
 
+    def probes(self, update: str) -> tuple[Probe, ...]:
+        """The kprobes in the way of the last attempt."""
+        found = []
+        for line in self._read(f"updates/{_checked(update)}/probes").splitlines():
+            match = _PROBE.fullmatch(line)
+            if match is None:
+                raise self._malformed("probes", line)
+            found.append(Probe(match[1], match[2], int(match[3])))
+        return tuple(found)
+
     def load(self, update: str, content: bytes) -> None:
         """Load a linked update module; registering changes nothing in the kernel yet.
 
@@ -186,8 +210,8 @@ class Core:
     def apply(self, update: str) -> None:
         """One attempt at the switch to ``update``; nothing happens if it is applied.
 
-        :raises KernelError: CODE_BUSY with the conflicts as details, NO_MATCH with the bytes that
-            differ as details, SWITCH_FAILED.
+        :raises KernelError: CODE_BUSY with the conflicts as details, PROBED with the kprobes,
+            NO_MATCH with the bytes that differ, SWITCH_FAILED.
         """
         self._control(update, "apply")
 
@@ -219,6 +243,13 @@ class Core:
             )
             busy.blamed = tuple(sorted({c.function.removesuffix(".cold") for c in conflicts}))
             return busy
+        if error.errno == errno.ETXTBSY:
+            return KernelError(
+                Code.PROBED,
+                f"cannot {word} {update} now: kprobes stand where code would change",
+                "remove the probes named (perf, bpftrace, /sys/kernel/tracing/kprobe_events)",
+                tuple(p.line() for p in self.probes(update)),
+            )
         if error.errno == errno.EILSEQ:
             return KernelError(
                 Code.NO_MATCH,

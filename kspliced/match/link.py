@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kspliced.elf.object import SHN_ABS, SHN_UNDEF
 from kspliced.errors import Code, MatchError, PackError
 from kspliced.kernel.core import SymbolCrc
-from kspliced.match.report import Matched, MatchedSpan
+from kspliced.match.report import Matched
 from kspliced.model import ImportKind
 from kspliced.pack import Pack
 
@@ -26,6 +26,7 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _SYMBOL_SECTION = 6  # offset of st_shndx in a symbol; st_value follows it
 _SHNDX_VALUE = struct.Struct("<HQ")
 _VERSION = struct.Struct("<Q56s")
+_ADDRESS = 8
 _SHT_SYMTAB = 2
 _SHT_NOBITS = 8
 
@@ -107,8 +108,15 @@ def _link(pack: Pack, matched: Matched, crcs: tuple[SymbolCrc, ...]) -> bytes:
     core = {i.name for i in pack.manifest.imports if i.kind is ImportKind.CORE}
     _resolve(image, {i.name: i.address for i in matched.imports}, core)
     for span in matched.spans:
-        _fill(image, ".kspliced.expect", span, span.expect)
-        _fill(image, ".kspliced.mask", span, span.mask)
+        offset, name = span.span.buffer_offset, span.span.symbol
+        _fill(image, ".kspliced.expect", offset, name, span.expect)
+        _fill(image, ".kspliced.mask", offset, name, span.mask)
+    for datum in matched.data:
+        place, name = datum.datum.buffer_offset, datum.datum.symbol
+        _fill(image, ".kspliced.expect", place, name, datum.expect)
+        for at in datum.datum.kept:
+            address = datum.expect[at : at + _ADDRESS]
+            _fill(image, ".kspliced.values", datum.datum.value_offset + at, name, address)
     if crcs:
         _version(image, core, crcs)
     return bytes(image.data)
@@ -127,11 +135,10 @@ def _resolve(image: _Image, addresses: dict[str, int], core: set[str]) -> None:
         _SHNDX_VALUE.pack_into(image.data, entry + _SYMBOL_SECTION, SHN_ABS, addresses[name])
 
 
-def _fill(image: _Image, name: str, span: MatchedSpan, data: bytes) -> None:
+def _fill(image: _Image, name: str, start: int, symbol: str, data: bytes) -> None:
     section = image.named(name)
-    start = span.span.buffer_offset
     if section is None or start < 0 or start + len(data) > section.size:
-        raise ValueError(f"there is no room for {span.span.symbol[:80]!r} in {name}")
+        raise ValueError(f"there is no room for {symbol[:80]!r} in {name}")
     at = section.offset + start
     image.data[at : at + len(data)] = data
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kspliced.errors import Code, MatchError
-from kspliced.model import Span
+from kspliced.model import Datum, Span
 
 
 class Cause(str, Enum):
@@ -102,6 +102,16 @@ class MatchedSpan:
 
 
 @dataclass(frozen=True)
+class MatchedDatum:
+    """A constant of the manifest in the running kernel; ``expect`` are its bytes as they are now,
+    which are those of the pre object with its references resolved."""
+
+    datum: Datum
+    address: int
+    expect: bytes
+
+
+@dataclass(frozen=True)
 class Counts:
     """What was compared: functions, their bytes, relocated fields and rewritable sites."""
 
@@ -118,5 +128,6 @@ class Matched:
 
     imports: tuple[ResolvedImport, ...]
     spans: tuple[MatchedSpan, ...]
+    data: tuple[MatchedDatum, ...]
     counts: Counts
     unmatched: tuple[Mismatch, ...]

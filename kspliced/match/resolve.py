@@ -10,13 +10,14 @@ from kspliced.match.matcher import TargetMatch, UnitMatch
 from kspliced.match.report import (
     REMEDIES,
     Cause,
+    MatchedDatum,
     MatchedSpan,
     Mismatch,
     NoMatchError,
     ResolvedImport,
 )
 from kspliced.match.unit import Function
-from kspliced.model import Import, ImportKind, Span
+from kspliced.model import Datum, Import, ImportKind, Span
 
 _REBUILD = "build the pack again"
 _OTHER = "build the update on this machine's kernel source, or apply it after the next reboot"
@@ -66,6 +67,24 @@ class Resolver:
                 _REBUILD,
             )
         return MatchedSpan(span, place.address, place.found + rest, mask)
+
+    def datum(self, datum: Datum) -> MatchedDatum:
+        """A constant's address and bytes; errors as :meth:`address`."""
+        match = self._unit(datum.target, datum.unit)
+        symbols = match.unit.object.symbols
+        symbol = symbols[datum.index] if 0 <= datum.index < len(symbols) else None
+        if symbol is None or symbol.size != datum.size or not match.unit.constant(symbol.section):
+            raise PackError(
+                Code.PACK_MALFORMED,
+                f"the pack's {datum.symbol[:80]!r} is no constant of {datum.unit[:80]!r}",
+                _REBUILD,
+            )
+        wanted = Import(
+            datum.import_name, ImportKind.UNIT, datum.target, datum.unit, datum.symbol, datum.index
+        )
+        # What matched code refers to has the compiled content, or it would not match.
+        address = self._unit_symbol(wanted)
+        return MatchedDatum(datum, address, self._kernel.read(address, datum.size))
 
     def _unit(self, target: str, unit: str) -> UnitMatch:
         match = self._targets[target].units.get(unit) if target in self._targets else None

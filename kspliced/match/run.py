@@ -63,6 +63,7 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
     # Spans first: a mismatch of what is to be replaced is what people want to hear about.
     troubles: list[tuple[str, MatchError]] = []
     spans = tuple(_kept(troubles, s.unit, partial(resolver.span, s)) for s in manifest.spans)
+    data = tuple(_kept(troubles, d.unit, partial(resolver.datum, d)) for d in manifest.data)
     imports = tuple(_kept(troubles, i.unit, partial(resolver.address, i)) for i in wanted)
     if troubles:
         raise _first(troubles)
@@ -76,7 +77,7 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
     )
     unmatched = tuple(f for m in matches for _, f in sorted(m.failures.items()))
     progress(Progress(_PHASE, 1.0, f"{counts.functions} functions match"))
-    return Matched(_found(imports), _found(spans), counts, unmatched)
+    return Matched(_found(imports), _found(spans), _found(data), counts, unmatched)
 
 
 def _kept(

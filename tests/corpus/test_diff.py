@@ -10,7 +10,7 @@ import pytest
 from kspliced.build.closure import Carried, Closure
 from kspliced.build.diff import UnitDiff, diff_objects
 from kspliced.build.rules import check, jump_offset
-from kspliced.model import ImportKind
+from kspliced.model import Import, ImportKind
 from tests.corpus.compiler import compile_object
 
 BASE = """
@@ -139,8 +139,17 @@ int entry(int n) { use(callback); return callback(n); }
     [
         ("static int x = 1; int f(void) { return x++; }",
          "static int x = 2; int f(void) { return x++; }", "writable_data_changed"),
-        ("int g(int n) { return n; } const struct ops o={0}; int f(void) { use(&o); return 1; }",
-         "int g(int n) { return n; } const struct ops o={g}; int f(void) { use(&o); return 1; }",
+        ("const int o[] = {1}; int f(void) { use(o); return 1; }",
+         "const int o[] = {1, 2}; int f(void) { use(o); return 1; }", "const_data_changed"),
+        ("static const int o[] = {1, 2};"
+         "__attribute__((section(\".init.text\"))) int f(int n) { return o[n]; }",
+         "static const int o[] = {1, 3};"
+         "__attribute__((section(\".init.text\"))) int f(int n) { return o[n]; }",
+         "const_data_changed"),
+        ("int f(int n) { return n; } asm(\".section .rodata.q; .globl q; .type q,@object;"
+         ".size q,4; q: .long other - .; .text\");",
+         "int f(int n) { return n; } asm(\".section .rodata.q; .globl q; .type q,@object;"
+         ".size q,4; q: .long another - .; .text\");",
          "const_data_changed"),
         ("__attribute__((section(\".init.text\"))) int f(int n) { return other(n); }",
          "__attribute__((section(\".init.text\"))) int f(int n) { return other(n) + 1; }",
@@ -170,6 +179,46 @@ int entry(int n) { use(callback); return callback(n); }
 )  # fmt: skip
 def test_refused(before: str, after: str, code: str) -> None:
     assert code in judge(before, after).codes
+
+
+def test_a_constant_changes_in_place() -> None:
+    """Its value refers to the kernel's own function, though that changes as well."""
+    source = """
+extern int printk(const char *, ...);
+static int g(int n) { return other(n); }
+static int h(int n) { return other(n) * 3; }
+static const struct ops o = { g };
+static const char *const names[] = { "one", "two" };
+int f(int n) { use(&o); use(h); return printk("%s", names[n]); }
+"""
+    verdict = judge(source, source.replace("{ g }", "{ h }").replace("* 3", "* 5"))
+    assert not verdict.codes and verdict.changed == ["h"]
+    (value,) = verdict.carried.values
+    assert value.name == "o" and not verdict.carried.pinned
+    (target,) = [t for _, t in verdict.diff.post.references(value)]
+    found = verdict.closure.resolve(target)
+    assert isinstance(found, Import) and found.symbol == "h"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"two"', '"three"'),
+        ("struct ops o = { g }", "struct ops o = { k }"),
+    ],
+)
+def test_a_constant_that_leads_into_the_update_pins_it(before: str, after: str) -> None:
+    source = """
+static int g(int n) { return other(n); }
+static const struct ops o = { g };
+static const char *const names[] = { "one", "two" };
+int f(int n) { use(&o); use(names[n]); return 1; }
+"""
+    new = "static int k(int n) { return other(n) + 7; }\n" if after.endswith("{ k }") else ""
+    verdict = judge(source, new + source.replace(before, after))
+    assert not verdict.codes and not verdict.changed
+    assert verdict.carried.pinned
+    assert verdict.carried.code if new else verdict.carried.data
 
 
 def test_untraced_code_of_the_architecture_is_refused() -> None:

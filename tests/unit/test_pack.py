@@ -14,6 +14,7 @@ from kspliced.errors import Code, PackError
 from kspliced.model import (
     ChangeKind,
     ChangelogEntry,
+    Datum,
     FunctionChange,
     Import,
     ImportKind,
@@ -22,7 +23,7 @@ from kspliced.model import (
     PreUnit,
     Span,
 )
-from kspliced.pack import MODULE_BLOB, Blob, pack_bytes, parse_pack, read_pack, write_pack
+from kspliced.pack import FORMAT, MODULE_BLOB, Blob, pack_bytes, parse_pack, read_pack, write_pack
 
 MANIFEST = Manifest(
     update="ks_0123456789ab",
@@ -36,6 +37,7 @@ MANIFEST = Manifest(
     entries=(ChangelogEntry("6.1.192-2", "ext4: fix", (), ("1154101",)),),
     imports=(Import("ext4::memcpy", ImportKind.EXTERN, "ext4", "", "memcpy", -1),),
     spans=(Span("ext4", "fs/ext4/mballoc.o", "f", 3, 64, 5, "ext4:fs:3:f", 0),),
+    data=(Datum("ext4", "fs/ext4/mballoc.o", "ops", 4, 16, "ext4:fs:4:ops", 64, 0, (8,)),),
     pinned=False,
 )
 BLOBS = (Blob(MODULE_BLOB, b"module" * 50), Blob("pre/fs/ext4/mballoc.o", bytes(300)))
@@ -80,7 +82,7 @@ def test_any_bytes(content: bytes) -> None:
 
 def test_another_format_says_so() -> None:
     changed = bytearray(GOOD)
-    changed[8] = 2
+    changed[8] = FORMAT + 1
     changed[24:56] = bytes(32)
     import hashlib
 

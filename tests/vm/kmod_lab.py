@@ -18,14 +18,15 @@ from tests.vm.kmod_build import Modules
 UPDATES = "/sys/kernel/kspliced/updates"
 VICTIMS = ("victim_value", "victim_sleeper", "victim_deep")
 REPLACED = (*VICTIMS, "cmdline_proc_show")
+CONSTANTS = ("victim_table", "linux_proc_banner")
 
-# The functions named, each with the symbol behind it: those of vmlinux are sorted by address.
-FIND = "grep -A1 -E ' [tT] ({names})([^[:alnum:]_.]|$)' /proc/kallsyms"
+# The symbols named, each with the one behind it: those of vmlinux are sorted by address.
+FIND = "grep -A1 -E ' [tTrRD] ({names})([^[:alnum:]_.]|$)' /proc/kallsyms"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A function of the running kernel: address, and size in bytes."""
+    """A function or datum of the running kernel: address, and size in bytes."""
 
     addr: int
     size: int
@@ -55,6 +56,11 @@ class Lab:
         output = self.machine.run(self.insmod(update, watched, **parameters))
         assert (output.status == 0) == (not output.text)
         return output.text
+
+    def load_with_data(self, update: str, wrong: str = "") -> str:
+        """The same for an update that changes constants as well."""
+        places = ",".join(str(self.places[name].addr) for name in CONSTANTS)
+        return self.load(update, data=places, **({"wrong": wrong} if wrong else {}))
 
     def write(self, update: str, word: str) -> int:
         """Write to ``control``; returns the error number, 0 where the write succeeded."""
@@ -86,13 +92,18 @@ class Lab:
             "cmdline of update "
         ) if "of update" in cmdline else ""
 
+    def constants(self) -> tuple[str, str]:
+        """What the victim's table and the kernel's banner show."""
+        table = self.machine.check("cat /proc/victim_table").split()
+        return ",".join(table), self.machine.check("cat /proc/version")[:20]
+
     def sleep_in(self, word: str, comm: str) -> int:
         """Put a thread to sleep in the victim; returns its pid once it sleeps there."""
         self.machine.check(f"echo {word} > /proc/victim")
         script = f"""
             for i in $(seq 100); do
                 for p in /proc/[0-9]*; do
-                    if grep -qF '{comm}' $p/comm && grep -q park_wait $p/stack; then
+                    if grep -qF '{comm}' $p/comm && grep -qE 'park_wait|sleeper' $p/stack; then
                         echo ${{p#/proc/}}; exit 0
                     fi
                 done
@@ -115,13 +126,13 @@ def sizes_in(module: Path) -> dict[str, int]:
 
 
 def find(machine: Initramfs, names: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Place]:
-    """Where functions lie; those that ``sizes`` does not know reach to the next symbol."""
+    """Where functions and data lie; those that ``sizes`` does not know reach to the next symbol."""
     lines = machine.check(FIND.format(names="|".join(names)), 120).splitlines()
     symbols = [line.split() for line in lines if line != "--"] + [[]]
     places: dict[str, Place] = {}
     for (at, _, name, *_), behind in itertools.pairwise(symbols):
         if name in names:
-            assert name not in places, f"two functions are called {name}"
+            assert name not in places, f"two symbols are called {name}"
             addr = int(at, 16)
             places[name] = Place(addr, sizes.get(name) or int(behind[0], 16) - addr)
         if not behind:

@@ -133,6 +133,7 @@ class Workshop:
             entries=(),
             imports=emitted.imports,
             spans=emitted.spans,
+            data=emitted.data,
             pinned=any(part.closure.carried.pinned for part in parts),
         )
         blobs = (Blob(MODULE_BLOB, emitted.module), *(Blob(d.unit.path, d.pre) for d in live))

@@ -18,7 +18,7 @@ from tests.vm import kmod_build
 from tests.vm.guest import FAULT
 from tests.vm.initramfs import Initramfs
 from tests.vm.kmod_build import Kernel, Modules
-from tests.vm.kmod_lab import REPLACED, UPDATES, VICTIMS, Lab, find, sizes_in
+from tests.vm.kmod_lab import CONSTANTS, REPLACED, UPDATES, VICTIMS, Lab, find, sizes_in
 
 pytestmark = pytest.mark.vm
 
@@ -46,7 +46,7 @@ def booted(kernel: Kernel, modules: Modules) -> Iterator[Lab]:
     with Initramfs(f"kmod-{kernel.release}", modules.kernel, modules.files) as machine:
         machine.check("insmod /kspliced.ko; insmod /park.ko; insmod /victim.ko")
         assert machine.check("uname -r").strip() == kernel.release
-        names = (*REPLACED, *WATCHABLE)
+        names = (*REPLACED, *WATCHABLE, *CONSTANTS)
         places = find(machine, names, sizes_in(modules.files["victim.ko"]))
         yield Lab(machine, modules, places)
         machine.check("rmmod victim; rmmod park; rmmod kspliced")
@@ -75,7 +75,7 @@ def test_describes_itself(lab: Lab) -> None:
     crcs = {line.split("\t")[1]: line.split("\t")[0] for line in lab.modules.symvers.splitlines()}
     assert len(crcs) == 2
     assert lab.machine.check(f"cat {CORE}/abi {CORE}/version").split() == [
-        "1",
+        "2",
         kspliced.__version__,
     ]
     lines = lab.machine.check(f"cat {CORE}/register_crc").splitlines()
@@ -91,6 +91,7 @@ def test_files_of_an_update(lab: Lab) -> None:
     assert modes == {
         "stage": "444", "control": "200", "abort_cause": "444", "conflicts": "444",
         "mismatch": "444", "pause_ns": "444", "spans": "400", "original": "400",
+        "stacks": "400", "probes": "444", "data": "400",
     }  # fmt: skip
     assert lab.state("update_a") == ("preparing", "ok")
     assert lab.values() == (1000, "")
@@ -180,6 +181,11 @@ def test_a_thread_in_old_code_is_a_conflict(
     assert who == f"{pid} {escaped}"
     assert re.fullmatch(rf"{function}\+0x[0-9a-f]+", where)
     assert found_by == how
+    (line,) = lab.read("update_a", "stacks").splitlines()
+    assert line.startswith(f"{pid} {escaped}\t")
+    if how == "reliable":
+        frames = [frame.split("+")[0] for frame in line.split("\t")[1].split()]
+        assert frames.index("park_wait") < frames.index(function) < frames.index("kthread")
 
     lab.wake()
     assert lab.write("update_a", "apply") == 0
@@ -219,6 +225,21 @@ def test_a_thread_in_new_code_keeps_it(lab: Lab) -> None:
     assert lab.write("update_a", "reverse") == 0
 
 
+def test_a_thread_is_asked_to_leave(lab: Lab) -> None:
+    lab.load("update_a")
+    assert lab.write("update_a", "nudge") == errno.ESRCH
+    pid = lab.sleep_in("nap", r"vic tim\2")
+    assert lab.write("update_a", "apply") == errno.EBUSY
+    assert lab.read("update_a", "conflicts").startswith(f"{pid} ")
+    assert lab.write("update_a", "nudge") == 0
+    lab.machine.check(
+        f"for i in $(seq 100); do [ -e /proc/{pid} ] || exit 0; sleep 0.1; done; exit 1"
+    )
+    assert lab.write("update_a", "nudge") == errno.ESRCH
+    assert lab.write("update_a", "apply") == 0
+    lab.wake()
+
+
 def test_code_that_the_switch_itself_runs_is_a_conflict(lab: Lab) -> None:
     lab.load("update_a", watched="multi_cpu_stop")
     assert lab.write("update_a", "apply") == errno.EBUSY
@@ -256,6 +277,59 @@ def test_a_second_update_replaces_the_first(lab: Lab) -> None:
     assert lab.write("update_b", "reverse") == 0
 
 
+def test_constants_change_in_place(lab: Lab) -> None:
+    before = lab.constants()
+    assert before == ("10,11,12,13", "Linux version " + before[1][14:])
+    lab.load_with_data("update_a")
+    assert lab.constants() == before
+    lines = [line.split("\t") for line in lab.read("update_a", "data").splitlines()]
+    assert lines == [
+        [f"{lab.places[name].addr:#x}", "16", target, name]
+        for name, target in zip(CONSTANTS, ("victim", "vmlinux"), strict=True)
+    ]
+    assert lab.write("update_a", "apply") == 0
+    upper = ("2000,2001,2002,2003", before[1].upper().replace("LINUX", "Linux"))
+    assert lab.constants() == upper
+    banner = dict(line.split("\t") for line in lab.read("update_a", "original").splitlines())
+    assert bytes.fromhex(banner[lines[1][0]]).startswith(b"%s version ")
+
+    # Another one takes the constants over, and leaves what it does not change.
+    lab.load_with_data("update_b")
+    assert lab.write("update_b", "apply") == errno.EILSEQ
+    lab.machine.check("rmmod update_b")
+    assert lab.write("update_a", "reverse") == 0
+    assert lab.constants() == before
+    lab.load_with_data("update_b")
+    lab.machine.check("rmmod update_a")
+    lab.load("update_a")
+    assert lab.write("update_b", "apply") == 0
+    assert lab.constants()[0] == "3000,3001,3002,3003"
+    assert lab.write("update_a", "apply") == 0
+    assert lab.constants() == before
+
+
+def test_constants_pass_from_update_to_update(lab: Lab) -> None:
+    lab.load_with_data("update_a")
+    lab.load_with_data("update_b")
+    before = lab.constants()
+    for update, first in (("update_a", "2000"), ("update_b", "3000"), ("update_a", "2000")):
+        assert lab.write(update, "apply") == 0
+        assert lab.constants()[0].startswith(first)
+    assert lab.write("update_a", "reverse") == 0
+    assert lab.constants() == before
+
+
+def test_other_constants_are_no_match(lab: Lab) -> None:
+    before = lab.constants()
+    lab.load_with_data("update_a", wrong="data_byte")
+    assert lab.write("update_a", "apply") == errno.EILSEQ
+    (line,) = lab.read("update_a", "mismatch").splitlines()
+    target, name, offset, expected, found = line.split("\t")
+    assert (target, name, offset) == ("vmlinux", "linux_proc_banner", "15")
+    assert int(expected, 16) ^ int(found, 16) == 0x40
+    assert lab.constants() == before and lab.values() == (1000, "")
+
+
 def test_modules_stay_while_they_are_needed(lab: Lab) -> None:
     lab.load("update_a")
     assert lab.write("update_a", "apply") == 0
@@ -274,7 +348,7 @@ def test_a_target_that_has_gone(lab: Lab) -> None:
     assert lab.state("update_a") == ("preparing", "target_gone")
     lab.machine.check("rmmod update_a; insmod /victim.ko")
     sizes = sizes_in(lab.modules.files["victim.ko"])
-    lab.places.update(find(lab.machine, VICTIMS, sizes))
+    lab.places.update(find(lab.machine, (*VICTIMS, "victim_table"), sizes))
 
 
 def test_forced_unload_reverses_first(lab: Lab) -> None:
@@ -302,11 +376,17 @@ def test_forced_unload_reverses_first(lab: Lab) -> None:
         ("overlap", "spans victim_value and victim_sleeper overlap"),
         ("expect", "expect or mask is not in the update"),
         ("owner", "not lie in the module that owns it"),
+        ("data_size", "size is 0"),
+        ("data_outside", "not lie in the read-only data of one module"),
+        ("data_text", "not lie in the kernel's read-only data"),
+        ("data_target", "not lie in the read-only data of one module"),
+        ("data_value", "expect or value is not in the update"),
+        ("data_overlap", "data victim_table and victim_table overlap"),
     ],
 )
 def test_a_wrong_update_is_refused(lab: Lab, wrong: str, why: str) -> None:
     lab.machine.check("dmesg -c > /dev/null")
-    assert "invalid" in lab.load("update_a", wrong=wrong).lower()
+    assert "invalid" in lab.load_with_data("update_a", wrong=wrong).lower()
     lines = [line for line in lab.machine.check("dmesg -c").splitlines() if "kspliced:" in line]
     assert len({re.sub(r"^\[.*?\] ", "", line) for line in lines}) == 1
     assert "refused: " in lines[0] and why in lines[0]
@@ -336,22 +416,20 @@ def test_kprobes_in_the_way_are_respected(lab: Lab) -> None:
     probe = f"victim_value+{head}"
     lab.machine.check(f"cd {TRACING}; echo 'p:inside {probe}' > kprobe_events")
     # Not armed, it leaves no trace in the text, but would break the jump later.
-    assert lab.write("update_a", "apply") == errno.EIO
-    assert lab.state("update_a") == ("preparing", "unexpected")
-    assert "victim_value: a kprobe stands where the jump" in lab.machine.check("dmesg")
-    lab.machine.check(f"echo 1 > {TRACING}/events/kprobes/inside/enable")
-    assert lab.write("update_a", "apply") == errno.EILSEQ
-    mismatch = lab.read("update_a", "mismatch").split("\t")
-    assert mismatch[:3] == ["victim", "victim_value", str(head)]
-    assert mismatch[4][:2] in ("cc", "e9")  # int3, or the jump of an optimised probe
+    for armed in (0, 1):
+        lab.machine.check(f"echo {armed} > {TRACING}/events/kprobes/inside/enable")
+        assert lab.write("update_a", "apply") == errno.ETXTBSY
+        assert lab.state("update_a") == ("preparing", "probed")
+        assert set(lab.read("update_a", "probes").splitlines()) == {f"victim\tvictim_value\t{head}"}
+        assert lab.read("update_a", "mismatch") == ""
     lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/inside/enable; echo > kprobe_events")
     assert lab.write("update_a", "apply") == 0
 
     # And over our jump: it is not ours any more, so it is not ours to take away.
     lab.machine.check(f"""cd {TRACING}; echo 'p:inside {probe}' > kprobe_events
         echo 1 > events/kprobes/inside/enable""")
-    assert lab.write("update_a", "reverse") == errno.EILSEQ
-    assert lab.state("update_a") == ("applied", "no_match")
+    assert lab.write("update_a", "reverse") == errno.ETXTBSY
+    assert lab.state("update_a") == ("applied", "probed")
     assert lab.values()[0] == 2000
     lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/inside/enable; echo > kprobe_events")
     assert lab.write("update_a", "reverse") == 0
@@ -385,8 +463,9 @@ def test_a_probe_behind_the_jump_holds_the_undo(lab: Lab) -> None:
     lab.machine.check(f"""cd {TRACING}; echo 'p:behind victim_value+{behind}' > kprobe_events
         echo 1 > events/kprobes/behind/enable""")
     assert lab.values()[0] == 2000
-    assert lab.write("update_a", "reverse") == errno.EIO
-    assert lab.state("update_a") == ("applied", "unexpected")
+    assert lab.write("update_a", "reverse") == errno.ETXTBSY
+    assert lab.state("update_a") == ("applied", "probed")
+    assert lab.read("update_a", "probes") == f"victim\tvictim_value\t{behind}\n"
     lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/behind/enable; echo > kprobe_events")
     assert lab.write("update_a", "reverse") == 0
     assert lab.values()[0] == 1000

@@ -88,13 +88,14 @@ SCENARIOS = (
         "Linux ve\nLinux ve\n",
         "count 17\ncount 28\n",
     ),
+    Scenario("const_data", "head -c 2 /dev/null | wc -c", "0\n", "2\n"),
+    Scenario("const_string", "head -n 1 /proc/vmstat", "nr_free_pages ", "nr_spare_pages "),
 )
 REFUSED = {
     "noinstr": "noinstr",
     "init": "init_only",
     "layout": "layout_changed",
     "initialiser": "writable_data_changed",
-    "const_data": "const_data_changed",
     "export": "export_changed",
     "assembly": "assembly",
     "vdso": "vdso",
@@ -205,6 +206,12 @@ def test_every_change_says_why(built: dict[str, Built]) -> None:
     changed = [f for f in built["inlined"].functions if f.kind is ChangeKind.CHANGED]
     assert len(changed) > 5
     assert {function.why for function in changed} == {"inlined callee: dev_isalive"}
+    assert whys("const_data") == {"devlist": "own source, in place"}
+
+
+def test_a_new_string_in_a_table_pins_the_update(built: dict[str, Built]) -> None:
+    assert built["const_string"].live.manifest.pinned
+    assert not built["const_data"].live.manifest.pinned
 
 
 def test_special_sections_of_new_code(built: dict[str, Built]) -> None:

@@ -95,6 +95,7 @@ def packed(
         entries=(),
         imports=imports,
         spans=spans,
+        data=(),
         pinned=False,
     )
     blobs = [Blob(name, content) for name, content in units.items()]

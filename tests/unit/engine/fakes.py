@@ -52,7 +52,19 @@ def manifest(to: KernelId = NEWER, update: str = UPDATE, new: bool = False) -> M
         )
     entry = ChangelogEntry(to.version, "ext4: fix a crash", (), ("1140001",))
     return Manifest(
-        update, RUNNING, to.version, "gcc-12", 1, (), tuple(functions), (), (entry,), (), (), new
+        update,
+        RUNNING,
+        to.version,
+        "gcc-12",
+        1,
+        (),
+        tuple(functions),
+        (),
+        (entry,),
+        (),
+        (),
+        (),
+        new,
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.core import Conflict, Core, SpanMismatch, SymbolCrc
 from kspliced.kernel.load import init_module
+from kspliced.model import CORE_ABI
 
 UPDATE = "ks_0123456789ab"
 
@@ -19,7 +20,7 @@ UPDATE = "ks_0123456789ab"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     files = {
-        "abi": "1\n",
+        "abi": f"{CORE_ABI}\n",
         "version": "0.1.0\n",
         "register_crc": "kspliced_register_update 0x12345678\n"
         "kspliced_unregister_update 0x9abcdef0\n",
@@ -30,6 +31,7 @@ def path(tmp_path: Path) -> Path:
         f"updates/{UPDATE}/conflicts": "7 kworker\\x20u4:1\text4_read+0x1f\treliable\n"
         "812 a:b\text4_mb_new_blocks.cold+0x0\tscan\n",
         f"updates/{UPDATE}/mismatch": "ext4\text4_read\t30\tcc90\t0f1f\n",
+        f"updates/{UPDATE}/probes": "vmlinux\text4_read\t11\n",
         f"updates/{UPDATE}/original": "",
     }
     for name, content in files.items():
@@ -80,6 +82,7 @@ def test_control_gets_the_word(path: Path) -> None:
     ("number", "code", "words"),
     [
         (errno.EBUSY, Code.CODE_BUSY, "kworker\\x20u4:1[7] in ext4_read+0x1f"),
+        (errno.ETXTBSY, Code.PROBED, "vmlinux: a kprobe at ext4_read+0xb"),
         (errno.EILSEQ, Code.NO_MATCH, "expected cc90, found 0f1f"),
         (errno.ENOMEM, Code.SWITCH_FAILED, ""),
         (errno.EINVAL, Code.SWITCH_FAILED, ""),
@@ -120,7 +123,7 @@ def test_no_core(tmp_path: Path) -> None:
 
 
 def test_another_abi(path: Path) -> None:
-    (path / "abi").write_text("2\n")
+    (path / "abi").write_text(f"{CORE_ABI + 1}\n")
     with pytest.raises(KernelError) as caught:
         Core(path).check_abi()
     assert caught.value.code is Code.CORE_ABI
@@ -135,12 +138,22 @@ def test_a_name_is_no_path(path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("conflicts", "what\n"), ("mismatch", "a\tb\tc\td\te\n"), ("pause_ns", "soon\n")],
+    [
+        ("conflicts", "what\n"),
+        ("mismatch", "a\tb\tc\td\te\n"),
+        ("probes", "a\tb\tc\n"),
+        ("pause_ns", "soon\n"),
+    ],
 )
 def test_malformed_files(path: Path, name: str, content: str) -> None:
     (path / "updates" / UPDATE / name).write_text(content)
     core = Core(path)
-    asks = {"conflicts": core.conflicts, "mismatch": core.mismatches, "pause_ns": core.pause_ns}
+    asks = {
+        "conflicts": core.conflicts,
+        "mismatch": core.mismatches,
+        "probes": core.probes,
+        "pause_ns": core.pause_ns,
+    }
     with pytest.raises(KernelError) as caught:
         asks[name](UPDATE)
     assert caught.value.code is Code.CORE_ABI

@@ -18,6 +18,12 @@ void park_wait(void)
 }
 EXPORT_SYMBOL_GPL(park_wait);
 
+void park_nap(void)
+{
+	schedule_timeout_interruptible(MAX_SCHEDULE_TIMEOUT);
+}
+EXPORT_SYMBOL_GPL(park_nap);
+
 void park_open(void)
 {
 	WRITE_ONCE(is_open, true);

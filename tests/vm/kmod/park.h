@@ -3,6 +3,7 @@
 #define PARK_H
 
 void park_wait(void);	/* sleep until the park is open */
+void park_nap(void);	/* sleep until somebody wakes the thread */
 void park_open(void);
 void park_close(void);
 

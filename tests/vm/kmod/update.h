@@ -6,8 +6,11 @@
  *
  * Replaced are victim_value(), victim_sleeper() and victim_deep() of the victim,
  * and cmdline_proc_show() of the kernel itself. A further function of the kernel
- * can be given that is kept off stacks but gets no jump.
+ * can be given that is kept off stacks but gets no jump. Changed in place are, if
+ * their addresses are given, victim_table of the victim and the start of
+ * linux_proc_banner of the kernel, which /proc/version shows.
  */
+#include <linux/ctype.h>
 #include <linux/minmax.h>
 #include <linux/module.h>
 #include <linux/seq_file.h>
@@ -19,6 +22,8 @@
 #define NR_SPANS	5
 #define NR_NEEDED	4
 #define MAX_SIZE	1024
+#define NR_DATA		2
+#define DATUM_SIZE	16
 #define ENDBR_SIZE	4
 #define FENTRY_SIZE	5
 
@@ -33,6 +38,11 @@ MODULE_PARM_DESC(sizes, "their sizes");
 static unsigned int count = NR_NEEDED;
 module_param(count, uint, 0400);
 MODULE_PARM_DESC(count, "how many of the functions to replace");
+
+static unsigned long places[NR_DATA];
+static unsigned int nr_places;
+module_param_array_named(data, places, ulong, &nr_places, 0400);
+MODULE_PARM_DESC(data, "addresses of the constants");
 
 static char *wrong = "";
 module_param(wrong, charp, 0400);
@@ -71,9 +81,18 @@ static struct kspliced_span spans[NR_SPANS] = {
 	{ .name = "watched", .target = "vmlinux" },
 };
 
+static u8 stood[NR_DATA][DATUM_SIZE];
+static u8 values[NR_DATA][DATUM_SIZE];
+
+static struct kspliced_datum data[NR_DATA] = {
+	{ .name = "victim_table", .target = "victim" },
+	{ .name = "linux_proc_banner", .target = "vmlinux" },
+};
+
 static struct kspliced_update update = {
 	.abi = KSPLICED_ABI,
 	.spans = spans,
+	.data = data,
 	.owner = THIS_MODULE,
 };
 
@@ -98,16 +117,49 @@ static void fill(int i, unsigned long new_addr)
 	memset(mask[i], 0, spans[i].jump_offset);
 }
 
+static void fill_data(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr_places; i++) {
+		data[i].addr = places[i];
+		data[i].size = DATUM_SIZE;
+		data[i].expect = stood[i];
+		data[i].value = values[i];
+		memcpy(stood[i], (void *)places[i], DATUM_SIZE);
+		memcpy(values[i], (void *)places[i], DATUM_SIZE);
+	}
+	for (i = 0; i < DATUM_SIZE / sizeof(int); i++)
+		((int *)values[0])[i] = NEW_VALUE + i;
+	for (i = sizeof("%s"); i < sizeof("%s version") - 1; i++)
+		values[1][i] = NEW_VALUE == 2000 ? toupper(values[1][i]) : '.';
+	update.nr_data = nr_places;
+}
+
 static void spoil(void)
 {
-	if (!strcmp(wrong, "byte"))
+	if (!strcmp(wrong, "data_byte"))
+		stood[1][DATUM_SIZE - 1] ^= 0x40;
+	else if (!strcmp(wrong, "data_size"))
+		data[0].size = 0;
+	else if (!strcmp(wrong, "data_outside"))
+		data[0].addr = (unsigned long)stood;
+	else if (!strcmp(wrong, "data_text"))
+		data[1].addr = addrs[3];
+	else if (!strcmp(wrong, "data_target"))
+		data[1].target = "victim";
+	else if (!strcmp(wrong, "data_value"))
+		data[0].value = (u8 *)addrs[0];
+	else if (!strcmp(wrong, "data_overlap"))
+		data[1] = data[0];
+	else if (!strcmp(wrong, "byte"))
 		expect[0][sizes[0] - 1] ^= 0x40;
 	else if (!strcmp(wrong, "masked"))
 		expect[0][0] ^= 0x40;
 	else if (!strcmp(wrong, "abi"))
 		update.abi++;
 	else if (!strcmp(wrong, "empty"))
-		update.nr_spans = 0;
+		update.nr_spans = update.nr_data = 0;
 	else if (!strcmp(wrong, "size"))
 		spans[1].size = 0;
 	else if (!strcmp(wrong, "outside"))
@@ -142,6 +194,7 @@ static int __init update_init(void)
 	if (count == NR_SPANS)
 		fill(4, 0);
 	update.nr_spans = count;
+	fill_data();
 	spoil();
 	return kspliced_register_update(&update);
 }

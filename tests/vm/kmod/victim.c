@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Code to be replaced. /proc/victim gives victim_value(); writing "sleep" or
- * "deep" to it puts a thread to sleep inside victim_sleeper() or victim_deep()
- * until "wake" is written. A thread that is put to sleep while an update is
- * applied sleeps in its replacement.
+ * Code to be replaced. /proc/victim gives victim_value(), /proc/victim_table
+ * the constants of victim_table. Writing "sleep", "nap" or "deep" to /proc/victim
+ * puts a thread to sleep inside victim_sleeper() or victim_deep() until "wake" is
+ * written; out of a nap it wakes at once. A thread that is put to sleep while an
+ * update is applied sleeps in its replacement.
  */
 #include <linux/kthread.h>
 #include <linux/module.h>
@@ -33,14 +34,21 @@ asm(".pushsection .text\n"
 void victim_opaque(void);
 STACK_FRAME_NON_STANDARD(victim_opaque);
 
+const int victim_table[4] = { 10, 11, 12, 13 };
+
 static noinline int victim_value(int number)
 {
 	return 1000 + number;
 }
 
-static noinline int victim_sleeper(void)
+enum { SLEEP, DEEP, NAP };
+
+static noinline int victim_sleeper(long how)
 {
-	park_wait();
+	if (how == NAP)
+		park_nap();
+	else
+		park_wait();
 	return 1;
 }
 
@@ -50,18 +58,21 @@ static noinline int victim_deep(void)
 	return 1;
 }
 
-static int sleep_thread(void *deep)
+static int sleep_thread(void *data)
 {
-	pr_info("victim: slept, %d\n", deep ? victim_deep() : victim_sleeper());
+	long how = (long)data;
+
+	pr_info("victim: slept, %d\n",
+		how == DEEP ? victim_deep() : victim_sleeper(how));
 	return 0;
 }
 
-static int start(bool deep)
+static int start(long how)
 {
 	struct task_struct *started;
 
 	park_close();
-	started = kthread_create(sleep_thread, (void *)deep, "vic tim\\%d", deep);
+	started = kthread_create(sleep_thread, (void *)how, "vic tim\\%ld", how);
 	if (IS_ERR(started))
 		return PTR_ERR(started);
 	thread = get_task_struct(started);
@@ -86,6 +97,15 @@ static int show(struct seq_file *file, void *unused)
 	return 0;
 }
 
+static int show_table(struct seq_file *file, void *unused)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(victim_table); i++)
+		seq_printf(file, "%d\n", READ_ONCE(victim_table[i]));
+	return 0;
+}
+
 static int open(struct inode *inode, struct file *file)
 {
 	return single_open(file, show, NULL);
@@ -102,9 +122,11 @@ static ssize_t write(struct file *file, const char __user *from, size_t count,
 	if (sysfs_streq(word, "wake"))
 		error = stop();
 	else if (!thread && sysfs_streq(word, "sleep"))
-		error = start(false);
+		error = start(SLEEP);
 	else if (!thread && sysfs_streq(word, "deep"))
-		error = start(true);
+		error = start(DEEP);
+	else if (!thread && sysfs_streq(word, "nap"))
+		error = start(NAP);
 	return error ?: count;
 }
 
@@ -117,12 +139,18 @@ static const struct proc_ops operations = {
 
 static int __init victim_init(void)
 {
-	return proc_create("victim", 0600, NULL, &operations) ? 0 : -ENOMEM;
+	if (!proc_create("victim", 0600, NULL, &operations))
+		return -ENOMEM;
+	if (proc_create_single("victim_table", 0400, NULL, show_table))
+		return 0;
+	remove_proc_entry("victim", NULL);
+	return -ENOMEM;
 }
 
 static void __exit victim_exit(void)
 {
 	stop();
+	remove_proc_entry("victim_table", NULL);
 	remove_proc_entry("victim", NULL);
 }
 
