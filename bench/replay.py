@@ -14,6 +14,11 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kspliced.model import Linked
+    from kspliced.pack import Pack
 
 RUNS = 5
 TREE = Path(__file__).parents[1]
@@ -82,13 +87,11 @@ class _Kernel:
     def updates(self) -> tuple[()]:
         return ()
 
-    def link(self, pack: object, sink: object) -> bytes:
+    def link(self, pack: Pack, sink: object) -> Linked:
         from kspliced.kernel.kallsyms import Kallsyms
         from kspliced.kernel.offline import OfflineKernel, read_module_file
         from kspliced.match import link, match
-        from kspliced.pack import Pack
 
-        assert isinstance(pack, Pack)
         symbols = Kallsyms(Path("/proc/kallsyms").read_bytes())
         symbols.named("ext4_mb_init_group", "ext4")
         symbols.exported("kfree")

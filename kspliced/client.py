@@ -51,6 +51,7 @@ class Counts:
 
     live: int
     total: int
+    waiting: int
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class UpdateReport:
     boot_id: str
     made_by: str
     pinned: bool
+    waiting: tuple[str, ...]
+    held: tuple[str, ...]
     problem: ProblemReport | None
     live: bool
     changes: Counts

@@ -67,6 +67,17 @@ class FunctionChange:
     why: str
 
 
+@dataclass(frozen=True)
+class Linked:
+    """An update module to load, and its name; ``waiting`` are targets that have to be loaded before
+    the units ``held`` can go live, in another module."""
+
+    name: str
+    content: bytes
+    waiting: tuple[str, ...]
+    held: tuple[str, ...]
+
+
 class ImportKind(str, Enum):
     """How the linker finds the address of an undefined symbol of the update module.
 
@@ -102,7 +113,7 @@ class Span:
 
     ``symbol``/``index`` name it in the pre object of ``unit``. ``import_name`` is the undefined
     symbol of the update module that stands for its run-time address. The linker writes ``size``
-    expected bytes at ``buffer_offset`` of section ``.kspliced.expect`` and the mask at the same
+    expected bytes at ``buffer_offset`` of its group's ``.kspliced.expect`` and the mask at the same
     offset of ``.kspliced.mask``. ``jump_offset`` is -1 for a range that gets no jump (.cold part).
     """
 
@@ -121,7 +132,7 @@ class Datum:
     """A constant of the running kernel that the update changes in place.
 
     ``symbol``, ``index``, ``import_name`` and ``buffer_offset`` as in :class:`Span`; there is no
-    mask. Its new content is at ``value_offset`` of section ``.kspliced.values``; there the linker
+    mask. Its new content is at ``value_offset`` of ``.kspliced.values``; there the linker
     copies the 8-byte addresses at the offsets ``kept`` from what was found.
     """
 
@@ -146,11 +157,27 @@ class PreUnit:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a pack says of itself. ``update`` is the update module's name (``ks_<digest>``).
+class Group:
+    """Units that go live together or not at all: when all of ``targets`` are loaded.
 
-    ``pinned``: an address inside the module escapes, so it is never to be unloaded.
+    ``blob`` names their part of the update module among the pack's blobs, an object whose undefined
+    symbols are ``imports``. ``pinned``: an address inside it escapes, so it is never to be
+    unloaded.
     """
+
+    blob: str
+    targets: tuple[str, ...]
+    units: tuple[str, ...]
+    imports: tuple[Import, ...]
+    spans: tuple[Span, ...]
+    data: tuple[Datum, ...]
+    pinned: bool
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a pack says of itself. ``update`` is the update module's name (``ks_<digest>``);
+    ``glue`` is the part that makes a module of any ``groups``."""
 
     update: str
     kernel: KernelId
@@ -161,10 +188,13 @@ class Manifest:
     functions: tuple[FunctionChange, ...]
     refused: tuple[Refusal, ...]
     entries: tuple[ChangelogEntry, ...]
-    imports: tuple[Import, ...]
-    spans: tuple[Span, ...]
-    data: tuple[Datum, ...]
-    pinned: bool
+    glue: Group
+    groups: tuple[Group, ...]
+
+    @property
+    def pinned(self) -> bool:
+        """Whether any group is."""
+        return any(group.pinned for group in self.groups)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,6 @@ from kspliced.model import Manifest
 from kspliced.record import RecordError, dumps, loads
 
 FORMAT = 2
-MODULE_BLOB = "update.ko"
-
 _MAGIC = b"KSPLPACK"
 _HEADER = struct.Struct("<8sIIQ32s")
 _DIGEST_OFFSET = 24
@@ -63,16 +61,11 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Pack:
-    """A verified pack. ``module`` is the relocatable update module (kmod/kspliced_abi.h)."""
+    """A verified pack."""
 
     digest: str
     manifest: Manifest
     blobs: tuple[Blob, ...]
-
-    @property
-    def module(self) -> bytes:
-        """The update module as emitted, before the link."""
-        return self.blob(MODULE_BLOB)
 
     def blob(self, name: str) -> bytes:
         """The blob called ``name``.

@@ -1,44 +1,46 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Emit the update module: carried code and data, the spans it replaces, and the glue.
+"""Emit a part of the update module: carried code and data with the spans and data it replaces, or
+the glue. match/compose.py makes the module of several.
 
-The layout of .kspliced.spans, .data and .update is that of kmod/kspliced_abi.h.
+The layout of .kspliced.spans and .kspliced.data is that of kmod/kspliced_abi.h.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kspliced.build.closure import Closure, Elsewhere, extern_import, unit_import
 from kspliced.build.constants import in_place, new_references
 from kspliced.build.diff import ChangedData, UnitDiff
 from kspliced.build.layout import Entity
-from kspliced.build.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
 from kspliced.build.rules import jump_offset
+from kspliced.elf.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
 from kspliced.elf.object import (
     SHF_ALLOC,
     SHF_EXECINSTR,
     SHF_WRITE,
+    SHN_UNDEF,
     SHT_NOBITS,
     SHT_NOTE,
-    Binding,
     Object,
     Relocation,
     Symbol,
-    SymbolType,
 )
 from kspliced.elf.special import IGNORED_PREFIXES
 from kspliced.elf.write import write_object
 from kspliced.elf.x86 import R_X86_64_64
-from kspliced.model import CORE_ABI, Datum, Import, ImportKind, Span
+from kspliced.model import Datum, Import, ImportKind, Span
 
 PERCPU, DYNDBG = ".data..percpu", "__dyndbg"
 EXPECT, MASK, VALUES = ".kspliced.expect", ".kspliced.mask", ".kspliced.values"
+VMLINUX = "vmlinux"
+# struct kspliced_update, which match/compose.py writes.
+_HEADER_SYMBOL = "kspliced_update"
 CORE_SYMBOLS = ("kspliced_register_update", "kspliced_unregister_update")
 
 _SPAN = struct.Struct("<QQQQQQII")
 _DATUM = struct.Struct("<QQQQQII")
-_UPDATE = struct.Struct("<IIQQQII")
 _WORD = 8
 
 
@@ -54,16 +56,16 @@ class UnitPart:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The update module, not yet linked, and what the linker must know of it."""
+    """An object that becomes part of the update module, and what the linker must know of it."""
 
-    module: bytes
+    content: bytes
     imports: tuple[Import, ...]
     spans: tuple[Span, ...]
     data: tuple[Datum, ...]
 
 
-def emit(parts: tuple[UnitPart, ...], glue: Object) -> Emitted:
-    """Merge ``parts`` and the compiled ``glue`` into one relocatable module."""
+def emit(parts: tuple[UnitPart, ...]) -> Emitted:
+    """Merge ``parts`` into one object."""
     emitter = _Emitter()
     for part in parts:
         emitter.place_unit(part)
@@ -71,9 +73,32 @@ def emit(parts: tuple[UnitPart, ...], glue: Object) -> Emitted:
         emitter.relocate_unit(part)
     spans = emitter.add_spans(parts)
     data = emitter.add_data(parts)
-    emitter.add_header(len(spans), len(data))
-    emitter.add_glue(glue)
     return Emitted(write_object(emitter.writer.finish()), emitter.imports(), spans, data)
+
+
+def emit_glue(glue: Object) -> Emitted:
+    """The compiled glue (init, exit, modinfo, __this_module) with the names that imports have."""
+    sections = tuple(s for s in glue.sections if _wanted(s.name, s.flags, s.type, s.size))
+    symbols = tuple(_glue_symbol(symbol) for symbol in glue.symbols)
+    writer = ModuleWriter()
+    writer.merge(Object(sections, symbols))
+    undefined = {s.name: glue.symbols[s.index].name for s in symbols if s.section == SHN_UNDEF}
+    imports = tuple(
+        _glue_import(name, undefined[name]) for name in writer.imports if name != _HEADER_SYMBOL
+    )
+    return Emitted(write_object(writer.finish()), imports, (), ())
+
+
+def _glue_symbol(symbol: Symbol) -> Symbol:
+    if symbol.section != SHN_UNDEF or symbol.name in (*CORE_SYMBOLS, _HEADER_SYMBOL, ""):
+        return symbol
+    return replace(symbol, name=extern_import(VMLINUX, symbol.name).name)
+
+
+def _glue_import(name: str, symbol: str) -> Import:
+    if symbol in CORE_SYMBOLS:
+        return Import(name, ImportKind.CORE, "kspliced", "", symbol, -1)
+    return extern_import(VMLINUX, symbol)
 
 
 class _Emitter:
@@ -183,17 +208,6 @@ class _Emitter:
             self._add_datum(part, changed) for part in parts for changed in in_place(part.diff)
         )
 
-    def add_header(self, spans: int, data: int) -> None:
-        """Write struct kspliced_update."""
-        header = _UPDATE.pack(CORE_ABI, spans, 0, 0, 0, data, 0)
-        update = self.writer.append(".kspliced.update", DATA, _WORD, header)
-        if spans:
-            self._point(update, 8, Place(".kspliced.spans", 0))
-        if data:
-            self._point(update, 16, Place(".kspliced.data", 0))
-        self._point(update, 24, "__this_module")
-        self.writer.export("kspliced_update", update, _UPDATE.size)
-
     def _add_datum(self, part: UnitPart, changed: ChangedData) -> Datum:
         pre, post = changed.pre, changed.post
         wanted = unit_import(part.target, part.unit, pre)
@@ -251,55 +265,10 @@ class _Emitter:
         place = Place(base.section, base.offset + offset)
         self.writer.refer(Reference(place, R_X86_64_64, to, 0))
 
-    def add_glue(self, glue: Object) -> None:
-        """Append every section of the glue; it carries init, exit, modinfo and __this_module."""
-        bases: dict[int, Place] = {}
-        for section in glue.sections:
-            if not _wanted(section.name, section.flags, section.type, section.size):
-                continue
-            data = section.data or bytes(section.size)
-            flags = section.flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR)
-            bases[section.index] = self.writer.append(section.name, flags, section.align, data)
-        for symbol in glue.symbols:
-            self._glue_symbol(symbol, bases)
-        for section in glue.sections:
-            base = bases.get(section.index)
-            for relocation in section.relocations if base is not None else ():
-                assert base is not None
-                self._glue_relocation(glue, base, relocation, bases)
-
-    def _glue_symbol(self, symbol: Symbol, bases: dict[int, Place]) -> None:
-        base = bases.get(symbol.section)
-        if base is None:
-            return
-        place = Place(base.section, base.offset + symbol.value)
-        if symbol.binding is not Binding.LOCAL:
-            self.writer.export(symbol.name, place, symbol.size)
-        elif symbol.type is SymbolType.FUNC:
-            self.writer.name_function(symbol.name, place, symbol.size)
-
-    def _glue_relocation(
-        self, glue: Object, base: Place, relocation: Relocation, bases: dict[int, Place]
-    ) -> None:
-        symbol = glue.symbols[relocation.symbol]
-        place = Place(base.section, base.offset + relocation.offset)
-        goal: Place | str
-        if symbol.section in bases:
-            to = bases[symbol.section]
-            goal = Place(to.section, to.offset + symbol.value)
-        elif symbol.name == "kspliced_update":
-            goal = symbol.name
-        elif symbol.name in CORE_SYMBOLS:
-            core = Import(symbol.name, ImportKind.CORE, "kspliced", "", symbol.name, -1)
-            goal = self._name(core)
-        else:
-            goal = self._name(extern_import("vmlinux", symbol.name))
-        self.writer.refer(Reference(place, relocation.type, goal, relocation.addend))
-
 
 def _wanted(name: str, flags: int, kind: int, size: int) -> bool:
     if name == ".modinfo":
-        return True
+        return size > 0
     if name.startswith(IGNORED_PREFIXES) or kind == SHT_NOTE:
         return False
     return bool(flags & SHF_ALLOC) and size > 0

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What turns replacement code into a module: init, exit, module information.
- * The builder compiles it with the kernel's own flags for each update and
- * merges it with the update's code and tables; modpost is not involved.
+ * The builder compiles it with the kernel's own flags for each update; it is
+ * merged with the update's code and tables, and perhaps renamed, when the update
+ * is linked. modpost is not involved.
  *
  * KSPLICED_LAYOUT_CRC: CRC of module_layout, from Module.symvers
  */
@@ -32,7 +33,6 @@ module_exit(update_exit);
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("kspliced hot update");
 MODULE_INFO(vermagic, VERMAGIC_STRING);
-MODULE_INFO(name, KBUILD_MODNAME);
 MODULE_INFO(depends, "kspliced");
 #ifdef CONFIG_RETPOLINE
 MODULE_INFO(retpoline, "Y");

@@ -32,10 +32,11 @@ class Member:
 @dataclass(frozen=True)
 class Joined:
     """A unit's closure in the company of the others. ``needed``: another unit refers to
-    something that only this unit's pre object locates."""
+    something that only this unit's pre object locates. ``lenders``: such units, for this one."""
 
     closure: Closure
     needed: bool
+    lenders: tuple[str, ...]
     refused: tuple[Refusal, ...]
 
 
@@ -82,6 +83,7 @@ class _Target:
 
     def join(self) -> list[Joined]:
         needed: set[int] = set()
+        lenders: list[set[str]] = [set() for _ in self._members]
         while True:
             closures = [self._closure(number) for number in range(len(self._members))]
             grew = False
@@ -90,13 +92,19 @@ class _Target:
                     owner, what = self._owner[name], self._shared[name]
                     if owner != number:
                         needed.add(owner)
+                        lenders[number].add(self._members[owner].unit)
                     if isinstance(what, Elsewhere) and what.entity not in self._wanted[owner]:
                         self._wanted[owner].add(what.entity)
                         grew = True
             if not grew:
                 break
         return [
-            Joined(closure, number in needed, tuple(self._moved(number, closure)))
+            Joined(
+                closure,
+                number in needed,
+                tuple(sorted(lenders[number])),
+                tuple(self._moved(number, closure)),
+            )
             for number, closure in enumerate(closures)
         ]
 

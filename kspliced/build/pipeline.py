@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from kspliced.build.emit import Emitted, emit
 from kspliced.build.glue import place_glue
+from kspliced.build.groups import Parts, emit_parts
 from kspliced.build.kbuild import FLAGS, Headers, Kbuild, Unit, check_compiler, open_headers
 from kspliced.build.search import Fate, Found, Pre, Wish, search
 from kspliced.build.select import (
@@ -43,7 +43,7 @@ from kspliced.model import (
     Refusal,
 )
 from kspliced.oserror import translated
-from kspliced.pack import MODULE_BLOB, Blob
+from kspliced.pack import Blob
 from kspliced.plan.attribution import FileFacts
 from kspliced.plan.safety import Policy
 from kspliced.source.cache import SourceCache
@@ -220,15 +220,11 @@ class _Pipeline:
             return _result(selection, upgrade, found, None, (), self._stages)
         with stage("emit"):
             update = self._update_name(upgrade.to_version, found)
-            glue = self._glue(update)
-            parts = tuple(d.part for d in found.diffed if d.part is not None)
-            emitted = emit(parts, read_object(glue.read_bytes(), "glue"))
-        manifest = self._manifest(upgrade, selection, found, update, emitted)
-        blobs = (
-            Blob(MODULE_BLOB, emitted.module),
-            *(Blob(_blob(d.unit), d.pre) for d in found.diffed),
-        )
-        return _result(selection, upgrade, found, manifest, blobs, self._stages)
+            glue = read_object(self._glue(update).read_bytes(), "glue")
+            parts = emit_parts(found.diffed, (fate.component for fate in found.fates), glue)
+        manifest = self._manifest(upgrade, selection, found, update, parts)
+        pre = tuple(Blob(_blob(d.unit), d.pre) for d in found.diffed)
+        return _result(selection, upgrade, found, manifest, (*parts.blobs, *pre), self._stages)
 
     def _manifest(
         self,
@@ -236,7 +232,7 @@ class _Pipeline:
         selection: Selection,
         found: Found,
         update: str,
-        emitted: Emitted,
+        parts: Parts,
     ) -> Manifest:
         return Manifest(
             update=update,
@@ -248,10 +244,8 @@ class _Pipeline:
             functions=tuple(function for d in found.diffed for function in d.functions),
             refused=_refusals(selection, found),
             entries=upgrade.entries,
-            imports=emitted.imports,
-            spans=emitted.spans,
-            data=emitted.data,
-            pinned=any(d.part.closure.carried.pinned for d in found.diffed if d.part),
+            glue=parts.glue,
+            groups=parts.groups,
         )
 
     def _select(self, changes: tuple[FileChange, ...]) -> Selection:

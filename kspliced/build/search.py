@@ -127,7 +127,7 @@ class _Search:
         self._sources = {node.path: node for node in decomposition.sources}
         self._dropped: dict[str, Fate] = {}
         self._completed = False
-        self._diffs: dict[tuple[str, int, int], DiffedUnit] = {}
+        self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
     def run(self) -> Found:
         for component in self._components.values():
@@ -141,7 +141,8 @@ class _Search:
             failed = self._compile(units)
             if self._charge_failures(live, failed):
                 continue
-            diffed = list(join_units(self._diff(unit) for unit in units))
+            headers = {path: self._header_paths(c) for c in live for path in c.files}
+            diffed = list(join_units(self._diff(u, headers[source_of(u)]) for u in units))
             if not self._charge_refusals(live, diffed) and not self._doubt(live, diffed):
                 return self._found(live, diffed)
 
@@ -278,11 +279,14 @@ class _Search:
                 reason = "a kernel thread is in this function as long as it lives"
                 yield Refusal("never_leaves", path, function.name, reason)
 
-    def _diff(self, unit: Unit) -> DiffedUnit:
+    def _header_paths(self, component: Component) -> tuple[str, ...]:
+        return tuple(sorted({header.edit.path for header in component.headers}))
+
+    def _diff(self, unit: Unit, headers: tuple[str, ...]) -> DiffedUnit:
         workspace, source = self._workspace, source_of(unit)
         pre = (workspace.objtree("pre") / unit.path).read_bytes()
         post = (workspace.objtree("post") / unit.path).read_bytes()
-        key = (unit.path, hash(pre), hash(post))
+        key = (unit.path, hash(pre), hash(post), headers)
         if key not in self._diffs:
             self._say(unit.path)
             touched: tuple[str, ...] = ()
@@ -290,7 +294,7 @@ class _Search:
                 touched = touched_functions(
                     workspace.old.top / source, workspace.changed.top / source
                 )
-            self._diffs[key] = diff_unit(unit, pre, post, touched)
+            self._diffs[key] = diff_unit(unit, pre, post, touched, headers)
         return self._diffs[key]
 
     def _found(self, live: list[Component], diffed: list[DiffedUnit]) -> Found:

@@ -34,7 +34,8 @@ class Origin:
 class DiffedUnit:
     """``pre`` is the pre object's file, for the pack; ``part`` is None when the unit is refused;
     ``origin`` says what of its source differs. ``needed``: nothing in the unit changes, but another
-    unit refers to something that only this one's pre object locates."""
+    unit refers to something that only this one's pre object locates; ``lenders``: such units, for
+    this one."""
 
     unit: Unit
     pre: bytes
@@ -43,6 +44,7 @@ class DiffedUnit:
     refused: tuple[Refusal, ...]
     origin: Origin
     needed: bool = False
+    lenders: tuple[str, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -109,7 +111,7 @@ def _rejudged(unit: DiffedUnit, joined: Joined) -> DiffedUnit:
     if joined.refused:
         refused = judged.refused + joined.refused
         return replace(judged, part=None, functions=(), refused=refused)
-    return replace(judged, needed=joined.needed)
+    return replace(judged, needed=joined.needed, lenders=joined.lenders)
 
 
 def _judged(unit: Unit, pre: bytes, part: UnitPart, origin: Origin) -> DiffedUnit:

@@ -57,7 +57,11 @@ def _show(pack: Pack) -> None:
     output.field(
         "contents",
         f"{output.plural(len(manifest.units), 'pre object')}, "
-        f"{output.plural(len(manifest.spans), 'span')} to match, "
-        f"{output.plural(len(manifest.data), 'constant')} to change, "
-        f"{output.plural(len(manifest.imports), 'symbol')} to resolve",
+        f"{output.plural(sum(len(g.spans) for g in manifest.groups), 'span')} to match, "
+        f"{output.plural(sum(len(g.data) for g in manifest.groups), 'constant')} to change, "
+        f"{output.plural(sum(len(g.imports) for g in manifest.groups), 'symbol')} to resolve",
     )
+    if len(manifest.groups) > 1:
+        output.field("groups", "each goes live when all of its targets are loaded")
+        groups = [(", ".join(g.targets), str(len(g.units))) for g in manifest.groups]
+        output.table(("targets", "units"), groups)

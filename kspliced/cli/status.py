@@ -101,6 +101,8 @@ def _show_update(update: UpdateReport, verbose: bool) -> None:
     if added:
         counts.append(f"{len(added)} added")
     output.field("changes", ", ".join(counts))
+    if update.waiting:
+        output.field("waiting", f"for {', '.join(update.waiting)} to be loaded")
     if update.applied_at:
         output.field("pause", f"{update.pause_us} microseconds")
     limit = None if verbose else _SHORT

@@ -34,12 +34,13 @@ _PLAIN: dict[str, Callable[[Context], Outcome]] = {
     "undo": transactions.undo,
     "fetch": transactions.fetch,
     "replay": replay.replay,
+    "widen": transactions.widen,
     "healthy": replay.healthy,
     "stopped": replay.stopped,
 }
 _USAGE = (
     "python3 -m kspliced.engine [--root DIR] "
-    "upgrade|plan|build|apply [PACK]|undo|match PACK|replay|fetch|healthy|stopped"
+    "upgrade|plan|build|apply [PACK]|undo|match PACK|replay|widen|fetch|healthy|stopped"
 )
 
 

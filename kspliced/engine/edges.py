@@ -19,6 +19,7 @@ from kspliced.model import (
     ChangelogEntry,
     FunctionChange,
     KernelId,
+    Linked,
     Progress,
     ProgressSink,
     Refusal,
@@ -61,9 +62,11 @@ class CoreStage(str, Enum):
 
 @dataclass(frozen=True)
 class CoreUpdate:
-    """An update module that is registered with the core; ``pause_us`` is of its last switch."""
+    """An update that is registered with the core, under the name of ``module``, which is its own or
+    that of a part; ``pause_us`` is of its last switch."""
 
     name: str
+    module: str
     stage: CoreStage
     pause_us: int
 
@@ -108,15 +111,16 @@ class Kernel(Protocol):
         """What is registered with the core; nothing when the core is not loaded."""
         ...
 
-    def link(self, pack: Pack, sink: ProgressSink) -> bytes:
-        """The module to load: the pack matched against the running kernel and linked.
+    def link(self, pack: Pack, sink: ProgressSink) -> Linked:
+        """The module to load: the pack matched against the running kernel and linked, as far as its
+        targets are loaded.
 
         :raises KsplicedError: NO_MATCH, AMBIGUOUS, UNRESOLVED, TARGET_NOT_LOADED, ...
         """
         ...
 
     def load(self, name: str, module: bytes) -> None:
-        """Load and register an update module.
+        """Load and register the update module called ``name``.
 
         :raises KsplicedError: LOAD_FAILED.
         """

@@ -55,6 +55,20 @@ class Event(Enum):
         "were held for @KSPLICED_PAUSE_US@ microseconds. "
         "`kspliced undo` takes it back.",
     )
+    WAITING = Entry(
+        "5b1f0a3d6c7e4f0c9f6c2a8f4b7d1e93",
+        Priority.INFO,
+        "A kernel update waits for a module",
+        "Update @KSPLICED_UPDATE@ changes code of modules only that are not loaded. Nothing "
+        "of their old code runs. It is applied as soon as one is loaded.",
+    )
+    WIDENED = Entry(
+        "c0a4c6a1f3a94b0f8f0e1d2b7a5396e4",
+        Priority.NOTICE,
+        "A kernel update covers a module that was loaded",
+        "A module was loaded that update @KSPLICED_UPDATE@ has code for. Its running code was "
+        "that of @KSPLICED_FROM@ until now, and is that of @KSPLICED_TO@ from now on.",
+    )
     REPLAYED = Entry(
         "b94f194a88b44479ae8157ecf89e720b",
         Priority.NOTICE,

@@ -13,9 +13,10 @@ from pathlib import Path
 from kspliced.engine.command import run
 from kspliced.engine.edges import Cancel, CoreStage, CoreUpdate
 from kspliced.engine.paths import Paths
+from kspliced.engine.state import update_of
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.core import Core
-from kspliced.model import ProgressSink
+from kspliced.model import Linked, ProgressSink
 from kspliced.pack import Pack
 
 _MODPROBE_SECONDS = 60.0
@@ -53,8 +54,9 @@ class RunningKernel:
         core = self._core
         return tuple(_update(core, name) for name in core.updates())
 
-    def link(self, pack: Pack, sink: ProgressSink) -> bytes:
-        """The module to load: the pack matched against the running kernel and linked.
+    def link(self, pack: Pack, sink: ProgressSink) -> Linked:
+        """The module to load: the pack matched against the running kernel and linked, as far as its
+        targets are loaded.
 
         :raises KsplicedError: NO_MATCH, AMBIGUOUS, UNRESOLVED, TARGET_NOT_LOADED, CORE_ABI,
             KERNEL_UNREADABLE.
@@ -102,7 +104,7 @@ class RunningKernel:
 def _update(core: Core, name: str) -> CoreUpdate:
     stage = core.stage(name)
     try:
-        return CoreUpdate(name, CoreStage(stage), _pause_us(core, name))
+        return CoreUpdate(update_of(name), name, CoreStage(stage), _pause_us(core, name))
     except ValueError as error:
         raise KernelError(
             Code.CORE_ABI,

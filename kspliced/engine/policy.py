@@ -30,9 +30,7 @@ TRANSIENT = frozenset(
 
 
 # What may be due to a few units of many: the rest can go live without them.
-_ABOUT_UNITS = frozenset(
-    {Code.NO_MATCH, Code.AMBIGUOUS, Code.UNRESOLVED, Code.TARGET_NOT_LOADED, Code.CODE_BUSY}
-)
+_ABOUT_UNITS = frozenset({Code.NO_MATCH, Code.AMBIGUOUS, Code.UNRESOLVED, Code.CODE_BUSY})
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ def replayable(state: State, running: KernelId) -> UpdateRecord | None:
     def wanted(record: UpdateRecord) -> bool:
         if record.kernel != running or not record.wanted or not record.digest:
             return False
-        if record.stage is Stage.LIVE:
+        if record.stage is Stage.LIVE or (record.stage is Stage.BUILT and record.waiting):
             return True
         failed_before = record.problem is not None and record.problem.code is Code.BOOT_LOOP
         return record.stage is Stage.FAILED and record.applied_at > 0 and not failed_before

@@ -15,10 +15,10 @@ from kspliced.engine.files import read_regular, write_durably
 from kspliced.engine.journal import Event, Facts
 from kspliced.engine.kernels import boot_id, running_kernel, switched_off
 from kspliced.engine.policy import refuse_danger, replayable
-from kspliced.engine.state import Guard, ReplayGuard, UpdateRecord, load_state
+from kspliced.engine.state import Guard, ReplayGuard, Stage, UpdateRecord, load_state
 from kspliced.engine.store import Store, check_kernel
 from kspliced.engine.switch import Outcome, applied_names, outcome_of, retire_others, switch
-from kspliced.engine.transactions import transaction
+from kspliced.engine.transactions import transaction, waits
 from kspliced.oserror import translated
 
 _WAIT_SECONDS = 10.0
@@ -50,6 +50,8 @@ def replay(context: Context) -> Outcome:
         pack = store.load_pack(record.digest)
         check_kernel(pack, running)
         live = switch(context, store, record, pack)
+        if live.stage is not Stage.LIVE:
+            return waits(context, live)
         _tell(context, live)
         return outcome_of("replayed", f"the changes up to {live.to_version} are live", live)
 

@@ -7,6 +7,7 @@ One JSON file, replaced atomically: a power cut at any moment leaves the old or 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -18,9 +19,10 @@ from kspliced.errors import Code, KsplicedError, StateError
 from kspliced.model import ChangelogEntry, FunctionChange, KernelId, Refusal
 from kspliced.record import RecordError, decode, dumps
 
-SCHEMA = 1
+SCHEMA = 2
 MAX_HISTORY = 32
 _MAX_BYTES = 64 << 20
+_PART = re.compile(r"ks_[0-9a-f]+_[0-9a-f]{4}")
 
 
 class Stage(str, Enum):
@@ -71,8 +73,9 @@ class UpdateRecord:
     ``update`` is its module name ("" while there is no pack), ``digest`` its pack's. ``wanted`` is
     False once the administrator undid it: it is then neither replayed nor built again unasked.
     ``boot_id`` is the boot of the last switch. ``made_by`` is the version of kspliced that built
-    it. ``pinned``: its module is never to be unloaded. Times are seconds since the epoch, 0 for
-    never.
+    it. ``pinned``: its module is never to be unloaded. ``waiting`` are targets that were not loaded
+    at the last switch: the units ``held`` go live when they are. Times are seconds since the epoch,
+    0 for never.
     """
 
     update: str
@@ -89,6 +92,8 @@ class UpdateRecord:
     boot_id: str
     made_by: str
     pinned: bool
+    waiting: tuple[str, ...]
+    held: tuple[str, ...]
     problem: Problem | None
 
 
@@ -134,13 +139,25 @@ def _supersedes(new: UpdateRecord, old: UpdateRecord) -> bool:
     return (old.kernel, old.to_version) == (new.kernel, new.to_version)
 
 
+def update_of(module: str) -> str:
+    """The update that a loaded update module is, or is a part of (match/link.py names it)."""
+    return module.rpartition("_")[0] if _PART.fullmatch(module) else module
+
+
 def problem_of(error: KsplicedError, time: int) -> Problem:
     """The memory of ``error``."""
     return Problem(error.code, error.message, error.remedy, error.details, time)
 
 
+def _with_waiting(value: dict[str, Any]) -> dict[str, Any]:
+    """Before schema 2 an update went live with all of its targets loaded, or not at all."""
+    for record in value.get("history", ()):
+        record |= {"waiting": [], "held": []}
+    return value | {"schema": 2}
+
+
 # One step a schema: _MIGRATIONS[n] turns the JSON object of schema n into that of schema n + 1.
-_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+_MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_waiting}
 
 
 def load_state(paths: Paths) -> State:
@@ -158,7 +175,7 @@ def load_state(paths: Paths) -> State:
         raise StateError(Code.IO, f"cannot read {paths.state}: {error.strerror}") from error
     try:
         return _parse(content)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StateError(
             Code.STATE_MALFORMED,
             f"{paths.state} is not a state file of kspliced: {error}",

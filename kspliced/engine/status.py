@@ -17,10 +17,20 @@ from kspliced.engine.kernels import (
     switched_off,
 )
 from kspliced.engine.paths import Paths
-from kspliced.engine.state import Problem, Stage, State, UpdateRecord, load_state, problem_of
+from kspliced.engine.state import (
+    Problem,
+    Stage,
+    State,
+    UpdateRecord,
+    load_state,
+    problem_of,
+    update_of,
+)
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import KernelId, Progress
 from kspliced.record import encode
+
+_VMLINUX = "vmlinux"
 
 
 class StatusState(str, Enum):
@@ -69,10 +79,12 @@ class RebootRequired:
 
 @dataclass(frozen=True)
 class Counts:
-    """Changed units: those whose every change is live, and all that the upgrade changes here."""
+    """Changed units: those whose every change is live, all that the upgrade changes here, and those
+    of modules that are not loaded: their code goes live when they are."""
 
     live: int
     total: int
+    waiting: int
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ def core_applied(paths: Paths) -> frozenset[str]:
     try:
         for directory in (paths.core / "updates").iterdir():
             if (directory / "stage").read_text("ascii").strip() == "applied":
-                applied.add(directory.name)
+                applied.add(update_of(directory.name))
     except (OSError, ValueError):
         # The core is not loaded, or an update went while we looked: what was seen still holds.
         pass
@@ -144,8 +156,9 @@ def build_status(
     if update is None:
         update = here[-1] if here else (state.history[-1] if state.history else None)
     wanted = next((r for r in reversed(here) if _is_wanted(r, newest)), None)
+    loaded = loaded_modules(paths)
     effective = running.version
-    if update is not None and live and not update.refused:
+    if update is not None and live and not update.refused and not runs_held(update, loaded):
         effective = update.to_version
     if wanted is not None and wanted.stage is Stage.EMPTY:
         effective = wanted.to_version
@@ -156,6 +169,7 @@ def build_status(
         live=live,
         off=switched_off(paths),
         busy=job is not None,
+        held=update is not None and runs_held(update, loaded),
         effective=effective,
         newest=newest,
     )
@@ -171,7 +185,7 @@ def build_status(
         state=_word(view),
         live=live,
         update=update,
-        changes=count_changes(update, live),
+        changes=count_changes(update, live, loaded),
         job=job,
         reboot_required=reboot,
         problem=state.problem,
@@ -195,6 +209,7 @@ class _View:
     live: bool
     off: bool
     busy: bool
+    held: bool
     effective: str
     newest: str
 
@@ -204,13 +219,47 @@ class _View:
         return compare_versions(self.effective, self.newest) < 0
 
 
-def count_changes(update: UpdateRecord | None, live: bool) -> Counts:
+def loaded_modules(paths: Paths) -> frozenset[str]:
+    """The names of /proc/modules; none where it cannot be read."""
+    try:
+        lines = (paths.proc / "modules").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(line.split()[0] for line in lines if line.split())
+
+
+def awaited_modules(state: State, running: KernelId) -> frozenset[str]:
+    """The modules that updates of the running kernel wait for."""
+    return frozenset(
+        name
+        for record in state.history
+        if record.kernel == running and record.wanted
+        if record.stage in (Stage.LIVE, Stage.BUILT)
+        for name in record.waiting
+    )
+
+
+def runs_held(update: UpdateRecord, loaded: frozenset[str]) -> bool:
+    """Whether old code runs that the update has new code for: it waits for a module, and another
+    part of it is of what runs, or the module came just now."""
+    return any(
+        change.unit in update.held and (change.target == _VMLINUX or change.target in loaded)
+        for change in update.functions
+    )
+
+
+def count_changes(
+    update: UpdateRecord | None, live: bool, loaded: frozenset[str] = frozenset()
+) -> Counts:
     """How many changed units there are, and how many of them are live as a whole."""
     if update is None:
-        return Counts(0, 0)
+        return Counts(0, 0, 0)
     refused = {refusal.unit or refusal.symbol for refusal in update.refused}
     units = {change.unit for change in update.functions}
-    return Counts(len(units - refused) if live else 0, len(units | refused))
+    held = units & set(update.held)
+    running = {c.unit for c in update.functions if c.target == _VMLINUX or c.target in loaded}
+    effective = len(units - refused - held) if live else 0
+    return Counts(effective, len(units | refused), len(held - running))
 
 
 def _word(view: _View) -> StatusState:
@@ -218,7 +267,7 @@ def _word(view: _View) -> StatusState:
     if view.busy:
         return StatusState.BUSY
     if update is not None and view.live and compare_versions(update.to_version, view.newest) >= 0:
-        return StatusState.PARTLY if update.refused else StatusState.LIVE
+        return StatusState.PARTLY if update.refused or view.held else StatusState.LIVE
     if view.off:
         return StatusState.SWITCHED_OFF
     if wanted is not None and compare_versions(view.effective, wanted.to_version) < 0:
@@ -253,6 +302,9 @@ def _reboot(view: _View) -> RebootRequired:
             Reason(r.code, f"{r.unit} {r.symbol}: {r.reason}".strip()) for r in record.refused
         )
         return RebootRequired(Verdict.YES, reasons)
+    if view.live and view.held and record is not None:
+        text = f"it waits for {', '.join(record.waiting)}"
+        return RebootRequired(Verdict.PENDING, (Reason("waiting", text),))
     if word is StatusState.UNDONE:
         return RebootRequired(Verdict.YES, (Reason("undone", "the update was undone"),))
     if word is StatusState.SWITCHED_OFF:
@@ -288,7 +340,8 @@ def _update_json(status: Status) -> dict[str, Any]:
     noun = "change" if counts.total == 1 else "changes"
     value["live"] = status.live
     value["changes"] = encode(counts)
-    value["summary"] = f"{counts.live} of {counts.total} {noun} live"
+    later = f", {counts.waiting} when modules load" if counts.waiting else ""
+    value["summary"] = f"{counts.live} of {counts.total} {noun} live{later}"
     return value
 
 

@@ -191,5 +191,7 @@ def record_of(pack: Pack) -> UpdateRecord:
         boot_id="",
         made_by=__version__,
         pinned=manifest.pinned,
+        waiting=(),
+        held=(),
         problem=None,
     )

@@ -16,16 +16,17 @@ from kspliced.engine.policy import APPLY_ANYWAY
 from kspliced.engine.state import Problem, Stage, UpdateRecord, problem_of
 from kspliced.engine.store import Store
 from kspliced.errors import Code, KernelError, KsplicedError
-from kspliced.model import KernelId
+from kspliced.model import KernelId, Linked
 from kspliced.pack import Pack
 
 _STEP_SECONDS = 0.25
+VMLINUX = "vmlinux"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a worker. ``action`` is a stable word: live, built, undone, replayed, retired,
-    nothing, healthy, fetched, matched."""
+    """The result of a worker. ``action`` is a stable word: live, waiting, widened, built, undone,
+    replayed, retired, nothing, healthy, stopped, fetched, planned, matched."""
 
     action: str
     message: str
@@ -57,7 +58,8 @@ def applied_names(context: Context) -> frozenset[str]:
 
 
 def switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> UpdateRecord:
-    """Make the update live: match, link, load, apply. Returns its record, in stage LIVE.
+    """Make the update live: match, link, load, apply. Returns its record, in stage LIVE, or BUILT
+    where none of its targets is loaded: it then waits for them.
 
     :raises KsplicedError: then the running kernel is as it was, and the record says FAILED (or
         BUILT when cancelled).
@@ -65,6 +67,8 @@ def switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> 
     try:
         return _switch(context, store, record, pack)
     except KsplicedError as error:
+        if error.code is Code.TARGET_NOT_LOADED:
+            return _waiting(store, record, pack)
         cancelled = error.code is Code.CANCELLED
         store.put(
             replace(
@@ -77,34 +81,59 @@ def switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> 
 
 
 def _switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> UpdateRecord:
-    name = record.update
     context.job.at("core", 0.86, "loading the kernel core")
     context.kernel.ready()
     unload_leftovers(context, store)  # a target may have moved since they were linked
-    module = b""
-    if not any(update.name == name for update in context.kernel.updates()):
-        context.job.at("match", 0.88, "comparing with the running kernel")
-        module = context.kernel.link(pack, context.job.part(0.88, 0.94))
+    context.job.at("match", 0.88, "comparing with the running kernel")
+    linked = context.kernel.link(pack, context.job.part(0.88, 0.94))
     context.job.cancel.check()
-    store.put(
-        replace(
-            record,
-            stage=Stage.APPLYING,
-            wanted=True,
-            boot_id=boot_id(context.paths),
-            problem=None,
-        )
+    applying = replace(
+        record,
+        stage=Stage.APPLYING,
+        wanted=True,
+        boot_id=boot_id(context.paths),
+        waiting=linked.waiting,
+        held=linked.held,
+        problem=None,
     )
+    store.put(applying)
+    live = _live(context, applying, _load_and_apply(context, linked))
+    _replace_others(store, live)
+    unload_leftovers(context, store)
+    return live
+
+
+def _waiting(store: Store, record: UpdateRecord, pack: Pack) -> UpdateRecord:
+    """Record that all of an update waits for modules."""
+    groups = pack.manifest.groups
+    waiting = replace(
+        record,
+        stage=Stage.BUILT,
+        wanted=True,
+        waiting=tuple(sorted({t for group in groups for t in group.targets} - {VMLINUX})),
+        held=tuple(unit for group in groups for unit in group.units),
+        problem=None,
+    )
+    store.put(waiting)
+    return waiting
+
+
+def _load_and_apply(context: Context, linked: Linked) -> int:
+    """Load the module, unless it stayed loaded, and switch to it; returns the pause in µs."""
     context.job.at("apply", 0.95, "switching")
-    if module:
-        context.kernel.load(name, module)
+    there = any(update.module == linked.name for update in context.kernel.updates())
+    if not there:
+        context.kernel.load(linked.name, linked.content)
     try:
-        pause = insist(context, record, context.kernel.apply)
+        return insist(context, linked.name, context.kernel.apply)
     except KsplicedError:
-        if module:
-            _unload_quietly(context, name)
+        if not there:
+            _unload_quietly(context, linked.name)
         raise
-    live = replace(
+
+
+def _live(context: Context, record: UpdateRecord, pause: int) -> UpdateRecord:
+    return replace(
         record,
         stage=Stage.LIVE,
         wanted=True,
@@ -113,9 +142,31 @@ def _switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) ->
         boot_id=boot_id(context.paths),
         problem=None,
     )
-    _replace_others(store, live)
+
+
+def widen(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> UpdateRecord:
+    """Bring in what of a live update waited for modules that are loaded by now.
+
+    :raises KsplicedError: then the update is live as it was, and the record says what failed.
+    """
+    try:
+        linked = context.kernel.link(pack, context.job.part(0.1, 0.9))
+        parts = replace(record, waiting=linked.waiting, held=linked.held)
+        if linked.name != _applied_module(context, record):
+            parts = _live(context, parts, _load_and_apply(context, linked))
+    except KsplicedError as error:
+        if error.code is not Code.CANCELLED:
+            store.put(replace(record, problem=problem_of(error, int(context.clock.now()))))
+        raise
+    store.put(replace(parts, problem=None))
     unload_leftovers(context, store)
-    return live
+    return parts
+
+
+def _applied_module(context: Context, record: UpdateRecord) -> str:
+    """The module of an update that is applied."""
+    applied = (u for u in context.kernel.updates() if u.stage is CoreStage.APPLIED)
+    return next((u.module for u in applied if u.name == record.update), record.update)
 
 
 def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateRecord:
@@ -126,7 +177,7 @@ def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateR
     undoing = replace(record, stage=Stage.UNDOING, wanted=False)
     store.put(undoing)
     try:
-        insist(context, record, context.kernel.reverse)
+        insist(context, _applied_module(context, record), context.kernel.reverse)
     except KsplicedError as error:
         problem = problem_of(error, int(context.clock.now()))
         store.put(replace(record, problem=problem))
@@ -137,8 +188,9 @@ def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateR
     return undone
 
 
-def insist(context: Context, record: UpdateRecord, attempt: Callable[[str], int]) -> int:
-    """Repeat ``attempt`` while code is busy, within the back-off; returns its pause in µs.
+def insist(context: Context, module: str, attempt: Callable[[str], int]) -> int:
+    """Repeat ``attempt`` at an update's module while code is busy, within the back-off; returns its
+    pause in µs.
 
     :raises KsplicedError: what ``attempt`` raises, CODE_BUSY when the time is over, CANCELLED.
     """
@@ -146,7 +198,7 @@ def insist(context: Context, record: UpdateRecord, attempt: Callable[[str], int]
     attempts = 1
     while True:
         try:
-            return attempt(record.update)
+            return attempt(module)
         except KernelError as error:
             delay = next(delays, None) if error.code is Code.CODE_BUSY else None
             if error.code is not Code.CODE_BUSY:
@@ -205,22 +257,17 @@ def _interrupted(record: UpdateRecord, boot: str, now: int) -> Problem:
     return Problem(Code.BOOT_LOOP, text, APPLY_ANYWAY, (), now)
 
 
-def adopt(context: Context, store: Store, record: UpdateRecord) -> None:
-    """Record as live what the core has applied though no record says so (a state was lost)."""
+def adopt(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> None:
+    """Record as live what the core has applied though no record says so (a state was lost).
+
+    :raises KsplicedError: what of it is live cannot be told.
+    """
     known = store.state.newest(lambda r: r.digest == record.digest and r.stage is Stage.LIVE)
     if known is None:
-        (pause,) = (u.pause_us for u in context.kernel.updates() if u.name == record.update)
-        _replace_others(
-            store,
-            replace(
-                record,
-                stage=Stage.LIVE,
-                wanted=True,
-                pause_us=pause,
-                applied_at=int(context.clock.now()),
-                boot_id=boot_id(context.paths),
-            ),
-        )
+        pauses = (u.pause_us for u in context.kernel.updates() if u.name == record.update)
+        adopted = _live(context, record, next(pauses, 0))
+        _replace_others(store, adopted)
+        widen(context, store, adopted, pack)
 
 
 def retire_others(context: Context, store: Store, running: KernelId) -> tuple[UpdateRecord, ...]:
@@ -264,7 +311,7 @@ def unload_leftovers(context: Context, store: Store) -> None:
         if update.stage is CoreStage.APPLIED or update.name not in ours:
             continue
         if not ours[update.name].pinned:
-            _unload_quietly(context, update.name)
+            _unload_quietly(context, update.module)
 
 
 def _unload_quietly(context: Context, name: str) -> None:

@@ -35,6 +35,7 @@ from kspliced.engine.switch import (
     switch,
     switch_back,
 )
+from kspliced.engine.switch import widen as widen_live
 from kspliced.errors import Code, KsplicedError, PackError, StateError
 from kspliced.model import KernelId
 from kspliced.oserror import translate, translated
@@ -282,9 +283,11 @@ def _reread(store: Store, record: UpdateRecord, running: KernelId) -> Pack:
 
 def _apply_pack(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> Outcome:
     if record.update in applied_names(context):
-        adopt(context, store, record)
+        adopt(context, store, record, pack)
         raise _nothing(f"the update to {record.to_version} is live already")
     live = switch(context, store, record, pack)
+    if live.stage is not Stage.LIVE:
+        return waits(context, live)
     context.journal.send(
         Event.LIVE,
         f"{len(live.functions)} functions of {live.kernel.version} now have the code of "
@@ -297,6 +300,44 @@ def _apply_pack(context: Context, store: Store, record: UpdateRecord, pack: Pack
         ),
     )
     return outcome_of("live", f"the changes up to {live.to_version} are live", live)
+
+
+def waits(context: Context, record: UpdateRecord) -> Outcome:
+    """The outcome of a switch that has to wait for modules."""
+    text = f"the update waits for {', '.join(record.waiting)}, and goes live when it is loaded"
+    context.journal.send(Event.WAITING, text, Facts(update=record.update))
+    return outcome_of("waiting", text, record)
+
+
+def widen(context: Context) -> Outcome:
+    """Make live what waited for modules that are loaded by now.
+
+    :raises KsplicedError: any failure of a switch; what was live stays so.
+    """
+    with transaction(context, "widen") as store:
+        _refuse_switched_off(context)
+        running = running_kernel(context.paths)
+        applied = applied_names(context)
+
+        def waiting(record: UpdateRecord) -> bool:
+            wanted = record.kernel == running and record.wanted and bool(record.waiting)
+            return wanted and (record.update in applied or record.stage is Stage.BUILT)
+
+        record = store.state.newest(waiting)
+        if record is None or applied - {record.update}:
+            return Outcome("nothing", "no update waits for a module")
+        pack = _reread(store, record, running)
+        if record.update not in applied:
+            return _apply_pack(context, store, record, pack)
+        wider = widen_live(context, store, record, pack)
+        if wider.held == record.held:
+            return outcome_of("nothing", "nothing of the update can go live yet", wider)
+        names = sorted(set(record.waiting) - set(wider.waiting))
+        text = f"the code for {', '.join(names)} is live, too"
+        facts = Facts(update=wider.update, from_=running.version, to=wider.to_version)
+        context.journal.send(Event.WIDENED, text, facts)
+        store.save(replace(store.state, problem=None))
+        return outcome_of("widened", text, wider)
 
 
 def _build(
@@ -369,6 +410,8 @@ def _blank(running: KernelId, to_version: str) -> UpdateRecord:
         boot_id="",
         made_by=__version__,
         pinned=False,
+        waiting=(),
+        held=(),
         problem=None,
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Link an update module to the running kernel, in place: no section moves or grows.
+"""Link an update module to the running kernel, in place: once composed, no section moves or grows.
 
 Undefined symbols become SHN_ABS with their run-time address, so that the module loader's own
 apply_relocate_add() puts them in; only the core's interface stays undefined, with its checksums
@@ -9,15 +9,17 @@ in ``__versions`` (struct modversion_info, include/linux/module.h). The buffers 
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kspliced.elf.object import SHN_ABS, SHN_UNDEF
-from kspliced.errors import Code, MatchError, PackError
+from kspliced.errors import BuildError, Code, MatchError, PackError
 from kspliced.kernel.core import SymbolCrc
-from kspliced.match.report import Matched
-from kspliced.model import ImportKind
+from kspliced.match.compose import compose
+from kspliced.match.report import Matched, MatchedDatum, MatchedSpan
+from kspliced.model import ImportKind, Linked
 from kspliced.pack import Pack
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -31,21 +33,37 @@ _SHT_SYMTAB = 2
 _SHT_NOBITS = 8
 
 
-def link(pack: Pack, matched: Matched, crcs: Iterable[SymbolCrc]) -> bytes:
-    """The module to load: the pack's, linked to what matching found.
+def link(pack: Pack, matched: Matched, crcs: Iterable[SymbolCrc]) -> Linked:
+    """The module to load: the pack's ready groups, linked to what matching found.
+
+    Its name is the pack's where all groups are ready; else it says which are, as two modules of a
+    pack are loaded while one takes the other's place.
 
     :param crcs: the core's checksums (Core.crcs()); none on a kernel without MODVERSIONS.
     :raises PackError: PACK_MALFORMED.
     :raises MatchError: UNRESOLVED when a symbol would stay undefined.
     """
     try:
-        return _link(pack, matched, tuple(crcs))
-    except (struct.error, ValueError, IndexError, OverflowError) as error:
+        name = _name(pack, matched)
+        content = _link(pack, matched, name, tuple(crcs))
+    except BuildError as error:
+        raise PackError(Code.PACK_MALFORMED, error.message, "build the pack again") from error
+    except (struct.error, ValueError, LookupError, OverflowError) as error:
         raise PackError(
             Code.PACK_MALFORMED,
             f"the pack's update module is malformed: {error}",
             "build the pack again",
         ) from error
+    held = (u for g in pack.manifest.groups if g not in matched.groups for u in g.units)
+    return Linked(name, content, matched.waiting, tuple(held))
+
+
+def _name(pack: Pack, matched: Matched) -> str:
+    update = pack.manifest.update
+    if len(matched.groups) == len(pack.manifest.groups):
+        return update
+    ready = "\n".join(group.blob for group in matched.groups)
+    return f"{update}_{hashlib.sha256(ready.encode()).hexdigest()[:4]}"
 
 
 @dataclass(frozen=True)
@@ -103,23 +121,35 @@ def _text(strings: bytes, offset: int) -> str:
     return strings[offset : strings.index(b"\0", offset)].decode()
 
 
-def _link(pack: Pack, matched: Matched, crcs: tuple[SymbolCrc, ...]) -> bytes:
-    image = _Image(pack.module)
-    core = {i.name for i in pack.manifest.imports if i.kind is ImportKind.CORE}
+def _link(pack: Pack, matched: Matched, name: str, crcs: tuple[SymbolCrc, ...]) -> bytes:
+    composed = compose(pack, matched.groups, name)
+    image = _Image(composed.content)
+    core = {i.name for i in pack.manifest.glue.imports if i.kind is ImportKind.CORE}
     _resolve(image, {i.name: i.address for i in matched.imports}, core)
-    for span in matched.spans:
-        offset, name = span.span.buffer_offset, span.span.symbol
-        _fill(image, ".kspliced.expect", offset, name, span.expect)
-        _fill(image, ".kspliced.mask", offset, name, span.mask)
-    for datum in matched.data:
-        place, name = datum.datum.buffer_offset, datum.datum.symbol
-        _fill(image, ".kspliced.expect", place, name, datum.expect)
-        for at in datum.datum.kept:
-            address = datum.expect[at : at + _ADDRESS]
-            _fill(image, ".kspliced.values", datum.datum.value_offset + at, name, address)
+    spans, data = iter(matched.spans), iter(matched.data)
+    for group in matched.groups:
+        places = composed.places[group.blob]
+        for _, span in zip(group.spans, spans, strict=False):
+            _fill_span(image, places, span)
+        for _, datum in zip(group.data, data, strict=False):
+            _fill_datum(image, places, datum)
     if crcs:
         _version(image, core, crcs)
     return bytes(image.data)
+
+
+def _fill_span(image: _Image, places: Mapping[str, int], span: MatchedSpan) -> None:
+    offset, name = span.span.buffer_offset, span.span.symbol
+    _fill(image, ".kspliced.expect", places, offset, name, span.expect)
+    _fill(image, ".kspliced.mask", places, offset, name, span.mask)
+
+
+def _fill_datum(image: _Image, places: Mapping[str, int], matched: MatchedDatum) -> None:
+    datum, found = matched.datum, matched.expect
+    _fill(image, ".kspliced.expect", places, datum.buffer_offset, datum.symbol, found)
+    for at in datum.kept:
+        address, place = found[at : at + _ADDRESS], datum.value_offset + at
+        _fill(image, ".kspliced.values", places, place, datum.symbol, address)
 
 
 def _resolve(image: _Image, addresses: dict[str, int], core: set[str]) -> None:
@@ -135,9 +165,12 @@ def _resolve(image: _Image, addresses: dict[str, int], core: set[str]) -> None:
         _SHNDX_VALUE.pack_into(image.data, entry + _SYMBOL_SECTION, SHN_ABS, addresses[name])
 
 
-def _fill(image: _Image, name: str, start: int, symbol: str, data: bytes) -> None:
+def _fill(
+    image: _Image, name: str, places: Mapping[str, int], offset: int, symbol: str, data: bytes
+) -> None:
     section = image.named(name)
-    if section is None or start < 0 or start + len(data) > section.size:
+    start = places.get(name, 0) + offset
+    if section is None or offset < 0 or start + len(data) > section.size:
         raise ValueError(f"there is no room for {symbol[:80]!r} in {name}")
     at = section.offset + start
     image.data[at : at + len(data)] = data

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kspliced.errors import Code, MatchError
-from kspliced.model import Datum, Span
+from kspliced.model import Datum, Group, Span
 
 
 class Cause(str, Enum):
@@ -123,9 +123,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Matched:
-    """A pack matched against a kernel. ``unmatched`` are functions of its units that the update
-    neither replaces nor needs, and that were not found as compiled."""
+    """A pack matched against a kernel. ``groups`` are those whose targets are loaded, ``waiting``
+    the targets that are not. ``unmatched`` are functions of its units that the update neither
+    replaces nor needs, and that were not found as compiled."""
 
+    groups: tuple[Group, ...]
+    waiting: tuple[str, ...]
     imports: tuple[ResolvedImport, ...]
     spans: tuple[MatchedSpan, ...]
     data: tuple[MatchedDatum, ...]

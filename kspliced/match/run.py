@@ -13,7 +13,7 @@ from kspliced.match.matcher import TargetMatch
 from kspliced.match.report import Counts, Matched
 from kspliced.match.resolve import Resolver
 from kspliced.match.unit import Unit
-from kspliced.model import ImportKind, Progress, ProgressSink, no_progress
+from kspliced.model import Group, ImportKind, Progress, ProgressSink, no_progress
 from kspliced.pack import Pack
 
 _PHASE = "match"
@@ -24,8 +24,9 @@ Answer = TypeVar("Answer")
 def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress) -> Matched:
     """Prove that ``kernel`` runs the code that ``pack`` was built against, and locate all it needs.
 
-    All functions of all units are compared; those that the update replaces or refers to must
-    match, others are reported in ``unmatched``.
+    A group with a target that is not loaded is left alone. Of the others all functions of all units
+    are compared; those that the update replaces or refers to must match, others are reported in
+    ``unmatched``.
 
     :raises MatchError: TARGET_NOT_LOADED, NO_MATCH (as NoMatchError, with the mismatches),
         AMBIGUOUS, UNRESOLVED.
@@ -51,19 +52,23 @@ def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress)
 
 
 def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
-    manifest = pack.manifest
-    targets = _targets(pack, kernel)
+    groups = _ready(pack, kernel)
+    targets = _targets(pack, kernel, groups)
+    count = sum(len(group.units) for group in groups)
     done = 0
     for target in targets.values():
         for unit in target.run():
-            progress(Progress(_PHASE, done / len(manifest.units), unit))
+            progress(Progress(_PHASE, done / count, unit))
             done += 1
     resolver = Resolver(kernel, targets)
-    wanted = [i for i in manifest.imports if i.kind is not ImportKind.CORE]
+    every = dict.fromkeys(i for g in (pack.manifest.glue, *groups) for i in g.imports)
+    wanted = [i for i in every if i.kind is not ImportKind.CORE]
     # Spans first: a mismatch of what is to be replaced is what people want to hear about.
     troubles: list[tuple[str, MatchError]] = []
-    spans = tuple(_kept(troubles, s.unit, partial(resolver.span, s)) for s in manifest.spans)
-    data = tuple(_kept(troubles, d.unit, partial(resolver.datum, d)) for d in manifest.data)
+    every_span = (span for group in groups for span in group.spans)
+    spans = tuple(_kept(troubles, s.unit, partial(resolver.span, s)) for s in every_span)
+    every_datum = (datum for group in groups for datum in group.data)
+    data = tuple(_kept(troubles, d.unit, partial(resolver.datum, d)) for d in every_datum)
     imports = tuple(_kept(troubles, i.unit, partial(resolver.address, i)) for i in wanted)
     if troubles:
         raise _first(troubles)
@@ -77,7 +82,16 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
     )
     unmatched = tuple(f for m in matches for _, f in sorted(m.failures.items()))
     progress(Progress(_PHASE, 1.0, f"{counts.functions} functions match"))
-    return Matched(_found(imports), _found(spans), _found(data), counts, unmatched)
+    waiting = {t for g in pack.manifest.groups for t in g.targets if not kernel.loaded(t)}
+    return Matched(
+        groups,
+        tuple(sorted(waiting)),
+        _found(imports),
+        _found(spans),
+        _found(data),
+        counts,
+        unmatched,
+    )
 
 
 def _kept(
@@ -103,9 +117,28 @@ def _found(answers: tuple[Answer | None, ...]) -> tuple[Answer, ...]:
     return tuple(answer for answer in answers if answer is not None)
 
 
-def _targets(pack: Pack, kernel: KernelImage) -> dict[str, TargetMatch]:
+def _ready(pack: Pack, kernel: KernelImage) -> tuple[Group, ...]:
+    """The groups that can go live now; there has to be one."""
+    groups = pack.manifest.groups
+    ready = tuple(g for g in groups if all(kernel.loaded(target) for target in g.targets))
+    if groups and not ready:
+        missing = sorted({t for group in groups for t in group.targets if not kernel.loaded(t)})
+        error = MatchError(
+            Code.TARGET_NOT_LOADED,
+            f"module {', '.join(missing)} is not loaded",
+            "nothing of it runs; the update applies once it is loaded",
+        )
+        error.blamed = tuple(unit for group in groups for unit in group.units)
+        raise error
+    return ready
+
+
+def _targets(pack: Pack, kernel: KernelImage, groups: tuple[Group, ...]) -> dict[str, TargetMatch]:
+    wanted = {unit for group in groups for unit in group.units}
     units: dict[str, list[Unit]] = {}
     for pre in pack.manifest.units:
+        if pre.unit not in wanted:
+            continue
         try:
             unit = Unit(pre.target, pre.unit, pack.blob(pre.blob))
         except BuildError as broken:
@@ -114,13 +147,7 @@ def _targets(pack: Pack, kernel: KernelImage) -> dict[str, TargetMatch]:
         if any(member.name == unit.name for member in members):
             raise ValueError(f"{pre.target} has unit {unit.name} twice")
         members.append(unit)
-    missing = [target for target in units if not kernel.loaded(target)]
-    if missing:
-        error = MatchError(
-            Code.TARGET_NOT_LOADED,
-            f"module {missing[0]} is not loaded",
-            "nothing of it runs; the update applies once it is loaded",
-        )
-        error.blamed = tuple(unit.name for target in missing for unit in units[target])
-        raise error
+    for target in units:
+        if not kernel.loaded(target):
+            raise ValueError(f"{target} is not among the targets of its group")
     return {t: TargetMatch(t, members, kernel) for t, members in units.items()}

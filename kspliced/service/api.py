@@ -106,6 +106,7 @@ UPDATE = Interface(
             "Changes that do not go live: code, unit, symbol, reason, evidence.",
             Emits.CONST,
         ),
+        Property("Waiting", "as", "Modules that have to be loaded before more of it goes live."),
         Property("PauseMicroseconds", "t", "How long the last switch held all CPUs."),
         Property("AppliedAt", "t", "When it last went live, seconds since the epoch, 0 for never."),
     ),
@@ -123,7 +124,7 @@ JOB = Interface(
     ),
     signals=(Signal("Finished", "The job ended.", (Arg("ok", "b"), Arg("code", "s"))),),
     properties=(
-        Property("Verb", "s", "upgrade, plan, build, apply, undo or fetch.", Emits.CONST),
+        Property("Verb", "s", "upgrade, plan, build, apply, undo, widen or fetch.", Emits.CONST),
         Property("State", "s", "running, done, failed or cancelled."),
         Property("Phase", "s", "What it does: a stable word, empty before the first."),
         Property("Fraction", "d", "How far it is, 0 to 1."),

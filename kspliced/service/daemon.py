@@ -22,6 +22,7 @@ from kspliced.engine.paths import Paths
 from kspliced.engine.status import JobStatus
 from kspliced.errors import BusError, Code, KsplicedError
 from kspliced.service import api
+from kspliced.service.arrivals import Arrivals
 from kspliced.service.authority import Authority
 from kspliced.service.intake import Intake, Patience
 from kspliced.service.interface import Method
@@ -71,6 +72,9 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._progress_due: asyncio.TimerHandle | None = None
         self._intake = Intake(setup.paths, self._jobs, setup.patience, self._spawn)
+        self._arrivals = Arrivals(
+            setup.paths, self._jobs, setup.patience, self._spawn, self._snapshot.awaited
+        )
         self._watch = DirectoryWatch(self._loop, self._directory_changed)
         self._publish()
         bus.add_message_handler(self._tree.handle)
@@ -81,6 +85,7 @@ class Daemon:
         for directory in (self._paths.lib, self._paths.queue):
             directory.mkdir(parents=True, exist_ok=True)
             self._watch.add(directory)
+        self._arrivals.begin()
         status = self._snapshot.status
         self._spawn(self._intake.first(status.running.version if status else None))
 
@@ -88,6 +93,7 @@ class Daemon:
         """Cancel what runs and wait for its end."""
         self._watch.close()
         self._intake.close()
+        self._arrivals.close()
         if self._progress_due is not None:
             self._progress_due.cancel()
         await self._jobs.close()
@@ -179,6 +185,7 @@ class Daemon:
         code = job.failure.code.value if job.failure else ""
         self._tree.signal(item, "Finished", [job.failure is None, code])
         self._loop.call_soon(self._intake.ended, job)
+        self._loop.call_soon(self._arrivals.ended, job)
 
     def _job_forgotten(self, job: Job) -> None:
         self._tree.remove(self._job_objects.pop(job.number).path)

@@ -101,6 +101,7 @@ class UpdateObject(BusObject):
             "Functions": [[f.target, f.unit, f.name, f.why] for f in record.functions],
             "Entries": [[e.version, e.subject, list(e.cves), list(e.bugs)] for e in record.entries],
             "Refused": [[r.code, r.unit, r.symbol, r.reason, r.evidence] for r in record.refused],
+            "Waiting": list(record.waiting),
             "PauseMicroseconds": max(0, record.pause_us),
             "AppliedAt": max(0, record.applied_at),
         }

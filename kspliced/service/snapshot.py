@@ -8,7 +8,14 @@ from pathlib import Path
 
 from kspliced.engine.paths import Paths
 from kspliced.engine.state import State, load_state
-from kspliced.engine.status import JobStatus, Status, core_applied, current_status
+from kspliced.engine.status import (
+    JobStatus,
+    Status,
+    awaited_modules,
+    core_applied,
+    current_status,
+    loaded_modules,
+)
 from kspliced.errors import Code, KsplicedError
 
 _Stamp = tuple[object, ...]
@@ -38,6 +45,7 @@ class Snapshot:
             _stat(paths.dpkg / "updates"),
             core_applied(paths),
             busy is not None,
+            self._arrived(),
         )
         if stamp == self._stamp:
             self._show(job)
@@ -56,6 +64,16 @@ class Snapshot:
             self.state = State()
             self.error = self.error or (None if error.code is Code.STATE_MALFORMED else error)
         self._show(job)
+
+    def awaited(self) -> frozenset[str]:
+        """The modules that updates of the running kernel wait for."""
+        if self.status is None:
+            return frozenset()
+        return awaited_modules(self.state, self.status.running)
+
+    def _arrived(self) -> frozenset[str]:
+        awaited = self.awaited()
+        return awaited & loaded_modules(self._paths) if awaited else awaited
 
     def _show(self, job: JobStatus | None) -> None:
         if self.status is not None:

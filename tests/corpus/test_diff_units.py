@@ -15,7 +15,6 @@ from kspliced.model import ImportKind
 from tests.corpus.compiler import compile_file, compile_object
 
 BTF = ("-g0", "-gbtf")
-GLUE = "int __this_module;"
 USER = "int use_it(int n) { return other(n); }"
 OWNER = "static int hidden(int n) { return other(n) * 2; }\nint open(int n) { return hidden(n); }"
 
@@ -53,7 +52,7 @@ def test_a_new_function_for_another_unit_is_carried_there() -> None:
     assert names(joined[1]) == {"fresh": "new, for another unit", "counter": "new, used by fresh"}
     assert all(diffed.live for diffed in joined)
     parts = tuple(diffed.part for diffed in joined if diffed.part is not None)
-    emitted = emit(parts, compile_object(GLUE))
+    emitted = emit(parts)
     assert {i.symbol for i in emitted.imports} == {"use_it", "__fentry__"}
 
 
@@ -74,7 +73,7 @@ def test_a_function_that_was_static_is_found_through_its_unit() -> None:
     assert not joined[1].functions
     assert joined[1].live, "its pre object is needed to find the function"
     parts = tuple(diffed.part for diffed in joined if diffed.part is not None)
-    found = {i.symbol: i for i in emit(parts, compile_object(GLUE)).imports}
+    found = {i.symbol: i for i in emit(parts).imports}
     assert (found["hidden"].kind, found["hidden"].unit) == (ImportKind.UNIT, "owner.o")
 
 

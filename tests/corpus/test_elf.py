@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kspliced.build.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
 from kspliced.elf.disasm import is_branch, operand_distance
+from kspliced.elf.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
 from kspliced.elf.read import read_object
 from kspliced.elf.write import write_object
 from kspliced.elf.x86 import R_X86_64_64, R_X86_64_PLT32

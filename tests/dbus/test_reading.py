@@ -42,6 +42,8 @@ def record(update: str = "ks_0123456789ab", **changes: Any) -> UpdateRecord:
         "boot_id": "b",
         "made_by": "0.1.0",
         "pinned": False,
+        "waiting": (),
+        "held": (),
         "problem": None,
         **changes,
     }

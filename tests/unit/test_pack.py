@@ -16,6 +16,7 @@ from kspliced.model import (
     ChangelogEntry,
     Datum,
     FunctionChange,
+    Group,
     Import,
     ImportKind,
     KernelId,
@@ -23,7 +24,7 @@ from kspliced.model import (
     PreUnit,
     Span,
 )
-from kspliced.pack import FORMAT, MODULE_BLOB, Blob, pack_bytes, parse_pack, read_pack, write_pack
+from kspliced.pack import FORMAT, Blob, pack_bytes, parse_pack, read_pack, write_pack
 
 MANIFEST = Manifest(
     update="ks_0123456789ab",
@@ -35,12 +36,20 @@ MANIFEST = Manifest(
     functions=(FunctionChange("ext4", "fs/ext4/mballoc.o", "f", ChangeKind.CHANGED, "own source"),),
     refused=(),
     entries=(ChangelogEntry("6.1.192-2", "ext4: fix", (), ("1154101",)),),
-    imports=(Import("ext4::memcpy", ImportKind.EXTERN, "ext4", "", "memcpy", -1),),
-    spans=(Span("ext4", "fs/ext4/mballoc.o", "f", 3, 64, 5, "ext4:fs:3:f", 0),),
-    data=(Datum("ext4", "fs/ext4/mballoc.o", "ops", 4, 16, "ext4:fs:4:ops", 64, 0, (8,)),),
-    pinned=False,
+    glue=Group("part/glue", (), (), (), (), (), False),
+    groups=(
+        Group(
+            "part/ext4",
+            ("ext4",),
+            ("fs/ext4/mballoc.o",),
+            (Import("ext4::memcpy", ImportKind.EXTERN, "ext4", "", "memcpy", -1),),
+            (Span("ext4", "fs/ext4/mballoc.o", "f", 3, 64, 5, "ext4:fs:3:f", 0),),
+            (Datum("ext4", "fs/ext4/mballoc.o", "ops", 4, 16, "ext4:fs:4:ops", 64, 0, (8,)),),
+            False,
+        ),
+    ),
 )
-BLOBS = (Blob(MODULE_BLOB, b"module" * 50), Blob("pre/fs/ext4/mballoc.o", bytes(300)))
+BLOBS = (Blob("part/ext4", b"module" * 50), Blob("pre/fs/ext4/mballoc.o", bytes(300)))
 GOOD, DIGEST = pack_bytes(MANIFEST, BLOBS)
 
 
@@ -49,7 +58,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert write_pack(path, MANIFEST, BLOBS) == DIGEST
     pack = read_pack(path)
     assert (pack.manifest, pack.blobs, pack.digest) == (MANIFEST, BLOBS, DIGEST)
-    assert pack.module == BLOBS[0].data
+    assert pack.blob("part/ext4") == BLOBS[0].data
     assert [p.name for p in tmp_path.iterdir()] == ["update.kspack"]
 
 
@@ -99,7 +108,7 @@ def test_a_blob_that_the_manifest_names_and_the_pack_lacks() -> None:
 
 
 def test_two_blobs_of_one_name() -> None:
-    content, _ = pack_bytes(MANIFEST, (BLOBS[0], dataclasses.replace(BLOBS[1], name=MODULE_BLOB)))
+    content, _ = pack_bytes(MANIFEST, (BLOBS[0], dataclasses.replace(BLOBS[1], name="part/ext4")))
     with pytest.raises(PackError, match="one name"):
         parse_pack(content, "p")
 

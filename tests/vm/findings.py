@@ -107,7 +107,16 @@ class Retired:
     state: str
 
 
-Finding = Bug | Installed | Upgraded | Live | Survived | Reverted | Replayed | Removed | Retired
+@dataclass(frozen=True)
+class Joined:
+    """Seconds from the load of a module that an update waited for to its new code."""
+
+    seconds: float
+
+
+Finding = (
+    Bug | Installed | Upgraded | Live | Survived | Reverted | Replayed | Removed | Joined | Retired
+)
 
 
 def live(status: dict[str, Any], seconds: float, phases: dict[str, float], journal: int) -> Live:

@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kspliced.build.emit import emit
 from kspliced.build.glue import place_glue
+from kspliced.build.groups import emit_parts
 from kspliced.build.kbuild import Unit
 from kspliced.build.unit import DiffedUnit, join_units
+from kspliced.build.workspace import source_of
 from kspliced.elf.read import read_object
 from kspliced.model import CORE_ABI, FunctionChange, Manifest, PreUnit, Refusal
-from kspliced.pack import MODULE_BLOB, Blob, Pack, pack_bytes, parse_pack
+from kspliced.pack import Blob, Pack, pack_bytes, parse_pack
+from kspliced.plan.components import Component
 from tests.corpus import kernels, stages
 from tests.vm import cache
 from tests.vm.case import OLD_VERSION
@@ -88,7 +92,7 @@ class Workshop:
             wanted = tuple(units[path] for path in files if path in units)
             if len(wanted) == len(files):
                 stages.put(trees, name, files)
-                glues[name] = place_glue(trees.new(name), trees.headers, f"ks_{name}")
+                glues[name] = place_glue(trees.new(name), trees.headers, _update_name(name))
                 post[name] = (*wanted, glues[name])
         failed = stages.compile_all(trees, chosen.units, post)
         assert not failed, failed
@@ -117,12 +121,13 @@ class Workshop:
         functions: tuple[FunctionChange, ...],
         glue: Unit,
     ) -> Pack:
-        parts = tuple(unit.part for unit in live if unit.part is not None)
         headers = self._trees.headers
         compiled = (self._trees.objects(name) / glue.path).read_bytes()
-        emitted = emit(parts, read_object(compiled, "glue"))
+        # Each file stands by itself, unless it uses what another one adds.
+        components = (Component(source_of(d.unit), (source_of(d.unit),), (), (), ()) for d in live)
+        parts = emit_parts(live, components, read_object(compiled, "glue"))
         manifest = Manifest(
-            update=f"ks_{name}",
+            update=_update_name(name),
             kernel=headers.kernel,
             to_version=f"{headers.kernel.version}+{name}",
             compiler=headers.compiler_version,
@@ -131,10 +136,20 @@ class Workshop:
             functions=functions,
             refused=(),
             entries=(),
-            imports=emitted.imports,
-            spans=emitted.spans,
-            data=emitted.data,
-            pinned=any(part.closure.carried.pinned for part in parts),
+            glue=parts.glue,
+            groups=parts.groups,
         )
-        blobs = (Blob(MODULE_BLOB, emitted.module), *(Blob(d.unit.path, d.pre) for d in live))
+        blobs = (*parts.blobs, *(Blob(d.unit.path, d.pre) for d in live))
         return parse_pack(pack_bytes(manifest, blobs)[0], name)
+
+
+def _update_name(scenario: str) -> str:
+    return f"ks_{hashlib.sha256(scenario.encode()).hexdigest()[:12]}"
+
+
+def pack_file(scenario: str) -> bytes:
+    """The pack of one patch, as a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        workshop = Workshop(Path(folder))
+        pack = workshop.build({scenario: workshop.patched(scenario)})[scenario].live
+        return pack_bytes(pack.manifest, pack.blobs)[0]

@@ -21,6 +21,7 @@ from types import TracebackType
 from kspliced.kernel.core import SymbolCrc
 from kspliced.kernel.live import LiveKernel
 from kspliced.match import Matched, link, match
+from kspliced.model import Linked
 from kspliced.pack import Pack
 from tests.vm import cache, kmod_build
 from tests.vm.errors import GuestLost
@@ -198,12 +199,13 @@ class ScenarioGuest:
         with self.snapshot(targets) as kernel:
             return match(pack, kernel)
 
-    def load(self, pack: Pack) -> Matched:
+    def load(self, pack: Pack) -> Linked:
         """Match, link and load a pack."""
         matched = self.match(pack)
-        (self.share / "update.ko").write_bytes(link(pack, matched, self.crcs()))
+        linked = link(pack, matched, self.crcs())
+        (self.share / "update.ko").write_bytes(linked.content)
         self.check("insmod /mnt/update.ko", 120)
-        return matched
+        return linked
 
     def switch(self, update: str, word: str) -> int:
         """Write ``apply`` or ``reverse``, again while code is busy; returns how many tries."""
@@ -218,10 +220,11 @@ class ScenarioGuest:
             time.sleep(0.1)
         raise AssertionError(f"{word} {update}: busy {_BUSY_TRIES} times: {evidence}")
 
-    def apply(self, pack: Pack) -> None:
-        """Make a pack live."""
-        self.load(pack)
-        self.switch(pack.manifest.update, "apply")
+    def apply(self, pack: Pack) -> Linked:
+        """Make a pack live, as far as its targets are loaded."""
+        linked = self.load(pack)
+        self.switch(linked.name, "apply")
+        return linked
 
     def undo(self, pack: Pack) -> None:
         """Take it back, and unload it where that is allowed."""

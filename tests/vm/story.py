@@ -15,11 +15,12 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from kspliced.engine.journal import Event
-from tests.vm import cache, case, findings, image, packages, repo, trigger
+from tests.vm import cache, case, findings, image, packages, repo, scenario_build, trigger
 from tests.vm.errors import GuestTimeout
 from tests.vm.guest import Guest
 
 LIVE_TIMEOUT = 2400.0
+BINFMT = "proc-sys-fs-binfmt_misc"  # a file system of a module
 LOAD = "load"  # the transient unit that hammers the file system
 
 
@@ -249,6 +250,33 @@ class Story:
         self._teller.say("kspliced removed and installed again: the update stayed live")
         return findings.Removed(status["state"])
 
+    def late_module(self) -> findings.Joined:
+        """An update of a module that is not loaded waits for it, over a boot, too"""
+        guest = self._running()
+        trigger.make_safe(guest)
+        guest.run("kspliced undo", timeout=300)
+        guest.run(f"systemctl stop {BINFMT}.mount; rmmod binfmt_misc || true")
+        guest.put(scenario_build.pack_file("module"), "/root/module.kspack")
+        said = guest.run("kspliced apply /root/module.kspack", timeout=300).stdout
+        require("waits for binfmt_misc" in said, "the update waits", said)
+        require(self._applied() == 0, "nothing is applied yet")
+        loaded = time.monotonic()
+        guest.run("modprobe binfmt_misc")
+        guest.wait_for(lambda: self._applied() == 1, 120, "the module's update", poll=0.5)
+        seconds = time.monotonic() - loaded
+        shown = guest.run("cat /proc/sys/fs/binfmt_misc/status").stdout
+        require(shown == "yes\n", "the module runs its new code", shown)
+        require(self._journal(Event.LIVE, "-b"), "the journal tells of it")
+        guest.stop()
+        guest.start()
+        guest.run("modprobe binfmt_misc")
+        guest.wait_for(lambda: self._applied() == 1, 120, "the update after a boot", poll=0.5)
+        shown = guest.run("cat /proc/sys/fs/binfmt_misc/status").stdout
+        require(shown == "yes\n", "and after a boot", shown)
+        self._require_clean()
+        self._teller.say(f"binfmt_misc was patched {seconds:.1f} s after it was loaded")
+        return findings.Joined(round(seconds, 1))
+
     def next_kernel(self) -> findings.Retired:
         """The new kernel boots: nothing is applied, the pack is retired"""
         guest = self._running()
@@ -278,6 +306,7 @@ class Story:
         undo,
         power_cut,
         removal,
+        late_module,
         next_kernel,
     )
 

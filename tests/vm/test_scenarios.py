@@ -227,7 +227,8 @@ def test_special_sections_of_new_code(built: dict[str, Built]) -> None:
 
 
 def section_names(pack: Pack) -> set[str]:
-    return {section.name for section in read_object(pack.module).sections}
+    (group,) = pack.manifest.groups
+    return {section.name for section in read_object(pack.blob(group.blob)).sections}
 
 
 def test_a_static_key_is_followed(guest: ScenarioGuest, built: dict[str, Built]) -> None:
@@ -278,6 +279,33 @@ def test_a_module_before_it_is_loaded_and_loaded_again(
         assert see(guest, f"cat {STATUS}") == "enabled\n"
         guest.check("umount /proc/sys/fs/binfmt_misc; rmmod binfmt_misc")
     guest.check(f"insmod /binfmt_misc.ko; {mount}")
+
+
+def test_what_waits_for_a_module_joins_the_rest(
+    guest: ScenarioGuest, built: dict[str, Built]
+) -> None:
+    """A module is patched before it is loaded: the rest is live, and it joins when it comes."""
+    pack = built["together"].live
+    mount = "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc"
+    probe = "cat /proc/cmdline /sys/block/loop0/loop/offset"
+    assert {group.targets for group in pack.manifest.groups} == {
+        ("binfmt_misc",), ("loop",), ("vmlinux",),
+    }  # fmt: skip
+    guest.check("umount /proc/sys/fs/binfmt_misc; rmmod binfmt_misc")
+    part = guest.apply(pack)
+    assert (part.waiting, part.held) == (("binfmt_misc",), ("fs/binfmt_misc.o",))
+    assert part.name != pack.manifest.update
+    assert re.match("together: .*\nat 0\n", see(guest, probe))
+    guest.check(f"insmod /binfmt_misc.ko; {mount}")
+    assert see(guest, f"cat {STATUS}") == "enabled\n"
+    whole = guest.apply(pack)
+    assert (whole.name, whole.waiting, whole.held) == (pack.manifest.update, (), ())
+    assert see(guest, f"cat {STATUS}") == "on\n"
+    assert re.match("together: .*\nat 0\n", see(guest, probe))
+    assert guest.check(f"cat {UPDATES}/{part.name}/stage") == "reversed\n"
+    guest.check(f"rmmod {part.name}")
+    guest.undo(pack)
+    assert see(guest, f"cat {STATUS}") == "enabled\n"
 
 
 def test_five_hundred_functions(guest: ScenarioGuest, built: dict[str, Built]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kspliced.elf.read import read_object
 from kspliced.kernel.offline import ModuleFile, OfflineKernel
-from kspliced.model import Import, ImportKind, KernelId, Manifest, PreUnit, Span
-from kspliced.pack import MODULE_BLOB, Blob, Pack
+from kspliced.model import Group, Import, ImportKind, KernelId, Manifest, PreUnit, Span
+from kspliced.pack import Blob, Pack
 
 RELEASE = "6.1.0-test"
 TARGET = "mod"
@@ -76,6 +76,10 @@ def span_of(content: bytes, name: str, unit: str = "a.o", jump: int = 0) -> Span
     return Span(TARGET, unit, name, index, size, jump, f"{unit}:{name}", 0)
 
 
+# The glue of packs whose part brings everything itself.
+EMPTY = compiled("int __this_module;")
+
+
 def packed(
     units: dict[str, bytes],
     imports: tuple[Import, ...] = (),
@@ -93,13 +97,11 @@ def packed(
         functions=(),
         refused=(),
         entries=(),
-        imports=imports,
-        spans=spans,
-        data=(),
-        pinned=False,
+        glue=Group("part/glue", (), (), (), (), (), False),
+        groups=(Group("part/all", (TARGET,), tuple(units), imports, spans, (), False),),
     )
     blobs = [Blob(name, content) for name, content in units.items()]
-    return Pack("0" * 64, manifest, (*blobs, Blob(MODULE_BLOB, module)))
+    return Pack("0" * 64, manifest, (*blobs, Blob("part/glue", EMPTY), Blob("part/all", module)))
 
 
 def address_of(kernel: OfflineKernel, name: str, target: str = TARGET) -> int:

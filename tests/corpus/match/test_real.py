@@ -89,7 +89,8 @@ def test_every_function_of_the_unit_matches_what_was_shipped(pack: Pack, shipped
     assert matched.counts.functions == 71
     (span,) = [s for s in matched.spans if s.span.symbol == FAULTY_FUNCTION]
     assert span.address == address(kernel, FAULTY_FUNCTION)
-    names = {i.name: i for i in pack.manifest.imports}
+    parts = (pack.manifest.glue, *pack.manifest.groups)
+    names = {i.name: i for part in parts for i in part.imports}
     for found in matched.imports:
         wanted = names[found.name]
         places = kernel.symbols.named(wanted.symbol, "ext4") + kernel.symbols.named(
@@ -98,7 +99,9 @@ def test_every_function_of_the_unit_matches_what_was_shipped(pack: Pack, shipped
         assert found.address in {p.address for p in places}
     crcs = [SymbolCrc(s, 1) for s in ("kspliced_register_update", "kspliced_unregister_update")]
     undefined = [
-        s.name for s in read_object(link(pack, matched, crcs)).symbols if s.name and not s.section
+        s.name
+        for s in read_object(link(pack, matched, crcs).content).symbols
+        if s.name and not s.section
     ]
     assert sorted(undefined) == [crc.name for crc in crcs]
 

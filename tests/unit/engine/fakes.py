@@ -19,24 +19,29 @@ from kspliced.engine.edges import (
 from kspliced.engine.journal import NO_FACTS, Event, Facts
 from kspliced.engine.paths import Paths
 from kspliced.engine.policy import Backoff
+from kspliced.engine.state import update_of
+from kspliced.engine.status import loaded_modules
 from kspliced.errors import Code, KernelError, KsplicedError
 from kspliced.model import (
     ChangeKind,
     ChangelogEntry,
     FunctionChange,
+    Group,
     KernelId,
+    Linked,
     Manifest,
     Progress,
     ProgressSink,
     Refusal,
 )
-from kspliced.pack import MODULE_BLOB, Blob, Pack, pack_bytes
+from kspliced.pack import Blob, Pack, pack_bytes
 
 RUNNING = KernelId("6.1.0-55-amd64", "6.1.192-1", "x86_64")
 NEWER = KernelId("6.1.0-56-amd64", "6.1.192-2", "x86_64")
 NEWEST = KernelId("6.1.0-57-amd64", "6.1.193-1", "x86_64")
 UPDATE = "ks_0123456789abcdef"
 MALLOC = "ext4_mb_load_buddy_gfp"
+GLUE = Group("part/glue", (), (), (), (), (), False)
 
 
 def manifest(to: KernelId = NEWER, update: str = UPDATE, new: bool = False) -> Manifest:
@@ -61,16 +66,16 @@ def manifest(to: KernelId = NEWER, update: str = UPDATE, new: bool = False) -> M
         tuple(functions),
         (),
         (entry,),
-        (),
-        (),
-        (),
-        new,
+        GLUE,
+        (Group("part/ext4", ("ext4",), ("fs/ext4/mballoc.o",), (), (), (), new),),
     )
 
 
 def pack_content(of: Manifest) -> bytes:
     """A real pack's bytes."""
-    return pack_bytes(of, (Blob(MODULE_BLOB, b"\x7fELF" + of.update.encode()),))[0]
+    blobs = [Blob(GLUE.blob, b"\x7fELF" + of.update.encode())]
+    blobs += [Blob(group.blob, b"\x7fELF") for group in of.groups]
+    return pack_bytes(of, tuple(blobs))[0]
 
 
 @dataclass
@@ -164,16 +169,26 @@ class FakeKernel:
 
     def updates(self) -> tuple[CoreUpdate, ...]:
         """What is registered."""
-        return tuple(CoreUpdate(name, stage, 1180) for name, stage in self.loaded.items())
+        return tuple(
+            CoreUpdate(update_of(name), name, stage, 1180) for name, stage in self.loaded.items()
+        )
 
-    def link(self, pack: Pack, sink: ProgressSink) -> bytes:
-        """Link anything."""
+    def link(self, pack: Pack, sink: ProgressSink) -> Linked:
+        """Link anything whose targets are loaded."""
         self.calls.append("link")
         if self.link_errors:
             raise self.link_errors.pop(0)
         if self.link_error is not None:
             raise self.link_error
-        return pack.module
+        groups = pack.manifest.groups
+        there = loaded_modules(self.paths) | {"vmlinux"}
+        waiting = {t for g in groups for t in g.targets} - there
+        held = [g for g in groups if waiting & set(g.targets)]
+        if len(held) == len(groups):
+            raise KsplicedError(Code.TARGET_NOT_LOADED, f"module {min(waiting)} is not loaded")
+        name = pack.manifest.update + (f"_{len(held):04x}" if held else "")
+        units = tuple(unit for group in held for unit in group.units)
+        return Linked(name, pack.blob(GLUE.blob), tuple(sorted(waiting)), units)
 
     def load(self, name: str, module: bytes) -> None:
         """Register in stage preparing."""
@@ -271,6 +286,11 @@ class Machine:
         (proc / "sys/kernel/random/boot_id").write_text(f"boot-{self.boots}\n")
         (proc / "cmdline").write_text(cmdline + "\n")
         (proc / "modules").write_text("ext4 1056768 1 - Live 0x0\nkspliced 65536 0 - Live 0x0\n")
+
+    def modprobe(self, name: str) -> None:
+        """Load a module."""
+        with (self.paths.proc / "modules").open("a") as file:
+            file.write(f"{name} 4096 0 - Live 0x0\n")
 
     def install(self, *kernels: KernelId, flavour: str = "") -> None:
         """What dpkg says is installed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -94,12 +95,29 @@ def test_an_older_schema_migrates(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     save_state(paths, State(installed="6.1.192-2"))
 
     def step(value: dict[str, Any]) -> dict[str, Any]:
-        return {**value, "schema": 2, "installed": value["installed"] + "+migrated"}
+        return {**value, "schema": 3, "installed": value["installed"] + "+migrated"}
 
-    monkeypatch.setattr(states, "SCHEMA", 2)
-    monkeypatch.setattr(states, "_MIGRATIONS", {1: step})
+    monkeypatch.setattr(states, "SCHEMA", 3)
+    monkeypatch.setattr(states, "_MIGRATIONS", {2: step})
     migrated = load_state(paths)
-    assert (migrated.schema, migrated.installed) == (2, "6.1.192-2+migrated")
+    assert (migrated.schema, migrated.installed) == (3, "6.1.192-2+migrated")
+
+
+def test_a_record_of_schema_1_waited_for_nothing(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    save_state(paths, State(history=(record_of(parse_pack(pack_content(manifest()), "p")),)))
+    value = json.loads(paths.state.read_text())
+    value["schema"] = 1
+    for name in ("waiting", "held"):
+        del value["history"][0][name]
+    paths.state.write_text(json.dumps(value))
+    (record,) = load_state(paths).history
+    assert (record.waiting, record.held) == ((), ())
+    value["history"] = [7]
+    paths.state.write_text(json.dumps(value))
+    with pytest.raises(StateError) as caught:
+        load_state(paths)
+    assert caught.value.code is Code.STATE_MALFORMED
 
 
 def test_an_unreadable_state_is_an_io_error(tmp_path: Path) -> None:

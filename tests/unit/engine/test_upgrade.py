@@ -297,7 +297,6 @@ class ManyUnits:
     [
         (Code.NO_MATCH, "fs/u3.o"),
         (Code.UNRESOLVED, "fs/u3.o"),
-        (Code.TARGET_NOT_LOADED, "fs/u3.o"),
         (Code.CODE_BUSY, "f_u3"),
     ],
 )

@@ -16,8 +16,8 @@ from kspliced.elf.read import read_object
 from kspliced.errors import Code, KsplicedError, MatchError, PackError
 from kspliced.kernel.core import SymbolCrc
 from kspliced.match import Matched, link, match
-from kspliced.model import Import, ImportKind
-from kspliced.pack import Pack
+from kspliced.model import Group, Import, ImportKind
+from kspliced.pack import Blob, Pack
 from tests.corpus.match.kit import (
     compiled,
     extern_import,
@@ -38,6 +38,8 @@ MODULE = """
     call "::other"
     .quad "a.o:total", "a.o:entry"
     call kspliced_register_update
+    .section .kspliced.spans, "aw"
+    .skip 56
     .section .kspliced.expect, "aw"
     .skip 64
     .section .kspliced.mask, "aw"
@@ -64,16 +66,24 @@ SITES_KERNEL = running(SITES)
 
 
 def pack_of(module: bytes) -> Pack:
-    return packed({"a.o": PRE}, IMPORTS, (SPAN,), module)
+    pack = packed({"a.o": PRE}, IMPORTS, (SPAN,), module)
+    glue = replace(pack.manifest.glue, imports=(CORE,))
+    return replace(pack, manifest=replace(pack.manifest, glue=glue))
 
 
-PACK = pack_of(compiled(MODULE, language="assembler"))
+PART = compiled(MODULE, language="assembler")
+PACK = pack_of(PART)
 MATCHED: Matched = match(PACK, KERNEL)
 
 
-def test_symbols_become_absolute_and_nothing_moves() -> None:
-    content = link(PACK, MATCHED, CRCS)
-    assert len(content) == len(PACK.module)
+def linked_content(pack: Pack = PACK, crcs: tuple[SymbolCrc, ...] = CRCS) -> bytes:
+    linked = link(pack, MATCHED, crcs)
+    assert (linked.name, linked.waiting, linked.held) == (pack.manifest.update, (), ())
+    return linked.content
+
+
+def test_symbols_become_absolute() -> None:
+    content = linked_content()
     addresses = {i.name: i.address for i in MATCHED.imports}
     assert len(addresses) == 3
     found = {s.name: s for s in read_object(content).symbols if s.name}
@@ -83,7 +93,7 @@ def test_symbols_become_absolute_and_nothing_moves() -> None:
 
 
 def test_buffers_hold_what_was_found() -> None:
-    linked_object = read_object(link(PACK, MATCHED, CRCS))
+    linked_object = read_object(linked_content())
     (span,) = MATCHED.spans
     for name, data in ((".kspliced.expect", span.expect), (".kspliced.mask", span.mask)):
         section = linked_object.section_named(name)
@@ -92,11 +102,11 @@ def test_buffers_hold_what_was_found() -> None:
 
 
 def test_checksums() -> None:
-    versions = read_object(link(PACK, MATCHED, CRCS)).section_named("__versions")
+    versions = read_object(linked_content()).section_named("__versions")
     assert versions is not None
     crcs = [struct.unpack_from("<Q", versions.data, at)[0] for at in (0, 64)]
     assert crcs == [0x1111, 0xDEADBEEF]
-    assert link(PACK, MATCHED, ()) != link(PACK, MATCHED, CRCS)
+    assert linked_content(crcs=()) != linked_content()
 
 
 def test_a_symbol_that_the_manifest_does_not_import() -> None:
@@ -117,8 +127,8 @@ def test_a_buffer_that_does_not_fit(offset: int) -> None:
 
 def test_no_room_for_a_checksum() -> None:
     entry = b"kspliced_register_update" + bytes(24)
-    module = PACK.module.replace(entry, entry.upper())
-    assert module != PACK.module
+    module = PART.replace(entry, entry.upper())
+    assert module != PART
     with pytest.raises(PackError):
         link(pack_of(module), MATCHED, CRCS)
 
@@ -126,7 +136,7 @@ def test_no_room_for_a_checksum() -> None:
 @pytest.mark.parametrize("cut", [0, 3, 63, 64, 200, -1, -400])
 def test_a_module_cut_short(cut: int) -> None:
     with pytest.raises(PackError):
-        link(pack_of(PACK.module[:cut]), MATCHED, CRCS)
+        link(pack_of(PART[:cut]), MATCHED, CRCS)
 
 
 BLOBS = st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), min_size=1, max_size=8)
@@ -142,12 +152,11 @@ def flipped(content: bytes, flips: list[tuple[int, int]]) -> bytes:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(BLOBS)
 def test_any_damage_to_the_module_is_an_error_or_harmless(flips: list[tuple[int, int]]) -> None:
-    module = flipped(PACK.module, flips)
     try:
-        content = link(pack_of(module), MATCHED, CRCS)
+        content = link(pack_of(flipped(PART, flips)), MATCHED, CRCS).content
     except KsplicedError:
         return
-    assert len(content) == len(module)
+    assert content.startswith(b"\x7fELF")
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -170,3 +179,41 @@ def test_so_it_is_to_one_with_special_sections(flips: list[tuple[int, int]]) -> 
         match(damaged, SITES_KERNEL)
     except KsplicedError as error:
         assert str(error)
+
+
+GLUE = compiled('char __this_module[64] = "12345678ks_test"; int absent;')
+ABSENT = Group("part/absent", ("absent",), ("b.o",), (), (), (), True)
+
+
+def waiting_pack(glue: bytes = GLUE) -> Pack:
+    """The pack with a further group, of a module that is not loaded."""
+    manifest = replace(PACK.manifest, groups=(*PACK.manifest.groups, ABSENT))
+    blobs = [Blob(b.name, glue) if b.name == manifest.glue.blob else b for b in PACK.blobs]
+    return replace(PACK, manifest=manifest, blobs=(*blobs, Blob(ABSENT.blob, b"")))
+
+
+def test_a_group_waits_for_its_target() -> None:
+    pack = waiting_pack()
+    matched = match(pack, KERNEL)
+    assert (matched.groups, matched.waiting) == (PACK.manifest.groups, ("absent",))
+    linked = link(pack, matched, CRCS)
+    assert (linked.waiting, linked.held) == (("absent",), ("b.o",))
+    assert len(linked.name) == len("ks_test_0000") and linked.name.startswith("ks_test_")
+    data = read_object(linked.content).section_named(".data.__this_module")
+    assert data is not None and data.data[8:64] == linked.name.encode().ljust(56, b"\0")
+
+
+def test_glue_that_does_not_hold_the_name() -> None:
+    pack = waiting_pack(compiled('char __this_module[64] = "12345678ks_other";'))
+    with pytest.raises(PackError) as caught:
+        link(pack, match(pack, KERNEL), CRCS)
+    assert caught.value.code is Code.PACK_MALFORMED
+
+
+def test_no_group_is_ready() -> None:
+    pack = waiting_pack()
+    pack = replace(pack, manifest=replace(pack.manifest, groups=(ABSENT,)))
+    with pytest.raises(MatchError) as caught:
+        match(pack, KERNEL)
+    assert caught.value.code is Code.TARGET_NOT_LOADED
+    assert caught.value.blamed == ("b.o",)

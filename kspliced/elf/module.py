@@ -25,6 +25,8 @@ RODATA = SHF_ALLOC
 DATA = SHF_ALLOC | SHF_WRITE
 
 _NOP = b"\x90"
+_PAGE = 4096
+_LARGEST = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,47 @@ class ModuleWriter:
         place = Place(section, len(output.data))
         output.data += data
         return place
+
+    def merge(self, obj: Object) -> dict[str, Place]:
+        """Append all that ``obj`` has in memory, with its symbols and relocations.
+
+        Undefined symbols stay imports unless something merged exports them. Returns where the
+        first byte of each section went.
+
+        :raises ValueError: a section that no module has.
+        """
+        bases: dict[int, Place] = {}
+        for section in obj.sections:
+            if section.alloc and section.size:
+                if section.align > _PAGE or section.size > _LARGEST:
+                    raise ValueError(f"section {section.name[:80]!r} is too large")
+                data = section.data or bytes(section.size)
+                flags = section.flags & (SHF_ALLOC | SHF_WRITE | SHF_EXECINSTR)
+                bases[section.index] = self.append(section.name, flags, section.align, data)
+        for symbol in obj.symbols:
+            self._merge_symbol(symbol, bases)
+        for section in obj.sections:
+            base = bases.get(section.index)
+            for relocation in section.relocations if base is not None else ():
+                assert base is not None
+                symbol = obj.symbols[relocation.symbol]
+                home = bases.get(symbol.section)
+                to: Place | str = symbol.name
+                if home is not None:
+                    to = Place(home.section, home.offset + symbol.value)
+                place = Place(base.section, base.offset + relocation.offset)
+                self.refer(Reference(place, relocation.type, to, relocation.addend))
+        return {obj.section(index).name: place for index, place in bases.items()}
+
+    def _merge_symbol(self, symbol: Symbol, bases: dict[int, Place]) -> None:
+        base = bases.get(symbol.section)
+        if base is None:
+            return
+        place = Place(base.section, base.offset + symbol.value)
+        if symbol.binding is not Binding.LOCAL:
+            self.export(symbol.name, place, symbol.size)
+        elif symbol.type is SymbolType.FUNC:
+            self.name_function(symbol.name, place, symbol.size)
 
     def refer(self, reference: Reference) -> None:
         """Add a relocation; an import is known by its symbol name."""

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which units go live together: those of one component, with what they need, or borrow from.
+
+What goes live together may be in vmlinux and in modules that load at other times. It waits for
+all of them: half of a change is not one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kspliced.build.emit import emit, emit_glue
+from kspliced.build.unit import DiffedUnit
+from kspliced.build.workspace import source_of
+from kspliced.elf.object import Object
+from kspliced.model import Group
+from kspliced.pack import Blob
+from kspliced.plan.components import Component
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the update module, for the manifest, and their content."""
+
+    glue: Group
+    groups: tuple[Group, ...]
+    blobs: tuple[Blob, ...]
+
+
+def emit_parts(units: Iterable[DiffedUnit], components: Iterable[Component], glue: Object) -> Parts:
+    """Emit the glue and each group of units as a part of its own."""
+    emitted = emit_glue(glue)
+    glue_group = Group("part/glue", (), (), emitted.imports, (), (), False)
+    groups, blobs = [], [Blob(glue_group.blob, emitted.content)]
+    for members in group_units(units, components):
+        emitted = emit(tuple(d.part for d in members if d.part is not None))
+        targets = tuple(sorted({d.unit.target for d in members}))
+        group = Group(
+            blob=f"part/{'+'.join(targets)}",
+            targets=targets,
+            units=tuple(d.unit.path for d in members),
+            imports=emitted.imports,
+            spans=emitted.spans,
+            data=emitted.data,
+            pinned=any(d.part.closure.carried.pinned for d in members if d.part is not None),
+        )
+        groups.append(group)
+        blobs.append(Blob(group.blob, emitted.content))
+    return Parts(glue_group, tuple(groups), tuple(blobs))
+
+
+def group_units(
+    units: Iterable[DiffedUnit], components: Iterable[Component]
+) -> tuple[tuple[DiffedUnit, ...], ...]:
+    """Partition units by the set of targets that they wait for, in the order of these sets."""
+    live = tuple(units)
+    leader = {source_of(diffed.unit): source_of(diffed.unit) for diffed in live}
+
+    def find(path: str) -> str:
+        while leader[path] != path:
+            path = leader[path]
+        return path
+
+    def unite(paths: Iterable[str]) -> None:
+        found = sorted({find(path) for path in paths if path in leader})
+        for path in found[1:]:
+            leader[path] = found[0]
+
+    by_id = {component.id: component for component in components}
+    for component in by_id.values():
+        needed = (by_id[name].files for name in component.needs if name in by_id)
+        unite((*component.files, *(path for files in needed for path in files)))
+    source = {diffed.unit.path: source_of(diffed.unit) for diffed in live}
+    for diffed in live:
+        unite((source_of(diffed.unit), *(source[unit] for unit in diffed.lenders)))
+    targets: dict[str, set[str]] = defaultdict(set)
+    for diffed in live:
+        targets[find(source_of(diffed.unit))].add(diffed.unit.target)
+    groups: dict[tuple[str, ...], list[DiffedUnit]] = defaultdict(list)
+    for diffed in live:
+        groups[tuple(sorted(targets[find(source_of(diffed.unit))]))].append(diffed)
+    return tuple(tuple(members) for _, members in sorted(groups.items()))
