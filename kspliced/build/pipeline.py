@@ -20,7 +20,8 @@ from pathlib import Path
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import Parts, emit_parts
 from kspliced.build.kbuild import FLAGS, Headers, Kbuild, Unit, check_compiler, open_headers
-from kspliced.build.search import Fate, Found, Pre, Wish, search
+from kspliced.build.neighbours import Neighbours
+from kspliced.build.search import Compiled, Fate, Found, Pre, Wish, search
 from kspliced.build.select import (
     Irrelevant,
     Selection,
@@ -207,6 +208,7 @@ class _Pipeline:
     ) -> None:
         self._request, self._headers, self._old = request, headers, old
         self._workspace, self._stages = workspace, stages
+        self._kbuilds: dict[str, Kbuild] = {}
 
     def run(self, upgrade: _Upgrade) -> BuildResult:
         stage = self._stages.stage
@@ -258,6 +260,13 @@ class _Pipeline:
         listings = kbuild.list_directories(wanted) if wanted else {}
         targets = frozenset(self._request.targets)
         unlisted = frozenset(wanted) - listings.keys()
+        self._neighbours = Neighbours(
+            listings,
+            kbuild.list_directories,
+            lambda directory: _has_kbuild(tree / directory),
+            lambda: self._old.included,
+            targets,
+        )
         found = select(changes, listings, unlisted, lambda: self._old.included, targets)
         if not self._request.only:
             return found
@@ -279,10 +288,15 @@ class _Pipeline:
                 self._old,
                 workspace,
                 self._kbuild,
+                self._neighbours,
                 Wish(self._request.policy, self._request.exclude),
-                compiled.result,
+                Compiled(compiled.result, self._compile_more),
                 lambda text: self._stages.say("compile", text),
             )
+
+    def _compile_more(self, units: tuple[Unit, ...]) -> Pre:
+        self._workspace.add_near(units)
+        return self._compile_pre(units)
 
     def _compile_pre(self, units: tuple[Unit, ...]) -> Pre:
         """Compile the units of the old tree; what cannot be is said.
@@ -309,9 +323,11 @@ class _Pipeline:
 
     def _kbuild(self, name: str) -> Kbuild:
         """The pre or the post object tree, with the source tree it is compiled from."""
-        workspace, jobs = self._workspace, self._request.jobs
-        tree = workspace.old.top if name == "pre" else workspace.hot
-        return Kbuild(tree, workspace.objtree(name), self._headers, jobs)
+        if name not in self._kbuilds:
+            workspace, jobs = self._workspace, self._request.jobs
+            tree = workspace.old.top if name == "pre" else workspace.hot
+            self._kbuilds[name] = Kbuild(tree, workspace.objtree(name), self._headers, jobs)
+        return self._kbuilds[name]
 
     def _glue(self, update: str) -> Path:
         """Compile the glue of the module called ``update``; returns its object."""

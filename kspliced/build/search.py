@@ -10,11 +10,12 @@ makes the set smaller, so the search ends, and its order is that of the names.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatch
 
 from kspliced.build.kbuild import Kbuild, Unit
+from kspliced.build.neighbours import Neighbours
 from kspliced.build.select import Irrelevant, Selection
 from kspliced.build.unit import DiffedUnit, diff_unit, join_units
 from kspliced.build.workspace import Workspace, source_of
@@ -26,6 +27,9 @@ from kspliced.plan.headers import HeaderEdit
 from kspliced.plan.safety import Policy, doubts, never_leaves, passes
 from kspliced.source.functions import touched_functions
 from kspliced.source.snapshot import Snapshot
+
+# Files; a header's edit that more mention is refused without asking what each is.
+_MANY = 300
 
 
 class Decision(str, Enum):
@@ -77,18 +81,26 @@ class Pre:
     reads: Mapping[str, frozenset[str]]
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """``first`` waits for the old units of what was selected, ``more`` compiles further ones."""
+
+    first: Callable[[], Pre]
+    more: Callable[[tuple[Unit, ...]], Pre]
+
+
 def search(
     selection: Selection,
     old: Snapshot,
     workspace: Workspace,
     kbuild: Callable[[str], Kbuild],
+    neighbours: Neighbours,
     wish: Wish,
-    pre: Callable[[], Pre],
+    compiled: Compiled,
     say: Callable[[str], None],
 ) -> Found:
     """Decompose what was selected and find what of it may go live.
 
-    :param pre: waits for the old units to be compiled.
     :raises BuildError: what compiling raises but for units that do not compile.
     """
     odd = {r.unit for r in selection.refused if r.unit.endswith(".c")}
@@ -97,11 +109,39 @@ def search(
 
     def reads(path: str) -> frozenset[str]:
         # What is not compiled does not go live, whatever it reads.
-        return pre().reads.get(path, frozenset())
+        return compiled.first().reads.get(path, frozenset())
 
-    decomposition = decompose(texts, sources, selection.headers, old.mentions, reads)
+    def mentions(names: frozenset[str]) -> Mapping[str, frozenset[str]]:
+        # A source that is not built is not concerned.
+        return _built_only(old.mentions(names), neighbours)
+
+    decomposition = decompose(texts, sources, selection.headers, mentions, reads)
+    concerned = {n.path for n in decomposition.sources if not n.edits} - set(sources)
+    found = neighbours.units(concerned)
+    units, later = selection.units + found.units, selection.later + found.later
+    selection = replace(selection, units=units, later=later)
+
+    pre = _with_more(compiled, found.units) if found.units else compiled.first
     workspace.make_hot()
     return _Search(selection, decomposition, texts, workspace, kbuild("post"), wish, pre, say).run()
+
+
+def _with_more(compiled: Compiled, units: tuple[Unit, ...]) -> Callable[[], Pre]:
+    first = compiled.first()
+    more = compiled.more(units)
+    both = Pre({**first.failed, **more.failed}, {**first.reads, **more.reads})
+    return lambda: both
+
+
+def _built_only(
+    found: Mapping[str, frozenset[str]], neighbours: Neighbours
+) -> Mapping[str, frozenset[str]]:
+    """Names with the files that mention them, without sources that are not built. What very many
+    mention is refused in any case."""
+    near = {name: files for name, files in found.items() if len(files) <= _MANY}
+    sources = {path for files in near.values() for path in files if path.endswith(".c")}
+    absent = sources - neighbours.built(sources)
+    return {**found, **{name: files - absent for name, files in near.items()}}
 
 
 class _Search:

@@ -210,6 +210,7 @@ class _Grouping:
             number
             for name in node.mentioned
             for number in self._declared.get(name, ())
+            if name not in self._headers[number].proven
             if self._headers[number].edit.path in read or self._headers[number].new
         )
         waiting += (n for n, reach in enumerate(self._reached) if node.path in reach.sources)

@@ -33,13 +33,15 @@ class HeaderChange(str, Enum):
 @dataclass(frozen=True)
 class HeaderEdit:
     """``names``: what code must mention for the edit to concern it; ``refusal`` if REFUSED;
-    ``new`` if the whole header is."""
+    ``new`` if the whole header is. ``proven``: those of ``names`` that come with the edit, so that
+    code which means them does not compile without it; it may mean another type's."""
 
     edit: Edit
     change: HeaderChange
     names: frozenset[str]
     refusal: Refusal | None
     new: bool
+    proven: frozenset[str] = frozenset()
 
 
 def classify(edit: Edit, new: bool) -> HeaderEdit:
@@ -72,6 +74,7 @@ def _is_new(edit: Edit) -> bool:
 def _refused(edit: Edit, kinds: set[DeclarationKind], new: bool) -> HeaderEdit:
     lines = _changed_lines(edit)
     names = edit.names | frozenset(members(lines))
+    proven: frozenset[str] = frozenset()
     types = sorted(d.name for d in edit.removed + edit.added if d.kind in TYPES)
     symbol = types[0] if types else next(iter(sorted(edit.names)), "")
     if types or DeclarationKind.ENUMERATOR in kinds:
@@ -79,10 +82,18 @@ def _refused(edit: Edit, kinds: set[DeclarationKind], new: bool) -> HeaderEdit:
         refusal = Refusal("type_changed", edit.path, symbol, reason, _evidence(edit))
         # Code that only uses the type by name is not concerned, what uses these members is.
         names = frozenset(members(lines)) | _enumerators(edit)
+        proven = names - _members_before(edit)
     else:
         reason = "it cannot be told which units this concerns"
         refusal = Refusal("header_changed", edit.path, symbol, reason, _evidence(edit))
-    return HeaderEdit(edit, HeaderChange.REFUSED, names, refusal, new)
+    return HeaderEdit(edit, HeaderChange.REFUSED, names, refusal, new, proven)
+
+
+def _members_before(edit: Edit) -> frozenset[str]:
+    """What the old side of an edit declares, on lines that the new side does not have as well."""
+    lines = tuple(line for line in edit.old_lines if line not in edit.new_lines)
+    old = {d.name for d in edit.removed if d.kind is DeclarationKind.ENUMERATOR}
+    return frozenset(members(lines)) | old
 
 
 def _changed_lines(edit: Edit) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,6 +183,16 @@ def test_what_can_go_live_goes_without_the_rest(mixed: BuildRequest) -> None:
     assert result.manifest is not None
     assert {function.unit for function in result.functions} == {"fs/ext4/mballoc.o"}
     assert set(result.manifest.refused) == set(result.refused)
+
+
+def test_a_function_that_a_header_changes(on_trees: BuildRequest, tmp_path: Path) -> None:
+    request = changed(on_trees, tmp_path / "new", "fs/ext4/mballoc.h", "")
+    path = tmp_path / "new/fs/ext4/mballoc.h"
+    path.write_text(re.sub(r"(#define MB_DEFAULT_ORDER2_REQS\s+)2\b", r"\g<1>3", path.read_text()))
+    result = build(request, no_progress)
+    found = {f.name: f.why for f in result.functions}
+    assert not result.refused
+    assert found == {"ext4_mb_init": "header: fs/ext4/mballoc.h"}
 
 
 def test_policy_and_exclusion(mixed: BuildRequest) -> None:

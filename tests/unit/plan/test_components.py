@@ -13,6 +13,7 @@ from kspliced.plan.headers import HeaderChange
 
 ONE = "int one(int n)\n{\n\treturn n;\n}\n"
 TWO = "int two(void)\n{\n\treturn 2;\n}\n"
+THREE = "int three(void)\n{\n\treturn 3;\n}\n"
 HEADER = """\
 #ifndef H
 #define H
@@ -163,13 +164,16 @@ def test_what_other_headers_use_is_refused(tmp_path: Path) -> None:
 def test_a_changed_type_is_refused_with_who_uses_the_member(tmp_path: Path) -> None:
     trees = {
         "h.h": (HEADER, HEADER.replace("\tint a;", "\tlong a;\n\tint fresh;")),
-        "a.c": (ONE, ONE.replace("return n", "return s->fresh")),
+        "a.c": (ONE, ONE.replace("return n", "return s->a")),
         "b.c": (TWO, TWO.replace("2;", "s->next;")),
+        "c.c": (THREE, THREE.replace("3;", "s->fresh;")),
     }
     found = Trees(tmp_path, trees).decompose()
-    user, other = found.components
+    user, other, fresh = found.components
     assert [(r.code, r.symbol) for r in user.refused] == [("type_changed", "s")]
     assert other.refused == ()
+    # What means this type's does not compile without it, and another type may have one, too.
+    assert fresh.refused == ()
 
 
 def test_a_member_that_only_moved_is_not_changed(tmp_path: Path) -> None:
