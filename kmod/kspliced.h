@@ -7,6 +7,7 @@
 #define KSPLICED_H
 
 #include <linux/atomic.h>
+#include <linux/ftrace.h>
 #include <linux/kallsyms.h>
 #include <linux/kobject.h>
 #include <linux/kprobes.h>
@@ -44,6 +45,9 @@ DECLARE_STATIC_CALL(kspliced_module_address, __module_address);
 DECLARE_STATIC_CALL(kspliced_module_text_address, __module_text_address);
 DECLARE_STATIC_CALL(kspliced_get_kprobe, get_kprobe);
 DECLARE_STATIC_CALL(kspliced_wake_up_state, wake_up_state);
+DECLARE_STATIC_CALL(kspliced_ftrace_start, ftrace_rec_iter_start);
+DECLARE_STATIC_CALL(kspliced_ftrace_next, ftrace_rec_iter_next);
+DECLARE_STATIC_CALL(kspliced_ftrace_record, ftrace_rec_iter_record);
 
 enum kspliced_stage {
 	KSPLICED_PREPARING,
@@ -56,6 +60,7 @@ enum kspliced_cause {
 	KSPLICED_NO_MATCH,
 	KSPLICED_CODE_BUSY,
 	KSPLICED_PROBED,
+	KSPLICED_REDIRECTED,
 	KSPLICED_OUT_OF_MEMORY,
 	KSPLICED_TARGET_GONE,
 	KSPLICED_ALREADY,
@@ -232,6 +237,8 @@ extern const struct kobj_type kspliced_ktype;
 int kspliced_find_symbols(void);
 void kspliced_lock_text(void);
 void kspliced_unlock_text(void);
+void kspliced_lock_entries(void);
+void kspliced_unlock_entries(void);
 bool kspliced_return_trampoline(unsigned long addr);
 bool kspliced_core_rodata(unsigned long addr);
 
@@ -272,6 +279,11 @@ void kspliced_verify_jumps(struct kspliced_attempt *attempt);
 void kspliced_verify_spans(struct kspliced_attempt *attempt);
 void kspliced_restore_text(struct kspliced_live *live);
 void kspliced_write_jumps(struct kspliced_live *live);
+
+/* redirect.c */
+typedef void (*kspliced_visit_fn)(const struct kspliced_span *span, void *data);
+unsigned int kspliced_for_redirected(const struct kspliced_live *live,
+				     kspliced_visit_fn visit, void *data);
 
 /* data.c */
 int kspliced_make_constants(struct kspliced_live *live);

@@ -85,9 +85,14 @@ static int switch_cpu(void *data)
 
 static int stop_and_switch(struct kspliced_attempt *attempt)
 {
-	int error;
+	int error = 0;
 
-	/* The kernel's own order: CPU hotplug, then text. */
+	/* The kernel's own order: ftrace, CPU hotplug, then text. */
+	kspliced_lock_entries();
+	if (attempt->in && kspliced_for_redirected(attempt->in, NULL, NULL)) {
+		attempt->cause = KSPLICED_REDIRECTED;
+		goto unlock;
+	}
 	cpus_read_lock();
 	kspliced_lock_text();
 	attempt->nr_cpus = num_online_cpus();
@@ -95,6 +100,8 @@ static int stop_and_switch(struct kspliced_attempt *attempt)
 						   cpu_online_mask);
 	kspliced_unlock_text();
 	cpus_read_unlock();
+unlock:
+	kspliced_unlock_entries();
 	return error;
 }
 
@@ -312,6 +319,8 @@ static int cause_to_errno(enum kspliced_cause cause)
 		return -EBUSY;
 	case KSPLICED_PROBED:
 		return -ETXTBSY;
+	case KSPLICED_REDIRECTED:
+		return -EADDRINUSE;
 	case KSPLICED_OUT_OF_MEMORY:
 		return -ENOMEM;
 	case KSPLICED_TARGET_GONE:

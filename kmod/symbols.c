@@ -28,9 +28,12 @@ DEFINE_STATIC_CALL_NULL(kspliced_module_address, __module_address);
 DEFINE_STATIC_CALL_NULL(kspliced_module_text_address, __module_text_address);
 DEFINE_STATIC_CALL_NULL(kspliced_get_kprobe, get_kprobe);
 DEFINE_STATIC_CALL_NULL(kspliced_wake_up_state, wake_up_state);
+DEFINE_STATIC_CALL_NULL(kspliced_ftrace_start, ftrace_rec_iter_start);
+DEFINE_STATIC_CALL_NULL(kspliced_ftrace_next, ftrace_rec_iter_next);
+DEFINE_STATIC_CALL_NULL(kspliced_ftrace_record, ftrace_rec_iter_record);
 DEFINE_STATIC_CALL_NULL(kspliced_lookup_name, kallsyms_lookup_name);
 
-static struct mutex *text_mutex_found;
+static struct mutex *text_mutex_found, *ftrace_lock_found;
 static unsigned long rodata_start, rodata_end;
 
 /* Where a return address lies that a tracer hid: rethook's and fgraph's. */
@@ -93,9 +96,10 @@ int kspliced_find_symbols(void)
 	static_call_update(kspliced_lookup_name, lookup);
 
 	text_mutex_found = find("text_mutex");
+	ftrace_lock_found = find("ftrace_lock");
 	rodata_start = (unsigned long)find("__start_rodata");
 	rodata_end = (unsigned long)find("__end_rodata");
-	if (!text_mutex_found || !rodata_start || !rodata_end ||
+	if (!text_mutex_found || !ftrace_lock_found || !rodata_start || !rodata_end ||
 	    !FIND_CALL(kspliced_text_poke, text_poke) ||
 	    !FIND_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable) ||
 	    !FIND_CALL(kspliced_stop_machine, stop_machine_cpuslocked) ||
@@ -104,7 +108,10 @@ int kspliced_find_symbols(void)
 	    !FIND_CALL(kspliced_module_address, __module_address) ||
 	    !FIND_CALL(kspliced_module_text_address, __module_text_address) ||
 	    !FIND_CALL(kspliced_get_kprobe, get_kprobe) ||
-	    !FIND_CALL(kspliced_wake_up_state, wake_up_state))
+	    !FIND_CALL(kspliced_wake_up_state, wake_up_state) ||
+	    !FIND_CALL(kspliced_ftrace_start, ftrace_rec_iter_start) ||
+	    !FIND_CALL(kspliced_ftrace_next, ftrace_rec_iter_next) ||
+	    !FIND_CALL(kspliced_ftrace_record, ftrace_rec_iter_record))
 		return -ENOENT;
 
 	/* A kernel without the tracer has no trampoline of it: none to miss. */
@@ -127,6 +134,22 @@ void kspliced_lock_text(void)
 void kspliced_unlock_text(void)
 {
 	mutex_unlock(text_mutex_found);
+}
+
+/**
+ * kspliced_lock_entries() - keep everybody else from redirecting functions
+ */
+void kspliced_lock_entries(void)
+{
+	mutex_lock(ftrace_lock_found);
+}
+
+/**
+ * kspliced_unlock_entries() - let others redirect functions again
+ */
+void kspliced_unlock_entries(void)
+{
+	mutex_unlock(ftrace_lock_found);
 }
 
 /**

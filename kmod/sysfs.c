@@ -29,6 +29,7 @@ static const char * const cause_names[] = {
 	[KSPLICED_NO_MATCH] = "no_match",
 	[KSPLICED_CODE_BUSY] = "code_busy",
 	[KSPLICED_PROBED] = "probed",
+	[KSPLICED_REDIRECTED] = "redirected",
 	[KSPLICED_OUT_OF_MEMORY] = "out_of_memory",
 	[KSPLICED_TARGET_GONE] = "target_gone",
 	[KSPLICED_ALREADY] = "already",
@@ -139,6 +140,19 @@ static void probes_text(struct window *window, struct kspliced_live *live)
 	}
 }
 
+static void redirected_line(const struct kspliced_span *span, void *window)
+{
+	emit(window, "%s\t%s\n", span->target, span->name);
+}
+
+/* As it is now, not as it was at the last attempt. */
+static void redirected_text(struct window *window, struct kspliced_live *live)
+{
+	kspliced_lock_entries();
+	kspliced_for_redirected(live, redirected_line, window);
+	kspliced_unlock_entries();
+}
+
 static void stacks_text(struct window *window, struct kspliced_live *live)
 {
 	const struct kspliced_conflict *conflict;
@@ -230,6 +244,7 @@ TEXT_FILE(conflicts, 0444);
 TEXT_FILE(stacks, 0400);
 TEXT_FILE(mismatch, 0444);
 TEXT_FILE(probes, 0444);
+TEXT_FILE(redirected, 0400);
 TEXT_FILE(spans, 0400);
 TEXT_FILE(data, 0400);
 TEXT_FILE(original, 0400);
@@ -239,6 +254,7 @@ static struct bin_attribute *update_texts[] = {
 	&stacks_file,
 	&mismatch_file,
 	&probes_file,
+	&redirected_file,
 	&spans_file,
 	&data_file,
 	&original_file,

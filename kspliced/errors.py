@@ -47,6 +47,7 @@ class Code(str, Enum):
     CORE_ABI = "core_abi"
     CODE_BUSY = "code_busy"
     PROBED = "probed"
+    REDIRECTED = "redirected"
     LOAD_FAILED = "load_failed"
     SWITCH_FAILED = "switch_failed"
     # state and policy
@@ -84,6 +85,7 @@ _EXIT_CODES = {
     Code.NOT_AUTHORIZED: ExitCode.NO_DAEMON_OR_RIGHT,
     Code.CODE_BUSY: ExitCode.BUSY,
     Code.PROBED: ExitCode.BUSY,
+    Code.REDIRECTED: ExitCode.BUSY,
     Code.BUSY: ExitCode.BUSY,
 }
 

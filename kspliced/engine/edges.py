@@ -129,7 +129,8 @@ class Kernel(Protocol):
     def apply(self, name: str) -> int:
         """One attempt at the switch; how long it held the CPUs, in microseconds.
 
-        :raises KsplicedError: CODE_BUSY (details: the conflicts), PROBED, NO_MATCH, SWITCH_FAILED.
+        :raises KsplicedError: CODE_BUSY (details: the conflicts), PROBED, REDIRECTED, NO_MATCH,
+            SWITCH_FAILED.
         """
         ...
 

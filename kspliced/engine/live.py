@@ -79,7 +79,8 @@ class RunningKernel:
     def apply(self, name: str) -> int:
         """One attempt at the switch; how long it held the CPUs, in microseconds.
 
-        :raises KernelError: CODE_BUSY (details: the conflicts), PROBED, NO_MATCH, SWITCH_FAILED.
+        :raises KernelError: CODE_BUSY (details: the conflicts), PROBED, REDIRECTED, NO_MATCH,
+            SWITCH_FAILED.
         """
         self._core.apply(name)
         return _pause_us(self._core, name)

@@ -21,6 +21,7 @@ TRANSIENT = frozenset(
         Code.BUSY,
         Code.CODE_BUSY,
         Code.PROBED,
+        Code.REDIRECTED,
         Code.IO,
         Code.NO_SPACE,
         Code.SOURCE_UNAVAILABLE,

@@ -226,7 +226,7 @@ def _remember(context: Context, store: Store, job: str, error: KsplicedError) ->
 def _facts(job: str, error: KsplicedError) -> Facts:
     code = error.code.value
     facts = Facts(job=job, code=code, remedy=error.remedy)
-    if error.code in (Code.CODE_BUSY, Code.PROBED):
+    if error.code in (Code.CODE_BUSY, Code.PROBED, Code.REDIRECTED):
         return replace(facts, abort_cause=code)
     if error.code is Code.NO_MATCH:
         # Whoever raised it has paid for this import.

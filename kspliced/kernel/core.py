@@ -20,6 +20,7 @@ _CONFLICT = re.compile(r"(\d+) ([^\t]*)\t([^\t]+)\+0x([0-9a-f]+)\t(reliable|scan
 _CRC = re.compile(r"(\w+) 0x([0-9a-fA-F]{1,8})")
 _MISMATCH = re.compile(r"([^\t]+)\t([^\t]+)\t(\w+)\t([0-9a-fA-F]*)\t([0-9a-fA-F]*)")
 _PROBE = re.compile(r"([^\t]+)\t([^\t]+)\t(\d+)")
+_REDIRECTED = re.compile(r"([^\t]+)\t([^\t]+)")
 _CAUSES = {
     "no_match": "the running code is not what was matched",
     "code_busy": "threads are inside code that would change",
@@ -87,6 +88,18 @@ class Probe:
     def line(self) -> str:
         """One line for people."""
         return f"{self.target}: a kprobe at {self.function}+{self.offset:#x}"
+
+
+@dataclass(frozen=True)
+class Redirected:
+    """A function that something else redirects at its entry, so that its replacement is not run."""
+
+    target: str
+    function: str
+
+    def line(self) -> str:
+        """One line for people."""
+        return f"{self.target}: {self.function}"
 
 
 class Core:
@@ -193,6 +206,16 @@ class Core:
             found.append(Probe(match[1], match[2], int(match[3])))
         return tuple(found)
 
+    def redirected(self, update: str) -> tuple[Redirected, ...]:
+        """Functions of an update that a live patch, or the like, redirects now."""
+        found = []
+        for line in self._read(f"updates/{_checked(update)}/redirected").splitlines():
+            match = _REDIRECTED.fullmatch(line)
+            if match is None:
+                raise self._malformed("redirected", line)
+            found.append(Redirected(match[1], match[2]))
+        return tuple(found)
+
     def load(self, update: str, content: bytes) -> None:
         """Load a linked update module; registering changes nothing in the kernel yet.
 
@@ -211,7 +234,7 @@ class Core:
         """One attempt at the switch to ``update``; nothing happens if it is applied.
 
         :raises KernelError: CODE_BUSY with the conflicts as details, PROBED with the kprobes,
-            NO_MATCH with the bytes that differ, SWITCH_FAILED.
+            REDIRECTED with the functions, NO_MATCH with the bytes that differ, SWITCH_FAILED.
         """
         self._control(update, "apply")
 
@@ -249,6 +272,13 @@ class Core:
                 f"cannot {word} {update} now: kprobes stand where code would change",
                 "remove the probes named (perf, bpftrace, /sys/kernel/tracing/kprobe_events)",
                 tuple(p.line() for p in self.probes(update)),
+            )
+        if error.errno == errno.EADDRINUSE:
+            return KernelError(
+                Code.REDIRECTED,
+                f"cannot {word} {update} now: a live patch has functions that it would replace",
+                "disable the live patch (/sys/kernel/livepatch/*/enabled) and apply again",
+                tuple(r.line() for r in self.redirected(update)),
             )
         if error.errno == errno.EILSEQ:
             return KernelError(

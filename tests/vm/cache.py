@@ -81,6 +81,14 @@ def command(*args: str | Path, cwd: Path | None = None, stdin: str | None = None
     return done.stdout
 
 
+def candidate(package: str) -> str:
+    """``name=version`` of the version that this machine's apt would install."""
+    for line in command("apt-cache", "policy", package).splitlines():
+        if line.startswith("  Candidate:"):
+            return f"{package}={line.split()[1]}"
+    raise HarnessError(f"this machine's apt knows no {package}; run apt-get update")
+
+
 def debs(*specs: str) -> tuple[Path, ...]:
     """The .deb of each ``name=version``, downloaded where it is missing.
 

@@ -75,13 +75,7 @@ def archive(files: Mapping[str, tuple[int, bytes]]) -> bytes:
 
 def busybox() -> bytes:
     """Debian's static busybox, from the package that this machine's apt offers."""
-    policy = cache.command("apt-cache", "policy", "busybox-static")
-    version = next(
-        (line.split()[1] for line in policy.splitlines() if line.startswith("  Candidate:")), ""
-    )
-    if not version:
-        raise HarnessError("this machine's apt knows no busybox-static; run apt-get update")
-    (deb,) = cache.debs(f"busybox-static={version}")
+    (deb,) = cache.debs(cache.candidate("busybox-static"))
     with tempfile.TemporaryDirectory() as folder:
         cache.command("dpkg-deb", "-x", deb, folder)
         for path in ("bin/busybox", "usr/bin/busybox"):
@@ -137,7 +131,7 @@ class Initramfs:
     def _start(self, folder: Path) -> None:
         contents = {"bin": (0o040755, b""), "bin/busybox": (0o100755, busybox())}
         contents["init"] = (0o100755, INIT.encode())
-        contents |= {name: (0o100644, path.read_bytes()) for name, path in self.files.items()}
+        contents |= {name: (0o100755, path.read_bytes()) for name, path in self.files.items()}
         (folder / "initrd").write_bytes(archive(contents))
         line = [
             "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi",

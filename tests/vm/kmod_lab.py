@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest with the kernel core and the modules of tests/vm/kmod/, for test_kmod_core.py."""
+"""A guest with the kernel core and the modules of tests/vm/kmod/."""
 
 from __future__ import annotations
 
 import errno
 import itertools
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from tests.vm.guest import FAULT
 from tests.vm.initramfs import Initramfs
 from tests.vm.kmod_build import Modules
 
@@ -115,6 +118,33 @@ class Lab:
     def wake(self) -> None:
         """Let the sleeping thread go; returns when it has ended."""
         self.machine.check("echo wake > /proc/victim")
+
+
+@contextmanager
+def booted(
+    name: str, modules: Modules, files: Mapping[str, Path], further: Sequence[str]
+) -> Iterator[Lab]:
+    """A lab in a guest ``name`` with more files; it finds the ``further`` symbols, too."""
+    with Initramfs(name, modules.kernel, {**modules.files, **files}) as machine:
+        machine.check("insmod /kspliced.ko; insmod /park.ko; insmod /victim.ko")
+        names = (*REPLACED, *further)
+        yield Lab(machine, modules, find(machine, names, sizes_in(modules.files["victim.ko"])))
+        machine.check("rmmod victim; rmmod park; rmmod kspliced")
+
+
+@contextmanager
+def unharmed(lab: Lab) -> Iterator[Lab]:
+    """The lab with nothing loaded; afterwards everything must be as before, and no complaint."""
+    before = len(lab.machine.console_path.read_text(errors="replace"))
+    yield lab
+    lab.wake()
+    for update in lab.machine.check(f"ls {UPDATES}").split():
+        if lab.state(update)[0] == "applied":
+            assert lab.write(update, "reverse") == 0
+        lab.machine.check(f"rmmod {update}")
+    assert lab.values() == (1000, "")
+    console = lab.machine.console_path.read_text(errors="replace")[before:]
+    assert not FAULT.search(console), console
 
 
 def sizes_in(module: Path) -> dict[str, int]:

@@ -14,11 +14,18 @@ from collections.abc import Iterator
 import pytest
 
 import kspliced
-from tests.vm import kmod_build
-from tests.vm.guest import FAULT
-from tests.vm.initramfs import Initramfs
+from tests.vm import kmod_build, kmod_lab
 from tests.vm.kmod_build import Kernel, Modules
-from tests.vm.kmod_lab import CONSTANTS, REPLACED, UPDATES, VICTIMS, Lab, find, sizes_in
+from tests.vm.kmod_lab import (
+    CONSTANTS,
+    REPLACED,
+    UPDATES,
+    VICTIMS,
+    Lab,
+    find,
+    sizes_in,
+    unharmed,
+)
 
 pytestmark = pytest.mark.vm
 
@@ -43,28 +50,16 @@ def modules(kernel: Kernel) -> Modules:
 
 @pytest.fixture(scope="module")
 def booted(kernel: Kernel, modules: Modules) -> Iterator[Lab]:
-    with Initramfs(f"kmod-{kernel.release}", modules.kernel, modules.files) as machine:
-        machine.check("insmod /kspliced.ko; insmod /park.ko; insmod /victim.ko")
-        assert machine.check("uname -r").strip() == kernel.release
-        names = (*REPLACED, *WATCHABLE, *CONSTANTS)
-        places = find(machine, names, sizes_in(modules.files["victim.ko"]))
-        yield Lab(machine, modules, places)
-        machine.check("rmmod victim; rmmod park; rmmod kspliced")
+    name = f"kmod-{kernel.release}"
+    with kmod_lab.booted(name, modules, {}, (*WATCHABLE, *CONSTANTS)) as lab:
+        assert lab.machine.check("uname -r").strip() == kernel.release
+        yield lab
 
 
 @pytest.fixture
 def lab(booted: Lab) -> Iterator[Lab]:
-    """The lab with nothing loaded; afterwards everything must be as before, and no complaint."""
-    before = len(booted.machine.console_path.read_text(errors="replace"))
-    yield booted
-    booted.wake()
-    for update in booted.machine.check(f"ls {UPDATES}").split():
-        if booted.state(update)[0] == "applied":
-            assert booted.write(update, "reverse") == 0
-        booted.machine.check(f"rmmod {update}")
-    assert booted.values() == (1000, "")
-    console = booted.machine.console_path.read_text(errors="replace")[before:]
-    assert not FAULT.search(console), console
+    with unharmed(booted):
+        yield booted
 
 
 def test_builds_without_a_warning(modules: Modules) -> None:
@@ -91,7 +86,7 @@ def test_files_of_an_update(lab: Lab) -> None:
     assert modes == {
         "stage": "444", "control": "200", "abort_cause": "444", "conflicts": "444",
         "mismatch": "444", "pause_ns": "444", "spans": "400", "original": "400",
-        "stacks": "400", "probes": "444", "data": "400",
+        "stacks": "400", "probes": "444", "redirected": "400", "data": "400",
     }  # fmt: skip
     assert lab.state("update_a") == ("preparing", "ok")
     assert lab.values() == (1000, "")

@@ -32,6 +32,7 @@ def path(tmp_path: Path) -> Path:
         "812 a:b\text4_mb_new_blocks.cold+0x0\tscan\n",
         f"updates/{UPDATE}/mismatch": "ext4\text4_read\t30\tcc90\t0f1f\n",
         f"updates/{UPDATE}/probes": "vmlinux\text4_read\t11\n",
+        f"updates/{UPDATE}/redirected": "ext4\text4_read\n",
         f"updates/{UPDATE}/original": "",
     }
     for name, content in files.items():
@@ -83,6 +84,7 @@ def test_control_gets_the_word(path: Path) -> None:
     [
         (errno.EBUSY, Code.CODE_BUSY, "kworker\\x20u4:1[7] in ext4_read+0x1f"),
         (errno.ETXTBSY, Code.PROBED, "vmlinux: a kprobe at ext4_read+0xb"),
+        (errno.EADDRINUSE, Code.REDIRECTED, "ext4: ext4_read"),
         (errno.EILSEQ, Code.NO_MATCH, "expected cc90, found 0f1f"),
         (errno.ENOMEM, Code.SWITCH_FAILED, ""),
         (errno.EINVAL, Code.SWITCH_FAILED, ""),
@@ -142,6 +144,7 @@ def test_a_name_is_no_path(path: Path, name: str) -> None:
         ("conflicts", "what\n"),
         ("mismatch", "a\tb\tc\td\te\n"),
         ("probes", "a\tb\tc\n"),
+        ("redirected", "a\n"),
         ("pause_ns", "soon\n"),
     ],
 )
@@ -152,6 +155,7 @@ def test_malformed_files(path: Path, name: str, content: str) -> None:
         "conflicts": core.conflicts,
         "mismatch": core.mismatches,
         "probes": core.probes,
+        "redirected": core.redirected,
         "pause_ns": core.pause_ns,
     }
     with pytest.raises(KernelError) as caught:
