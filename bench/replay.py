@@ -108,6 +108,9 @@ class _Kernel:
     def reverse(self, name: str) -> int:
         return 1
 
+    def nudge(self, name: str) -> bool:
+        return False
+
     def unload(self, name: str) -> None:
         return
 

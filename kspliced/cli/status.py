@@ -83,7 +83,7 @@ def show(status: StatusReport, verbose: bool) -> None:
         _show_update(status.update, verbose)
     _show_reboot(status, verbose)
     problem = (status.update.problem if status.update else None) or status.problem
-    if problem is not None and status.state not in ("live", "idle"):
+    if problem is not None and status.state != "idle":
         remedy = f"; {problem.remedy}" if problem.remedy else ""
         output.field("problem", f"{problem.message}{remedy} [{problem.code.value}]", "red")
         for line in problem.details[: None if verbose else _SHORT]:

@@ -138,6 +138,13 @@ class Kernel(Protocol):
         """One attempt at the switch back, as apply()."""
         ...
 
+    def nudge(self, name: str) -> bool:
+        """Ask the threads that were in the way of the last attempt to leave; whether there are any.
+
+        :raises KsplicedError: SWITCH_FAILED.
+        """
+        ...
+
     def unload(self, name: str) -> None:
         """Remove an update module that is not applied.
 

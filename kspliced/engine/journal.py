@@ -121,6 +121,15 @@ class Event(Enum):
         "attempt; nothing was changed. The processes are in the message. `kspliced apply` "
         "tries again.",
     )
+    NUDGED = Entry(
+        "831fb00b97de4144b670864ee872d1e6",
+        Priority.NOTICE,
+        "Threads are asked to leave code that is to be replaced",
+        "Threads sleep in functions that update @KSPLICED_UPDATE@ changes; they are in the "
+        "message. Each is made to leave its system call, as by a signal that is not there, and "
+        "takes it up again. Calls that never do so after a signal, such as epoll_wait(2), end "
+        "with EINTR (signal(7)).",
+    )
     NO_MATCH = Entry(
         "f1d9ba0c96bd445184f8321828ced279",
         Priority.ERR,

@@ -90,6 +90,13 @@ class RunningKernel:
         self._core.reverse(name)
         return _pause_us(self._core, name)
 
+    def nudge(self, name: str) -> bool:
+        """Ask the threads that were in the way of the last attempt to leave; whether there are any.
+
+        :raises KernelError: SWITCH_FAILED.
+        """
+        return self._core.nudge(name)
+
     def unload(self, name: str) -> None:
         """Remove an update module that is not applied.
 

@@ -35,22 +35,42 @@ _ABOUT_UNITS = frozenset({Code.NO_MATCH, Code.AMBIGUOUS, Code.UNRESOLVED, Code.C
 
 
 @dataclass(frozen=True)
+class Try:
+    """A further attempt at a switch: where ``nudge``, the threads in the way are asked to leave;
+    then ``delay`` seconds pass."""
+
+    nudge: bool
+    delay: float
+
+
+@dataclass(frozen=True)
 class Backoff:
-    """Delays in seconds between attempts at a switch: ``first``, times ``factor``, at most
-    ``longest`` each and ``total`` together."""
+    """How long to insist on a switch while code is busy, in seconds.
+
+    The delay is ``first``, then times ``factor``, at most ``longest``. For the first ``polite``
+    seconds the threads in the way are left alone. After that each delay is followed by ``nudges``
+    attempts in quick succession: a nudge, ``settle`` seconds for the threads to leave, an attempt.
+    All delays together are at most ``total``.
+    """
 
     first: float = 0.05
     factor: float = 1.7
     longest: float = 5.0
+    polite: float = 5.0
+    nudges: int = 3
+    settle: float = 0.02
     total: float = 60.0
 
-    def delays(self) -> Iterator[float]:
-        """The delay before each further attempt."""
+    def tries(self) -> Iterator[Try]:
+        """Each further attempt; they end when the time is over."""
         delay, spent = self.first, 0.0
         while spent + delay <= self.total:
-            yield delay
+            yield Try(False, delay)
             spent += delay
             delay = min(delay * self.factor, self.longest)
+            for _ in range(self.nudges if spent >= self.polite else 0):
+                yield Try(True, self.settle)
+                spent += self.settle
 
 
 class Action(str, Enum):

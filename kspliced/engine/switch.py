@@ -189,33 +189,49 @@ def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateR
 
 
 def insist(context: Context, module: str, attempt: Callable[[str], int]) -> int:
-    """Repeat ``attempt`` at an update's module while code is busy, within the back-off; returns its
-    pause in µs.
+    """Repeat ``attempt`` at an update's module while code is busy, as the back-off says; returns
+    its pause in µs.
 
     :raises KsplicedError: what ``attempt`` raises, CODE_BUSY when the time is over, CANCELLED.
     """
-    delays = context.backoff.delays()
-    attempts = 1
-    while True:
+    tries = tuple(context.backoff.tries())
+    nudged = 0
+    for number, following in enumerate((*tries, None), start=1):
         try:
             return attempt(module)
         except KernelError as error:
-            delay = next(delays, None) if error.code is Code.CODE_BUSY else None
             if error.code is not Code.CODE_BUSY:
                 raise
-            if delay is None:
-                last = KernelError(
-                    Code.CODE_BUSY,
-                    f"{error.message} ({attempts} attempts)",
-                    error.remedy,
-                    error.details,
-                )
-                last.blamed = error.blamed
-                raise last from error
-            busy = error.details[0] if error.details else error.message
-        context.job.at("apply", 0.96, f"waiting, attempt {attempts}: {busy}")
-        _wait(context, delay)
-        attempts += 1
+            if following is None:
+                raise _given_up(error, number, nudged) from error
+            busy = error
+        _tell_busy(context, busy, number, len(tries) + 1, nudged)
+        if following.nudge:
+            if not nudged:
+                _tell_nudge(context, module, busy)
+            nudged += context.kernel.nudge(module)
+        _wait(context, following.delay)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _tell_busy(context: Context, error: KernelError, number: int, most: int, nudged: int) -> None:
+    who = error.details[0] if error.details else error.message
+    asked = f", threads asked to leave {nudged} times" if nudged else ""
+    context.job.at("apply", 0.96, f"attempt {number} of at most {most}{asked}: {who}")
+
+
+def _tell_nudge(context: Context, module: str, error: KernelError) -> None:
+    text = "\n".join((f"{error.message}; they are asked to leave", *error.details))
+    context.journal.send(Event.NUDGED, text, Facts(update=module))
+
+
+def _given_up(error: KernelError, attempts: int, nudged: int) -> KernelError:
+    """The error of the last attempt, with what was tried."""
+    asked = f", asked to leave {nudged} times" if nudged else ""
+    text = f"{error.message} ({attempts} attempts{asked})"
+    last = KernelError(Code.CODE_BUSY, text, error.remedy, error.details)
+    last.blamed = error.blamed
+    return last
 
 
 def _wait(context: Context, seconds: float) -> None:

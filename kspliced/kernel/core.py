@@ -16,6 +16,7 @@ from kspliced.model import CORE_ABI
 CORE_PATH = Path("/sys/kernel/kspliced")
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,55}")
+_STACK = re.compile(r"(\d+ [^\t]*)\t(.*)")
 _CONFLICT = re.compile(r"(\d+) ([^\t]*)\t([^\t]+)\+0x([0-9a-f]+)\t(reliable|scan)")
 _CRC = re.compile(r"(\w+) 0x([0-9a-fA-F]{1,8})")
 _MISMATCH = re.compile(r"([^\t]+)\t([^\t]+)\t(\w+)\t([0-9a-fA-F]*)\t([0-9a-fA-F]*)")
@@ -44,7 +45,7 @@ class Conflict:
     """A thread with an address of old code on its stack.
 
     ``comm`` is escaped as the core gives it; ``reliable`` is False when the address was found by
-    scanning the stack's words.
+    scanning the stack's words. ``stack``: function+0xoffset, innermost first.
     """
 
     pid: int
@@ -52,11 +53,13 @@ class Conflict:
     function: str
     offset: int
     reliable: bool
+    stack: tuple[str, ...] = ()
 
-    def line(self) -> str:
-        """One line for people."""
+    def lines(self) -> tuple[str, ...]:
+        """A line for people, and one for the stack."""
         sure = "" if self.reliable else " (found by scanning its stack)"
-        return f"{self.comm}[{self.pid}] in {self.function}+{self.offset:#x}{sure}"
+        who = f"{self.comm}[{self.pid}] in {self.function}+{self.offset:#x}{sure}"
+        return (who, f"  stack: {' < '.join(self.stack)}") if self.stack else (who,)
 
 
 @dataclass(frozen=True)
@@ -173,14 +176,27 @@ class Core:
 
     def conflicts(self, update: str) -> tuple[Conflict, ...]:
         """Who was in the way of the last attempt."""
+        stacks = self._stacks(update)
         found = []
         for line in self._read(f"updates/{_checked(update)}/conflicts").splitlines():
             match = _CONFLICT.fullmatch(line)
             if match is None:
                 raise self._malformed("conflicts", line)
-            offset = int(match[4], 16)
-            found.append(Conflict(int(match[1]), match[2], match[3], offset, match[5] != "scan"))
+            offset, stack = int(match[4], 16), stacks.get(f"{match[1]} {match[2]}", ())
+            found.append(
+                Conflict(int(match[1]), match[2], match[3], offset, match[5] != "scan", stack)
+            )
         return tuple(found)
+
+    def _stacks(self, update: str) -> dict[str, tuple[str, ...]]:
+        """The stack of each conflict, by the thread's id and name."""
+        found = {}
+        for line in self._read(f"updates/{_checked(update)}/stacks").splitlines():
+            match = _STACK.fullmatch(line)
+            if match is None:
+                raise self._malformed("stacks", line)
+            found[match[1]] = tuple(match[2].split())
+        return found
 
     def mismatches(self, update: str) -> tuple[SpanMismatch, ...]:
         """What differed in the last attempt that ended with no_match."""
@@ -242,7 +258,15 @@ class Core:
         """One attempt at the switch back to the original code; errors as :meth:`apply`."""
         self._control(update, "reverse")
 
-    def _control(self, update: str, word: str) -> None:
+    def nudge(self, update: str) -> bool:
+        """Ask the threads of the last conflicts to leave; whether there was one.
+
+        :raises KernelError: SWITCH_FAILED.
+        """
+        return self._control(update, "nudge")
+
+    def _control(self, update: str, word: str) -> bool:
+        """Write a word; whether there was anything to do."""
         path = self._path / "updates" / _checked(update) / "control"
         try:
             file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -251,8 +275,10 @@ class Core:
             finally:
                 os.close(file)
         except OSError as error:
-            if error.errno != errno.EALREADY:
+            if error.errno not in (errno.EALREADY, errno.ESRCH):
                 raise self._switch_error(update, word, error) from error
+            return False
+        return True
 
     def _switch_error(self, update: str, word: str, error: OSError) -> KernelError:
         if error.errno == errno.EBUSY:
@@ -262,7 +288,7 @@ class Core:
                 f"cannot {word} {update} now: {len(conflicts)} threads are inside code that "
                 "would change",
                 "try again later, or stop the programs named",
-                tuple(c.line() for c in conflicts),
+                tuple(line for c in conflicts for line in c.lines()),
             )
             busy.blamed = tuple(sorted({c.function.removesuffix(".cold") for c in conflicts}))
             return busy

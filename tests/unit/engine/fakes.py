@@ -159,6 +159,7 @@ class FakeKernel:
     link_error: KsplicedError | None = None
     link_errors: list[KsplicedError] = field(default_factory=list)
     busy: int = 0
+    stubborn: int = -1
     calls: list[str] = field(default_factory=list)
     loaded: dict[str, CoreStage] = field(default_factory=dict)
 
@@ -211,6 +212,13 @@ class FakeKernel:
         self._attempt("reverse", name)
         self._set(name, CoreStage.REVERSED)
         return 900
+
+    def nudge(self, name: str) -> bool:
+        """Threads leave when they were asked ``stubborn`` times."""
+        self.calls.append(f"nudge {name}")
+        self.stubborn -= 1
+        self.busy *= self.stubborn != 0
+        return True
 
     def unload(self, name: str) -> None:
         """Forget an update that is not applied."""

@@ -161,7 +161,10 @@ def test_an_undo_that_stays_busy_leaves_it_live(machine: Machine) -> None:
     assert caught.value.code is Code.CODE_BUSY
     (record,) = load_state(machine.paths).history
     assert record.stage is Stage.LIVE and record.wanted
-    assert current_status(machine.paths).state is StatusState.LIVE
+    status = current_status(machine.paths)
+    assert status.state is StatusState.LIVE
+    assert status.update is not None and status.update.problem is not None
+    assert "pid 4711" in status.update.problem.details[0]
 
 
 def test_busy_code_is_retried(machine: Machine) -> None:
@@ -171,6 +174,30 @@ def test_busy_code_is_retried(machine: Machine) -> None:
     assert any("dd (pid 4711)" in step.message for step in machine.steps)
 
 
+def test_who_stays_is_asked_to_leave(machine: Machine) -> None:
+    """Politeness first, then nudges; the journal says who was asked, once."""
+    machine.kernel.busy, machine.kernel.stubborn = 10_000, 5
+    transactions.upgrade(machine.context)
+    calls = [call for call in machine.kernel.calls if call.split()[0] in ("apply", "nudge")]
+    first = calls.index(f"nudge {UPDATE}")
+    assert first >= 5, "attempts that leave the threads alone"
+    assert calls.count(f"nudge {UPDATE}") == 5
+    # A nudge is of use for what was in the way just now, and an attempt has to follow at once.
+    for before, nudge, after in zip(calls, calls[1:], calls[2:], strict=False):
+        if nudge == f"nudge {UPDATE}":
+            assert before == after == f"apply {UPDATE}"
+    (told,) = [entry for entry in machine.journal.entries if entry[0] is Event.NUDGED]
+    assert "pid 4711" in told[1] and told[2].update == UPDATE
+
+
+def test_no_undo_nudges_before_it_was_polite(machine: Machine) -> None:
+    transactions.upgrade(machine.context)
+    machine.kernel.busy = 3
+    transactions.undo(machine.context)
+    assert f"nudge {UPDATE}" not in machine.kernel.calls
+    assert Event.NUDGED not in machine.journal.events()
+
+
 def test_busy_code_ends_after_a_minute_and_the_request_waits(machine: Machine) -> None:
     leave_request(machine)
     machine.kernel.busy = 10_000
@@ -178,6 +205,14 @@ def test_busy_code_ends_after_a_minute_and_the_request_waits(machine: Machine) -
     error = fails(machine, Code.CODE_BUSY)
     assert error.exit_code is ExitCode.BUSY and "pid 4711" in error.details[0]
     assert 30 < machine.clock.time - start <= 61
+    attempts = machine.kernel.calls.count(f"apply {UPDATE}")
+    nudges = machine.kernel.calls.count(f"nudge {UPDATE}")
+    assert attempts == len(list(machine.context.backoff.tries())) + 1 and nudges > 10
+    assert f"({attempts} attempts, asked to leave {nudges} times)" in error.message
+    assert f"attempt {attempts - 1} of at most {attempts}, " in machine.steps[-1].message
+    assert "pid 4711" in machine.journal.entries[-1][1]
+    problem = current_status(machine.paths).update.problem  # type: ignore[union-attr]
+    assert problem is not None and problem.details == error.details
     assert machine.kernel.loaded == {}
     assert not pending(machine.paths)
     transactions.fetch(machine.context)

@@ -30,6 +30,8 @@ def path(tmp_path: Path) -> Path:
         f"updates/{UPDATE}/pause_ns": "1180000\n",
         f"updates/{UPDATE}/conflicts": "7 kworker\\x20u4:1\text4_read+0x1f\treliable\n"
         "812 a:b\text4_mb_new_blocks.cold+0x0\tscan\n",
+        f"updates/{UPDATE}/stacks": "7 kworker\\x20u4:1\tschedule+0x5e ext4_read+0x1f\n"
+        "812 a:b\text4_mb_new_blocks.cold+0x0\n",
         f"updates/{UPDATE}/mismatch": "ext4\text4_read\t30\tcc90\t0f1f\n",
         f"updates/{UPDATE}/probes": "vmlinux\text4_read\t11\n",
         f"updates/{UPDATE}/redirected": "ext4\text4_read\n",
@@ -62,8 +64,10 @@ def test_files(path: Path) -> None:
     assert core.stage(UPDATE) == "preparing"
     assert core.pause_ns(UPDATE) == 1180000
     assert core.conflicts(UPDATE) == (
-        Conflict(7, "kworker\\x20u4:1", "ext4_read", 0x1F, True),
-        Conflict(812, "a:b", "ext4_mb_new_blocks.cold", 0, False),
+        Conflict(
+            7, "kworker\\x20u4:1", "ext4_read", 0x1F, True, ("schedule+0x5e", "ext4_read+0x1f")
+        ),
+        Conflict(812, "a:b", "ext4_mb_new_blocks.cold", 0, False, ("ext4_mb_new_blocks.cold+0x0",)),
     )
     assert core.mismatches(UPDATE) == (
         SpanMismatch("ext4", "ext4_read", 30, b"\xcc\x90", b"\x0f\x1f"),
@@ -82,7 +86,8 @@ def test_control_gets_the_word(path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [
-        (errno.EBUSY, Code.CODE_BUSY, "kworker\\x20u4:1[7] in ext4_read+0x1f"),
+        (errno.EBUSY, Code.CODE_BUSY, "kworker\\x20u4:1[7] in ext4_read+0x1f\n"),
+        (errno.EBUSY, Code.CODE_BUSY, "  stack: schedule+0x5e < ext4_read+0x1f\n"),
         (errno.ETXTBSY, Code.PROBED, "vmlinux: a kprobe at ext4_read+0xb"),
         (errno.EADDRINUSE, Code.REDIRECTED, "ext4: ext4_read"),
         (errno.EILSEQ, Code.NO_MATCH, "expected cc90, found 0f1f"),
@@ -108,6 +113,13 @@ def test_a_stage_that_is_reached_already_is_no_error(
 ) -> None:
     refuse(monkeypatch, errno.EALREADY)
     Core(path).apply(UPDATE)
+
+
+def test_nudge(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Core(path).nudge(UPDATE)
+    assert (path / "updates" / UPDATE / "control").read_text() == "nudge"
+    refuse(monkeypatch, errno.ESRCH)
+    assert not Core(path).nudge(UPDATE)
 
 
 def test_no_core(tmp_path: Path) -> None:
@@ -145,6 +157,7 @@ def test_a_name_is_no_path(path: Path, name: str) -> None:
         ("mismatch", "a\tb\tc\td\te\n"),
         ("probes", "a\tb\tc\n"),
         ("redirected", "a\n"),
+        ("stacks", "what\n"),
         ("pause_ns", "soon\n"),
     ],
 )
@@ -156,6 +169,7 @@ def test_malformed_files(path: Path, name: str, content: str) -> None:
         "mismatch": core.mismatches,
         "probes": core.probes,
         "redirected": core.redirected,
+        "stacks": core.conflicts,
         "pause_ns": core.pause_ns,
     }
     with pytest.raises(KernelError) as caught:
