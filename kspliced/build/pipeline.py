@@ -50,6 +50,7 @@ from kspliced.plan.safety import Policy
 from kspliced.source.cache import SourceCache
 from kspliced.source.changelog import new_entries
 from kspliced.source.compare import FileChange, compare
+from kspliced.source.differences import FileDiff, differences
 from kspliced.source.package import open_source
 from kspliced.source.snapshot import Snapshot
 
@@ -65,7 +66,8 @@ class BuildRequest:
     configuration builds; ``only``: globs of units, empty for all; ``exclude``: globs of units to
     leave out; ``jobs``: parallel compilers;
     ``workdir``: where the temporary trees go (needs some 300 MB), None for the default;
-    ``cache``: a folder for packed sources (source.cache, 700 MB each), None to keep nothing."""
+    ``cache``: a folder for packed sources (source.cache, 700 MB each), None to keep nothing;
+    ``diffs``: tell the differences of the changed files, too."""
 
     from_source: Path
     to_source: Path
@@ -78,6 +80,7 @@ class BuildRequest:
     cache: Path | None = None
     policy: Policy = Policy.CONSERVATIVE
     exclude: tuple[str, ...] = ()
+    diffs: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,9 @@ class BuildResult:
     facts: tuple[FileFacts, ...]
     entries: tuple[ChangelogEntry, ...]
     seconds: tuple[StageTime, ...]
+    from_version: str = ""
+    to_version: str = ""
+    diffs: tuple[FileDiff, ...] = ()
 
 
 def build(request: BuildRequest, progress: ProgressSink) -> BuildResult:
@@ -129,9 +135,11 @@ def build(request: BuildRequest, progress: ProgressSink) -> BuildResult:
 class _Upgrade:
     """What the new source is."""
 
+    from_version: str
     to_version: str
     changes: tuple[FileChange, ...]
     entries: tuple[ChangelogEntry, ...]
+    diffs: tuple[FileDiff, ...] = ()
 
 
 class _Stages:
@@ -194,7 +202,8 @@ def _compare(
         changes = compare(
             old, new, workspace.changed, lambda count: stages.walked(1, count, "compared")
         )
-        return _Upgrade(new.version, changes, new_entries(new.changelog, old.version))
+        entries = new_entries(new.changelog, old.version)
+        return _Upgrade(old.version, new.version, changes, entries)
 
 
 class _Pipeline:
@@ -214,6 +223,10 @@ class _Pipeline:
         stage = self._stages.stage
         with stage("select"):
             selection = self._select(upgrade.changes)
+        if self._request.diffs:
+            old, new = self._workspace.old.top, self._workspace.changed.top
+            paths = sorted(change.path for change in upgrade.changes)
+            upgrade = replace(upgrade, diffs=tuple(differences(old, new, paths)))
         if not (selection.units or selection.later or selection.headers):
             return _result(selection, upgrade, Found((), ()), None, (), self._stages)
         with stage("compile"):
@@ -378,6 +391,9 @@ def _result(
         facts=found.facts,
         entries=upgrade.entries,
         seconds=stages.seconds,
+        from_version=upgrade.from_version,
+        to_version=upgrade.to_version,
+        diffs=upgrade.diffs,
     )
 
 

@@ -235,6 +235,23 @@ VERBS = (
         exits=(ExitCode.NOTHING_TO_DO, ExitCode.REFUSED),
     ),
     Verb(
+        "report",
+        "report",
+        "write a page that shows what an upgrade would do",
+        (
+            "Does what plan does and writes one self-contained HTML page: what can go live, what "
+            "needs a reboot and why, by subsystem, each component with its difference, its "
+            "evidence and its changelog entries, to be searched in a browser.",
+        ),
+        (
+            *_SOURCES,
+            _ONLY,
+            _EXCLUDE,
+            Option(("--output", "-o"), "the page to write", Kind.FILE, "HTML", required=True),
+            JSON,
+        ),
+    ),
+    Verb(
         "build",
         "build",
         "build an update pack from two sources",

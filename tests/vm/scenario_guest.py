@@ -15,6 +15,7 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -91,26 +92,38 @@ class _Monitor:
 
 
 class ScenarioGuest:
-    """The guest, with the kernel core and ``modules`` (paths below kernel/, no .ko) loaded."""
+    """The guest, with the kernel core and ``modules`` (paths below kernel/, no .ko) loaded; those
+    of them in ``may_fail`` need hardware."""
 
-    def __init__(self, name: str, modules: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        modules: tuple[str, ...],
+        kernel: kmod_build.Kernel = KERNEL,
+        may_fail: frozenset[str] = frozenset(),
+        arguments: tuple[str, ...] = (),
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ks-share-"))
         self.share = self._folder / "share"
         self.share.mkdir()
-        files = {f"{Path(m).name}.ko": path for m, path in _shipped((*_SHARE, *modules)).items()}
+        every = dict.fromkeys((*_SHARE, *modules))
+        files = {f"{Path(m).name}.ko": path for m, path in _shipped(kernel, every).items()}
         core = self._folder / "core"
         shutil.copytree(kmod_build.TREE / "kmod", core)
-        cache.command("make", "-C", core, f"KDIR={kmod_build.headers(KERNEL)}")
+        cache.command("make", "-C", core, f"KDIR={kmod_build.headers(kernel)}")
         files["kspliced.ko"] = core / "kspliced.ko"
-        self.modules = modules
+        self._load = "\n".join(
+            f"insmod /{Path(m).name}.ko || {'true' if m in may_fail else 'exit 1'}" for m in every
+        )
         self.machine = Initramfs(
             name,
-            kmod_build.image(KERNEL),
+            kmod_build.image(kernel),
             files,
             arguments=(
                 "-qmp", f"unix:{self._folder}/qmp,server=on,wait=off",
                 "-fsdev", f"local,id=share,path={self.share},security_model=none",
                 "-device", "virtio-9p-pci,fsdev=share,mount_tag=share",
+                *arguments,
             ),
         )  # fmt: skip
 
@@ -118,13 +131,10 @@ class ScenarioGuest:
         try:
             self.machine.__enter__()
             self._monitor = _Monitor(self._folder / "qmp")
-            load = "\n".join(
-                f"insmod /{Path(m).name}.ko || exit 1" for m in (*_SHARE, *self.modules)
-            )
             self.machine.check(
-                f"{load}\nmkdir /mnt; mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 "
-                "share /mnt && insmod /kspliced.ko",
-                120,
+                f"{self._load}\nmkdir /mnt; mount -t 9p "
+                "-o trans=virtio,version=9p2000.L,msize=262144 share /mnt && insmod /kspliced.ko",
+                300,
             )
         except BaseException:
             self.__exit__(None, None, None)
@@ -237,14 +247,14 @@ class ScenarioGuest:
         return self.check(f"cat {UPDATES}/{pack.manifest.update}/stage").strip()
 
 
-def _shipped(modules: tuple[str, ...]) -> dict[str, Path]:
+def _shipped(kernel: kmod_build.Kernel, modules: Iterable[str]) -> dict[str, Path]:
     """Modules of the image package."""
 
     def make(folder: Path) -> None:
-        (deb,) = cache.debs(f"linux-image-{KERNEL.release}={KERNEL.version}")
+        (deb,) = cache.debs(f"linux-image-{kernel.release}={kernel.version}")
         pipe = f"dpkg-deb --fsys-tarfile {deb} | tar -x -C {folder} --strip-components=5 "
         pipe += "--wildcards './lib/modules/*/kernel/*.ko'"
         subprocess.run(["bash", "-o", "pipefail", "-c", pipe], check=True)
 
-    top = cache.made(f"modules-{KERNEL.version}", make)
+    top = cache.made(f"modules-{kernel.version}", make)
     return {module: top / f"{module}.ko" for module in modules}

@@ -33,6 +33,7 @@ CONTRACT = {
         "--jobs",
         "--json",
     },
+    "report": {"--from", "--to", "--config", "--headers", "--targets", "-o", "--json"},
     "build": {"--from", "--to", "--config", "--headers", "--targets", "--jobs", "--only", "-o"},
     "show": {"--json"},
     "match": {"--image", "--json"},

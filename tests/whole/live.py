@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A pack of a whole upgrade, live in a guest that has a server's modules loaded.
+
+    python3 -m tests.whole.live PACK
+
+boots the kernel that the pack is for, loads the modules, matches, links, applies, sees that the
+guest can do what it could, undoes, and prints the figures as JSON. What its kernel says is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from kspliced.pack import Pack, read_pack
+from tests.vm.scenario_guest import ScenarioGuest
+from tests.whole.kernels import UPGRADES, Upgrade, dependencies, modules
+
+# A server's: file systems, network, virtual machines, sound. What needs hardware may not load.
+SERVER = (
+    # libcrc32c asks for it by the name of the algorithm.
+    "crc32c_generic",
+    "ext4", "xfs", "btrfs", "nfs", "nfsd", "nfsv3", "nfsv4", "nf_tables", "nf_conntrack", "nf_nat",
+    "bridge", "veth", "overlay", "kvm", "kvm_intel", "kvm_amd", "virtio_net", "virtio_blk", "sctp",
+    "cifs", "bluetooth", "snd_pcm", "tun", "dm_mod", "raid1", "xfrm_user", "esp4", "ip_tables",
+    "nft_compat", "loop", "fuse", "autofs4", "e1000", "ahci", "sd_mod", "xhci_hcd", "nvme",
+    "openvswitch", "vxlan", "macvlan", "8021q", "act_mirred", "tls", "rds", "tipc",
+)  # fmt: skip
+HARDWARE = frozenset({"kvm_intel", "kvm_amd"})
+WORK = """
+ip link set lo up; ping -c 3 -W 2 127.0.0.1 > /dev/null || exit 1
+ip link add a type veth peer name b && ip link add br0 type bridge && ip link set a master br0
+ip link set a up; ip link set b up; ip link set br0 up; ip addr add 10.0.0.1/24 dev br0
+ping -c 2 -W 2 10.0.0.1 > /dev/null || exit 1
+ip link del br0; ip link del a
+truncate -s 64M /tmp/disk && losetup /dev/loop0 /tmp/disk && mke2fs -q /dev/loop0 2> /dev/null
+mkdir -p /tmp/m && mount -t ext4 /dev/loop0 /tmp/m || exit 1
+for n in 1 2 3 4; do dd if=/dev/urandom of=/tmp/m/$n bs=64k count=40 2> /dev/null & done; wait
+md5sum /tmp/m/* > /tmp/sums; umount /tmp/m; mount -t ext4 /dev/loop0 /tmp/m || exit 1
+md5sum -c -s /tmp/sums || exit 1
+mkdir -p /tmp/o/u /tmp/o/w /tmp/o/m
+mount -t tmpfs none /tmp/o && mkdir -p /tmp/o/u /tmp/o/w /tmp/o/m
+mount -t overlay -o lowerdir=/tmp/m,upperdir=/tmp/o/u,workdir=/tmp/o/w none /tmp/o/m || exit 1
+echo more >> /tmp/o/m/1; umount /tmp/o/m; umount /tmp/o; umount /tmp/m; losetup -d /dev/loop0
+echo work done
+"""
+
+
+def guest(upgrade: Upgrade) -> ScenarioGuest:
+    """A guest that runs the old kernel, with the modules."""
+    needs = dependencies(modules(upgrade))
+    wanted = tuple(dict.fromkeys(path for name in SERVER for path in needs[name]))
+    hardware = frozenset(_name(needs[name][-1]) for name in HARDWARE)
+    files = tuple(_name(path) for path in wanted)
+    return ScenarioGuest(f"live-{upgrade.name}", files, upgrade.kernel, hardware, ("-m", "2G"))
+
+
+def _name(path: str) -> str:
+    return path.removeprefix("kernel/").removesuffix(".ko")
+
+
+def run(pack: Pack) -> dict[str, object]:
+    """Apply the pack, work, undo, apply once more and undo; the figures."""
+    upgrade = UPGRADES[pack.manifest.kernel.version]
+    with guest(upgrade) as machine:
+        assert "work done" in machine.check(WORK, 300), "the guest works before"
+        started = time.monotonic()
+        linked = machine.load(pack)
+        matched = time.monotonic() - started
+        tries = machine.switch(linked.name, "apply")
+        pause = int(machine.check(f"cat /sys/kernel/kspliced/updates/{linked.name}/pause_ns"))
+        spans = machine.check(f"cat /sys/kernel/kspliced/updates/{linked.name}/spans")
+        assert "work done" in machine.check(WORK, 300), "the guest works with the update"
+        undo = machine.switch(linked.name, "reverse")
+        assert "work done" in machine.check(WORK, 300), "the guest works after the undo"
+        machine.switch(linked.name, "apply")
+        machine.switch(linked.name, "reverse")
+        faults = machine.faults()
+    return {
+        "update": linked.name,
+        "waiting": linked.waiting,
+        "held": len(linked.held),
+        "spans": len(spans.splitlines()),
+        "match_and_load_seconds": round(matched, 1),
+        "attempts": tries,
+        "attempts_to_undo": undo,
+        "pause_us": pause // 1000,
+        "module_bytes": len(linked.content),
+        "faults": faults,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """The command; 1 when the kernel complained."""
+    result = run(read_pack(Path(arguments[0])))
+    print(json.dumps(result, indent=2))
+    return 1 if result["faults"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
