@@ -7,11 +7,13 @@
 #   make test-full  what takes longer than that: every unit of an upgrade, an hour at first
 #   make demo    the story, told step by step; build/demo/result.json has its figures
 #   make bench   what it costs
+#   make soak    1000 cycles of apply and undo under load; CYCLES=N for another number
 
 PYTHON = build/venv/bin/python3
 PYTEST = $(PYTHON) -m pytest
+CYCLES = 1000
 
-.PHONY: check clean demo bench lint setup test test-full
+.PHONY: check clean demo bench lint setup soak test test-full
 
 check: lint
 	$(PYTEST) -m "not vm" tests
@@ -32,6 +34,9 @@ demo: setup
 
 bench: setup
 	$(PYTHON) -m bench
+
+soak: setup
+	$(PYTHON) -m tests.vm.soak $(CYCLES)
 
 setup:
 	@tests/setup.sh
