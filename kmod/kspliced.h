@@ -36,7 +36,7 @@
 #define KSPLICED_VMLINUX	"vmlinux"
 
 /* Unexported functions, called directly: these work on a sealed endbr too. */
-DECLARE_STATIC_CALL(kspliced_text_poke, text_poke);
+DECLARE_STATIC_CALL(kspliced_text_poke, text_poke_kgdb);
 DECLARE_STATIC_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable);
 DECLARE_STATIC_CALL(kspliced_stop_machine, stop_machine_cpuslocked);
 DECLARE_STATIC_CALL(kspliced_idle_task, idle_task);

@@ -19,7 +19,7 @@
 #error "the core needs CONFIG_SMP"
 #endif
 
-DEFINE_STATIC_CALL_NULL(kspliced_text_poke, text_poke);
+DEFINE_STATIC_CALL_NULL(kspliced_text_poke, text_poke_kgdb);
 DEFINE_STATIC_CALL_NULL(kspliced_stack_trace, stack_trace_save_tsk_reliable);
 DEFINE_STATIC_CALL_NULL(kspliced_stop_machine, stop_machine_cpuslocked);
 DEFINE_STATIC_CALL_NULL(kspliced_idle_task, idle_task);
@@ -100,7 +100,7 @@ int kspliced_find_symbols(void)
 	rodata_start = (unsigned long)find("__start_rodata");
 	rodata_end = (unsigned long)find("__end_rodata");
 	if (!text_mutex_found || !ftrace_lock_found || !rodata_start || !rodata_end ||
-	    !FIND_CALL(kspliced_text_poke, text_poke) ||
+	    !FIND_CALL(kspliced_text_poke, text_poke_kgdb) ||
 	    !FIND_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable) ||
 	    !FIND_CALL(kspliced_stop_machine, stop_machine_cpuslocked) ||
 	    !FIND_CALL(kspliced_idle_task, idle_task) ||

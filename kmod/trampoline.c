@@ -2,7 +2,9 @@
 /*
  * The bytes of the running kernel: compare them with what user space matched,
  * write the jumps, put back what stood there. Under stop_machine(), with
- * text_mutex held by the thread that stopped the machine.
+ * text_mutex held by the thread that stopped the machine. That is not the one
+ * that writes, so it takes the variant of text_poke() for a stopped machine,
+ * which does not insist on holding the lock itself.
  */
 #include <linux/string.h>
 
