@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -47,16 +48,25 @@ KERNELS = (
 
 
 @dataclass(frozen=True)
-class Modules:
-    """A stock kernel, and for it the core and the test's modules by file name.
+class Tree:
+    """A kernel to build modules for and to boot: its uname -r, what KDIR is to be, its image.
 
-    ``symvers`` is the text of the core's Module.symvers, ``log`` what the build of the core said.
+    ``arguments`` are the words of QEMU's command line that it needs.
     """
 
-    kernel: Path
+    release: str
+    kdir: Path
+    image: Path
+    arguments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Modules:
+    """For a kernel, the core and the test's modules by file name, and the core's Module.symvers."""
+
+    tree: Tree
     files: dict[str, Path]
     symvers: str
-    log: str
 
 
 def headers(kernel: Kernel) -> Path:
@@ -97,24 +107,49 @@ def image(kernel: Kernel) -> Path:
     return cache.made(f"kernel-{kernel.version}", make) / name
 
 
-def build(kernel: Kernel) -> Modules:
-    """Build the core as anybody would (make -C kmod KDIR=...), and the test's modules against it.
+def tree(kernel: Kernel) -> Tree:
+    """A kernel of the archive, to build modules for and to boot."""
+    return Tree(kernel.release, headers(kernel), image(kernel))
+
+
+def build(tree: Tree) -> Modules:
+    """The core and the test's modules, built for a kernel.
 
     Raises HarnessError with the compiler's words where that fails.
     """
-    place = PLACE / kernel.release
+    place = PLACE / tree.release
     shutil.rmtree(place, ignore_errors=True)
     core, tests = place / "core", place / "tests"
-    for source, target in ((TREE / "kmod", core), (Path(__file__).parent / "kmod", tests)):
-        target.mkdir(parents=True)
-        for path in source.iterdir():
-            if path.suffix in (".c", ".h") or path.name in ("Kbuild", "Makefile"):
-                shutil.copy(path, target)
-    kdir = headers(kernel)
-    log = cache.command("make", "-C", core, f"KDIR={kdir}", "W=1")
+    build_core(tree.kdir, core)
+    _copy(Path(__file__).parent / "kmod", tests)
     cache.command(
-        "make", "-C", kdir, f"M={tests}", f"KMOD={core}",
+        "make", "-C", tree.kdir, f"M={tests}", f"KMOD={core}",
         f"KBUILD_EXTRA_SYMBOLS={core}/Module.symvers", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules",
     )  # fmt: skip
     files = {path.name: path for folder in (core, tests) for path in folder.glob("*.ko")}
-    return Modules(image(kernel), files, (core / "Module.symvers").read_text(), log)
+    return Modules(tree, files, (core / "Module.symvers").read_text())
+
+
+def build_core(kdir: Path, folder: Path, *words: str) -> str:
+    """Build the core in ``folder`` as anybody would (make -C kmod KDIR=...), with more ``words``.
+
+    Returns all that make and what it ran said. Raises HarnessError with it where make fails.
+    """
+    _copy(TREE / "kmod", folder)
+    done = subprocess.run(
+        ["make", "-C", folder, f"KDIR={kdir}", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "LC_ALL": "C"},
+    )
+    if done.returncode != 0:
+        raise HarnessError(f"the core does not build for {kdir}:\n{done.stdout}")
+    return done.stdout
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for path in source.iterdir():
+        if path.suffix in (".c", ".h") or path.name in ("Kbuild", "Makefile"):
+            shutil.copy(path, target)

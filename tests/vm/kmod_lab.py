@@ -54,16 +54,23 @@ class Lab:
         words = " ".join(f"{name}={value}" for name, value in parameters.items())
         return f"insmod /{update}.ko {words}"
 
+    def insmod_with_data(self, update: str, wrong: str = "") -> str:
+        """The same for an update that changes constants as well."""
+        places = ",".join(str(self.places[name].addr) for name in CONSTANTS)
+        return self.insmod(update, data=places, **({"wrong": wrong} if wrong else {}))
+
     def load(self, update: str, watched: str = "", **parameters: str | int) -> str:
         """Load an update module; returns what insmod said, empty where it succeeded."""
-        output = self.machine.run(self.insmod(update, watched, **parameters))
+        return self._load(self.insmod(update, watched, **parameters))
+
+    def _load(self, insmod: str) -> str:
+        output = self.machine.run(insmod)
         assert (output.status == 0) == (not output.text)
         return output.text
 
     def load_with_data(self, update: str, wrong: str = "") -> str:
         """The same for an update that changes constants as well."""
-        places = ",".join(str(self.places[name].addr) for name in CONSTANTS)
-        return self.load(update, data=places, **({"wrong": wrong} if wrong else {}))
+        return self._load(self.insmod_with_data(update, wrong))
 
     def write(self, update: str, word: str) -> int:
         """Write to ``control``; returns the error number, 0 where the write succeeded."""
@@ -81,6 +88,11 @@ class Lab:
         """Stage and abort cause of an update."""
         stage, cause = self.machine.check(f"cd {UPDATES}/{update}; cat stage abort_cause").split()
         return stage, cause
+
+    def applied(self) -> list[str]:
+        """The updates whose stage is "applied"."""
+        found = self.machine.check(f"grep -l applied {UPDATES}/*/stage; exit 0").split()
+        return [path.split("/")[-2] for path in found]
 
     def head(self, update: str, function: str) -> int:
         """The offset of the jump in a function that an update replaces."""
@@ -119,14 +131,25 @@ class Lab:
         """Let the sleeping thread go; returns when it has ended."""
         self.machine.check("echo wake > /proc/victim")
 
+    def locks_watched(self) -> bool:
+        """Whether a kernel that watches locks still does: not after a complaint.
+
+        Nor does it after unloading by force (bit 3 of the taint), where that is no matter.
+        """
+        return not self.machine.run("""
+            grep -q 'debug_locks: *0' /proc/lockdep_stats 2> /dev/null || exit 0
+            [ $(($(cat /proc/sys/kernel/tainted) & 8)) != 0 ]""").status
+
 
 @contextmanager
 def booted(
     name: str, modules: Modules, files: Mapping[str, Path], further: Sequence[str]
 ) -> Iterator[Lab]:
     """A lab in a guest ``name`` with more files; it finds the ``further`` symbols, too."""
-    with Initramfs(name, modules.kernel, {**modules.files, **files}) as machine:
+    tree, every = modules.tree, {**modules.files, **files}
+    with Initramfs(name, tree.image, every, arguments=tree.arguments) as machine:
         machine.check("insmod /kspliced.ko; insmod /park.ko; insmod /victim.ko")
+        assert machine.check("uname -r").strip() == tree.release
         names = (*REPLACED, *further)
         yield Lab(machine, modules, find(machine, names, sizes_in(modules.files["victim.ko"])))
         machine.check("rmmod victim; rmmod park; rmmod kspliced")
@@ -145,6 +168,7 @@ def unharmed(lab: Lab) -> Iterator[Lab]:
     assert lab.values() == (1000, "")
     console = lab.machine.console_path.read_text(errors="replace")[before:]
     assert not FAULT.search(console), console
+    assert lab.locks_watched()
 
 
 def sizes_in(module: Path) -> dict[str, int]:

@@ -262,7 +262,7 @@ def soak(cycles: int) -> Result:
 
     :raises SoakError: where anything is not as it has to be. HarnessError passes.
     """
-    modules = kmod_build.build(product.KERNEL)
+    modules = kmod_build.build(kmod_build.tree(product.KERNEL))
     with Guest("soak", image.base()) as guest:
         work = Soak(guest)
         work.prepare(modules)

@@ -123,7 +123,7 @@ ORDERS = (
 def booted(request: pytest.FixtureRequest) -> Iterator[Lab]:
     kernel: Kernel = request.param
     files = {**guest_tools.compiled("bpf_trace"), **guest_tools.perf()}
-    modules = kmod_build.build(kernel)
+    modules = kmod_build.build(kmod_build.tree(kernel))
     name = f"interop-{kernel.release}"
     with kmod_lab.booted(name, modules, files, [ASLEEP]) as lab:
         lab.machine.check("mount -t bpf none /sys/fs/bpf")

@@ -182,6 +182,7 @@ static void spoil(void)
 
 static int __init update_init(void)
 {
+	int error;
 	int i;
 
 	for (i = 0; i < max_t(int, count, NR_NEEDED); i++)
@@ -196,7 +197,10 @@ static int __init update_init(void)
 	update.nr_spans = count;
 	fill_data();
 	spoil();
-	return kspliced_register_update(&update);
+	error = kspliced_register_update(&update);
+	if (!error && !strcmp(wrong, "slow"))
+		park_wait();
+	return error;
 }
 
 static void __exit update_exit(void)
