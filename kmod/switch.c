@@ -340,9 +340,11 @@ static int attempt_switch(struct kspliced_live *live, bool apply)
 
 	mutex_lock(&switch_lock);
 	mutex_lock(&kspliced_lock);
+	bool is_applied;
 	kspliced_attempt_free(live->report);
 	live->report = NULL;
-	if (apply == (live->stage == KSPLICED_APPLIED))
+	is_applied = live->stage == KSPLICED_APPLIED;
+	if (apply == is_applied)
 		cause = KSPLICED_ALREADY;
 	else if (apply)
 		cause = run(live, applied, &gone);

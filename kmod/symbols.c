@@ -74,7 +74,7 @@ static void *find(const char *name)
 
 #define FIND_CALL(call, function)					\
 ({									\
-	typeof(&function) found__ = find(#function);			\
+	typeof(function) *found__ = find(#function);			\
 									\
 	if (found__)							\
 		static_call_update(call, found__);			\
@@ -88,7 +88,7 @@ static void *find(const char *name)
  */
 int kspliced_find_symbols(void)
 {
-	typeof(&kallsyms_lookup_name) lookup = find_lookup_name();
+	typeof(kallsyms_lookup_name) *lookup = find_lookup_name();
 	int i;
 
 	if (!lookup)
@@ -157,6 +157,8 @@ void kspliced_unlock_entries(void)
  * @addr: a word of a stack
  *
  * Behind it hides the real return address, which a scan does not see.
+ *
+ * Return: true if it is one.
  */
 bool kspliced_return_trampoline(unsigned long addr)
 {
@@ -171,6 +173,8 @@ bool kspliced_return_trampoline(unsigned long addr)
 /**
  * kspliced_core_rodata() - does an address lie in vmlinux's read-only data?
  * @addr: any value
+ *
+ * Return: true if it does.
  */
 bool kspliced_core_rodata(unsigned long addr)
 {

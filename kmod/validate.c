@@ -81,20 +81,21 @@ static bool owns_string(const struct module *mod, const char *string, size_t max
 /* Why the code of a span is not what it is said to be, or NULL. */
 static const char *check_place(const struct kspliced_span *span)
 {
-	unsigned long last = span->addr + span->size - 1;
+	unsigned long first = span->addr;
+	unsigned long last = first + span->size - 1;
 	struct module *mod;
 	const char *why = NULL;
 
-	if (!span->size || last < span->addr)
+	if (!span->size || last < first)
 		return "size is 0 or wraps around";
 	if (!strcmp(span->target, KSPLICED_VMLINUX)) {
-		if (!static_call(kspliced_core_kernel_text)(span->addr) ||
+		if (!static_call(kspliced_core_kernel_text)(first) ||
 		    !static_call(kspliced_core_kernel_text)(last))
 			why = "does not lie in the kernel's text";
 		return why;
 	}
 	preempt_disable();
-	mod = kspliced_text_owner(span->addr);
+	mod = kspliced_text_owner(first);
 	if (!mod || mod != kspliced_text_owner(last))
 		why = "does not lie in the text of one module";
 	else if (strcmp(mod->name, span->target))

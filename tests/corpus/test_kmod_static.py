@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What compiler, sparse and the kernel's own scripts say about kmod/: nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.vm import kmod_build, real
+from tests.vm.kmod_build import Kernel
+
+SOURCES = sorted((kmod_build.TREE / "kmod").glob("*.[ch]"))
+COMPLAINT = re.compile(r"\b(?:warning|error):")
+
+
+def scripts(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of the kernel's source on every file of kmod/."""
+    script = real.tree() / "scripts" / name
+    return subprocess.run(
+        ["perl", script, *words, *SOURCES],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("kernel", kmod_build.KERNELS, ids=lambda kernel: kernel.release)
+def test_compiler_and_sparse(kernel: Kernel, tmp_path: Path) -> None:
+    said = kmod_build.build_core(kmod_build.headers(kernel), tmp_path / "core", "-j2", "W=1", "C=2")
+    checked = set(re.findall(r"CHECK +\S*/(\w+\.c)$", said, re.MULTILINE))
+    assert checked == {path.name for path in SOURCES if path.suffix == ".c"}
+    assert not [line for line in said.splitlines() if COMPLAINT.search(line)]
+
+
+def test_style() -> None:
+    done = scripts("checkpatch.pl", "--strict", "--no-tree", "--terse", "--show-types", "-f")
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_comments_describe_what_is_there() -> None:
+    """Every parameter, member and return value of a kernel-doc comment."""
+    done = scripts("kernel-doc", "-none", "-v", "-Werror")
+    said = [line for line in done.stdout.splitlines() if ": info: " not in line]
+    assert (done.returncode, said) == (0, [])
+    assert done.stdout.count("Scanning doc for") > 40
