@@ -337,10 +337,10 @@ static int attempt_switch(struct kspliced_live *live, bool apply)
 {
 	struct kspliced_pins gone = { };
 	enum kspliced_cause cause;
+	bool is_applied;
 
 	mutex_lock(&switch_lock);
 	mutex_lock(&kspliced_lock);
-	bool is_applied;
 	kspliced_attempt_free(live->report);
 	live->report = NULL;
 	is_applied = live->stage == KSPLICED_APPLIED;
