@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("bench.build", "bench.guest")
+MODULES = ("bench.build", "bench.guest", "bench.livepatch")
 
 
 def main() -> int:

@@ -88,6 +88,7 @@ class Initramfs:
     """A guest ``name`` that boots ``kernel`` with ``files`` (name in / to host path).
 
     :param arguments: further words of QEMU's command line.
+    :param accel: what QEMU runs it with.
     """
 
     def __init__(
@@ -97,12 +98,14 @@ class Initramfs:
         files: Mapping[str, Path],
         cpus: int = 2,
         arguments: Sequence[str] = (),
+        accel: str = "tcg,thread=multi",
     ) -> None:
         self.name = name
         self.kernel = kernel
         self.files = files
         self.cpus = cpus
         self.arguments = tuple(arguments)
+        self.accel = accel
         self.console_path = BUILD / name / "console.log"
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -134,7 +137,7 @@ class Initramfs:
         contents |= {name: (0o100755, path.read_bytes()) for name, path in self.files.items()}
         (folder / "initrd").write_bytes(archive(contents))
         line = [
-            "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi",
+            "qemu-system-x86_64", "-machine", "q35", "-accel", self.accel,
             "-smp", str(self.cpus), "-cpu", "max", "-m", "512M",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-kernel", str(self.kernel), "-initrd", f"{folder}/initrd",

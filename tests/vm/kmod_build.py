@@ -13,7 +13,7 @@ from tests.vm import cache, case
 from tests.vm.errors import HarnessError
 
 TREE = Path(__file__).parents[2]
-PLACE = TREE / "build" / "vm" / "kmod"
+SOURCES = TREE / "tests" / "vm" / "kmod"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Modules:
-    """For a kernel, the core and the test's modules by file name, and the core's Module.symvers."""
+    """For a kernel, the core and other modules by file name, and the core's Module.symvers."""
 
     tree: Tree
     files: dict[str, Path]
@@ -112,21 +112,21 @@ def tree(kernel: Kernel) -> Tree:
     return Tree(kernel.release, headers(kernel), image(kernel))
 
 
-def build(tree: Tree) -> Modules:
-    """The core and the test's modules, built for a kernel.
+def build(tree: Tree, sources: Path = SOURCES) -> Modules:
+    """The core and the modules of a folder of this tree, built for a kernel.
 
     Raises HarnessError with the compiler's words where that fails.
     """
-    place = PLACE / tree.release
+    place = TREE / "build" / sources.relative_to(TREE) / tree.release
     shutil.rmtree(place, ignore_errors=True)
-    core, tests = place / "core", place / "tests"
+    core, others = place / "core", place / "others"
     build_core(tree.kdir, core)
-    _copy(Path(__file__).parent / "kmod", tests)
+    _copy(sources, others)
     cache.command(
-        "make", "-C", tree.kdir, f"M={tests}", f"KMOD={core}",
+        "make", "-C", tree.kdir, f"M={others}", f"KMOD={core}",
         f"KBUILD_EXTRA_SYMBOLS={core}/Module.symvers", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules",
     )  # fmt: skip
-    files = {path.name: path for folder in (core, tests) for path in folder.glob("*.ko")}
+    files = {path.name: path for folder in (core, others) for path in folder.glob("*.ko")}
     return Modules(tree, files, (core / "Module.symvers").read_text())
 
 

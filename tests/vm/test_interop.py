@@ -122,7 +122,7 @@ ORDERS = (
 @pytest.fixture(scope="module", params=kmod_build.KERNELS, ids=lambda kernel: kernel.release)
 def booted(request: pytest.FixtureRequest) -> Iterator[Lab]:
     kernel: Kernel = request.param
-    files = {**guest_tools.compiled("bpf_trace"), **guest_tools.perf()}
+    files = {**guest_tools.compiled(guest_tools.BPF_TRACE), **guest_tools.perf()}
     modules = kmod_build.build(kmod_build.tree(kernel))
     name = f"interop-{kernel.release}"
     with kmod_lab.booted(name, modules, files, [ASLEEP]) as lab:

@@ -11,7 +11,7 @@ from elftools.elf.elffile import ELFFile
 from tests.vm import cache
 from tests.vm.errors import HarnessError
 
-HERE = Path(__file__).parent
+BPF_TRACE = Path(__file__).parent / "bpf_trace.c"
 
 # What Debian's perf is linked with, directly or not.
 PERF_PACKAGES = (
@@ -25,9 +25,9 @@ LOADER = "ld-linux-x86-64.so.2"
 PERF = f'perf() {{ HOME=/tmp /{LOADER} --library-path / /perf "$@"; }}\n'
 
 
-def compiled(name: str) -> dict[str, Path]:
-    """The program of ``name``.c beside this file, linked statically by this machine's compiler."""
-    source = HERE / f"{name}.c"
+def compiled(source: Path) -> dict[str, Path]:
+    """The program of one C source, linked statically by this machine's compiler."""
+    name = source.stem
 
     def make(folder: Path) -> None:
         cache.command(
