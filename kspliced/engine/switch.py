@@ -6,7 +6,6 @@ Whatever happens in between, the core knows what is live; recover() brings the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kspliced.engine.edges import Context, CoreStage
@@ -125,7 +124,7 @@ def _load_and_apply(context: Context, linked: Linked) -> int:
     if not there:
         context.kernel.load(linked.name, linked.content)
     try:
-        return insist(context, linked.name, context.kernel.apply)
+        return insist(context, linked.name, "apply")
     except KsplicedError:
         if not there:
             _unload_quietly(context, linked.name)
@@ -177,7 +176,7 @@ def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateR
     undoing = replace(record, stage=Stage.UNDOING, wanted=False)
     store.put(undoing)
     try:
-        insist(context, _applied_module(context, record), context.kernel.reverse)
+        insist(context, _applied_module(context, record), "undo")
     except KsplicedError as error:
         problem = problem_of(error, int(context.clock.now()))
         store.put(replace(record, problem=problem))
@@ -188,12 +187,13 @@ def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateR
     return undone
 
 
-def insist(context: Context, module: str, attempt: Callable[[str], int]) -> int:
-    """Repeat ``attempt`` at an update's module while code is busy, as the back-off says; returns
-    its pause in µs.
+def insist(context: Context, module: str, phase: str) -> int:
+    """Switch to an update's module (phase "apply") or back from it ("undo"): attempts while code is
+    busy, as the back-off says. Returns the pause in µs.
 
-    :raises KsplicedError: what ``attempt`` raises, CODE_BUSY when the time is over, CANCELLED.
+    :raises KsplicedError: what an attempt raises, CODE_BUSY when the time is over, CANCELLED.
     """
+    attempt = context.kernel.apply if phase == "apply" else context.kernel.reverse
     tries = tuple(context.backoff.tries())
     nudged = 0
     for number, following in enumerate((*tries, None), start=1):
@@ -205,19 +205,16 @@ def insist(context: Context, module: str, attempt: Callable[[str], int]) -> int:
             if following is None:
                 raise _given_up(error, number, nudged) from error
             busy = error
-        _tell_busy(context, busy, number, len(tries) + 1, nudged)
+        asked = f", threads asked to leave {nudged} times" if nudged else ""
+        who = busy.details[0] if busy.details else busy.message
+        text = f"attempt {number} of at most {len(tries) + 1}{asked}: {who}"
+        context.job.at(phase, 0.96, text)
         if following.nudge:
             if not nudged:
                 _tell_nudge(context, module, busy)
             nudged += context.kernel.nudge(module)
         _wait(context, following.delay)
     raise AssertionError("the last attempt returns or raises")
-
-
-def _tell_busy(context: Context, error: KernelError, number: int, most: int, nudged: int) -> None:
-    who = error.details[0] if error.details else error.message
-    asked = f", threads asked to leave {nudged} times" if nudged else ""
-    context.job.at("apply", 0.96, f"attempt {number} of at most {most}{asked}: {who}")
 
 
 def _tell_nudge(context: Context, module: str, error: KernelError) -> None:

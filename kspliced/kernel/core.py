@@ -285,8 +285,8 @@ class Core:
             conflicts = self.conflicts(update)
             busy = KernelError(
                 Code.CODE_BUSY,
-                f"cannot {word} {update} now: {len(conflicts)} threads are inside code that "
-                "would change",
+                f"cannot {word} {update} now: {_threads(len(conflicts))} inside code that would "
+                "change",
                 "try again later, or stop the programs named",
                 tuple(line for c in conflicts for line in c.lines()),
             )
@@ -344,6 +344,10 @@ class Core:
             f"the kernel core's {name} has a malformed line: {line[:80]!r}",
             "install kspliced and kspliced-dkms of one version",
         )
+
+
+def _threads(count: int) -> str:
+    return "1 thread is" if count == 1 else f"{count} threads are"
 
 
 def _checked(update: str) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
 from pathlib import Path
 
 from tests.vm import kmod_build
 from tests.vm.guest import Guest
-from tests.vm.kmod_build import Modules
 
 TREE = Path(__file__).parents[2]
 KERNEL = kmod_build.KERNELS[0]
@@ -21,10 +21,13 @@ COMMAND = "usr/bin/kspliced"
 _SCRIPT = "#!/usr/bin/python3 -P\nfrom kspliced.cli.main import console\nconsole()\n"
 
 
-def place(guest: Guest, modules: Modules) -> None:
-    """Put the product where its package puts it, and load the core out of ``modules``."""
+def place(guest: Guest) -> None:
+    """Put the product where its package puts it; build the core and load it."""
     guest.put(_archive(), "/root/product.tar")
-    guest.put(modules.files["kspliced.ko"], "/root/kspliced.ko")
+    with tempfile.TemporaryDirectory() as folder:
+        core = Path(folder) / "core"
+        kmod_build.build_core(kmod_build.headers(KERNEL), core)
+        guest.put(core / "kspliced.ko", "/root/kspliced.ko")
     guest.run("tar -x -C / -f /root/product.tar && insmod /root/kspliced.ko")
 
 

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from kspliced.pack import read_pack
-from tests.vm import counting, image, kmod_build, product
+from tests.vm import counting, image, product
 from tests.vm.errors import HarnessError
 from tests.vm.guest import CommandFailed, Guest
 
@@ -147,10 +147,10 @@ class Soak:
         self._used: dict[str, int] = {}
         self.functions = 0
 
-    def prepare(self, modules: kmod_build.Modules) -> None:
+    def prepare(self) -> None:
         """Put the product there, and link both updates to the guest's kernel."""
         guest = self._guest
-        product.place(guest, modules)
+        product.place(guest)
         guest.put(HERE / "soak_inside.py", INSIDE)
         guest.run(f"mkdir -p {PLACE}")
         words = []
@@ -262,10 +262,9 @@ def soak(cycles: int) -> Result:
 
     :raises SoakError: where anything is not as it has to be. HarnessError passes.
     """
-    modules = kmod_build.build(kmod_build.tree(product.KERNEL))
     with Guest("soak", image.base()) as guest:
         work = Soak(guest)
-        work.prepare(modules)
+        work.prepare()
         loaded = work.loaded(cycles)
         quiet = work.quiet(max(25, cycles // 4))
         faults = guest.faults()

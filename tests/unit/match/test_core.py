@@ -104,6 +104,8 @@ def test_a_refused_switch(
             verb(UPDATE)
         assert caught.value.code is code
         assert words in "\n".join(caught.value.details)
+        if code is Code.CODE_BUSY:
+            assert ": 2 threads are inside code" in caught.value.message
         blamed = ("ext4_mb_new_blocks", "ext4_read")
         assert caught.value.blamed == (blamed if number == errno.EBUSY else ())
 
