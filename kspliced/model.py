@@ -148,6 +148,17 @@ class Datum:
 
 
 @dataclass(frozen=True)
+class RuntimeConstant:
+    """An immediate in new code, ``size`` bytes at ``offset`` of its group's ``section``, that the
+    linker sets to what ``variable`` of the running vmlinux holds (asm/runtime-const.h)."""
+
+    section: str
+    offset: int
+    size: int
+    variable: str
+
+
+@dataclass(frozen=True)
 class PreUnit:
     """A pre object in a pack: ``blob`` is its name among the pack's blobs."""
 
@@ -171,6 +182,7 @@ class Group:
     imports: tuple[Import, ...]
     spans: tuple[Span, ...]
     data: tuple[Datum, ...]
+    constants: tuple[RuntimeConstant, ...]
     pinned: bool
 
 

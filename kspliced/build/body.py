@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A function with everything that is part of it: cold part, code chunks, special entries."""
+"""A function with everything that is part of it: the padding before it, its cold part, code
+chunks, special entries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kspliced.build.layout import Entity, EntityKind, Layout, Target
+from kspliced.build.layout import PADDING, Entity, EntityKind, Layout, Target
 from kspliced.elf.object import Relocation
-from kspliced.elf.special import TABLES, SpecialEntry, special_entries
+from kspliced.elf.special import SpecialEntry, special_entries, tables_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Site:
 
 
 class Bodies:
-    """An object's special entries by the entity that owns them, and its cold parts."""
+    """An object's special entries by the entity that owns them, and the parts of functions."""
 
     def __init__(self, layout: Layout) -> None:
         """
@@ -31,10 +32,13 @@ class Bodies:
         self.layout = layout
         self._sites: dict[Entity, list[Site]] = {}
         self._cold: dict[str, Entity] = {}
+        self._padding: dict[str, Entity] = {}
         for entity in layout.functions():
             if entity.cold_parent:
                 self._cold[entity.cold_parent] = entity
-        for table in TABLES:
+            elif entity.name.startswith(PADDING):
+                self._padding[entity.parent] = entity
+        for table in tables_of(layout.object):
             section = layout.object.section_named(table.name)
             for entry in special_entries(layout.object, table):
                 assert section is not None
@@ -53,6 +57,10 @@ class Bodies:
         """The function's cold part."""
         return self._cold.get(function.name)
 
+    def padding(self, function: Entity) -> Entity | None:
+        """The padding before the function, in which the kernel may put a call thunk."""
+        return self._padding.get(function.name)
+
     def references(self, entity: Entity) -> Iterator[tuple[Relocation, Target]]:
         """The entity's relocations (offsets relative to it) with what they refer to."""
         section = self.layout.section(entity.section)
@@ -66,11 +74,10 @@ class Bodies:
             yield relocation, self.layout.target(section, placed)
 
     def parts(self, function: Entity) -> tuple[Entity, ...]:
-        """The function, its cold part, and the code chunks that they and their entries reach."""
-        parts = [function]
-        cold = self.cold(function)
-        if cold is not None:
-            parts.append(cold)
+        """The function, the padding before it, its cold part, and the code chunks that they and
+        their entries reach."""
+        own = (self.padding(function), self.cold(function))
+        parts = [function, *(part for part in own if part is not None)]
         for part in parts:
             reached = [target.entity for _, target in self.references(part)]
             reached += [t.entity for site in self.sites(part) for t in site.targets]

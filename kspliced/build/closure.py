@@ -28,10 +28,10 @@ from kspliced.model import Import, ImportKind
 class Carried:
     """What the update carries of one unit's post object, each list in the object's order.
 
-    ``code`` holds functions, cold parts and chunks; ``data`` data, strings and constants.
-    ``new_functions`` and ``new_data`` have no counterpart in the running kernel; ``values`` are
-    what constants of it become. ``pinned`` says that an address inside the update escapes, so that
-    it may never be unloaded.
+    ``code`` holds functions, their padding, cold parts and chunks; ``data`` data, strings and
+    constants. ``new_functions`` and ``new_data`` have no counterpart in the running kernel;
+    ``values`` are what constants of it become. ``pinned`` says that an address inside the update
+    escapes, so that it may never be unloaded.
     """
 
     code: tuple[Entity, ...]
@@ -128,14 +128,14 @@ class Closure:
         pre = self._diff.pairing.pre_of(post)
         if pre is None:
             raise ValueError(f"{post.name or 'a constant'} is not in the running kernel")
-        return unit_import(self._target, self._unit, pre)
+        return unit_import(self._target, self._unit, pre.symbol, pre.name)
 
     @property
     def _post(self) -> Bodies:
         return self._diff.post
 
     def _is_new(self, entity: Entity) -> bool:
-        if entity.cold_parent:
+        if entity.parent:
             return False
         return self._diff.pairing.pre_of(entity) is None
 
@@ -171,7 +171,7 @@ class Closure:
         entity = target.entity
         if entity is None or entity.kind is not EntityKind.FUNCTION:
             return False
-        return self._is_new(entity) and not entity.cold_parent
+        return self._is_new(entity)
 
     def _needs(self, target: Target) -> tuple[Entity, ...]:
         entity = target.entity
@@ -195,10 +195,10 @@ def takes_address(target: Target) -> bool:
     return not target.branch and target.delta <= 0
 
 
-def unit_import(target: str, unit: str, pre: Entity) -> Import:
-    """The import that stands for an entity of a unit's pre object."""
-    name = f"{target}:{unit}:{pre.symbol}:{pre.name}"
-    return Import(name, ImportKind.UNIT, target, unit, pre.name, pre.symbol)
+def unit_import(target: str, unit: str, index: int, symbol: str) -> Import:
+    """The import that stands for a symbol of a unit's pre object."""
+    name = f"{target}:{unit}:{index}:{symbol}"
+    return Import(name, ImportKind.UNIT, target, unit, symbol, index)
 
 
 def extern_import(target: str, symbol: str) -> Import:

@@ -92,8 +92,9 @@ def _parent_is_paired(comparison: _Comparison, cold: Entity) -> bool:
 
 
 def _exports(obj: Object) -> set[str]:
-    prefix = "__ksymtab_"
-    return {s.name[len(prefix) :] for s in obj.symbols if s.name.startswith(prefix)}
+    """What the unit exports; since 6.4 modpost makes the table, out of .export_symbol."""
+    prefixes = ("__ksymtab_", "__export_symbol_")
+    return {s.name.removeprefix(p) for s in obj.symbols for p in prefixes if s.name.startswith(p)}
 
 
 def _constants(bodies: Bodies) -> dict[str, Entity]:

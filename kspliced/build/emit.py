@@ -14,6 +14,7 @@ from kspliced.build.closure import Closure, Elsewhere, extern_import, unit_impor
 from kspliced.build.constants import in_place, new_references
 from kspliced.build.diff import ChangedData, UnitDiff
 from kspliced.build.layout import Entity
+from kspliced.build.plain import Plain
 from kspliced.build.rules import jump_offset
 from kspliced.elf.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
 from kspliced.elf.object import (
@@ -25,12 +26,13 @@ from kspliced.elf.object import (
     SHT_NOTE,
     Object,
     Relocation,
+    Section,
     Symbol,
 )
-from kspliced.elf.special import IGNORED_PREFIXES
+from kspliced.elf.special import IGNORED_PREFIXES, runtime_constant
 from kspliced.elf.write import write_object
 from kspliced.elf.x86 import R_X86_64_64
-from kspliced.model import Datum, Import, ImportKind, Span
+from kspliced.model import Datum, Import, ImportKind, RuntimeConstant, Span
 
 PERCPU, DYNDBG = ".data..percpu", "__dyndbg"
 EXPECT, MASK, VALUES = ".kspliced.expect", ".kspliced.mask", ".kspliced.values"
@@ -46,12 +48,18 @@ _WORD = 8
 
 @dataclass(frozen=True)
 class UnitPart:
-    """A unit's contribution to the update."""
+    """A unit's contribution to the update. ``plain``: the object that it is matched with, where
+    that is not ``diff``'s pre object."""
 
     target: str
     unit: str
     diff: UnitDiff
     closure: Closure
+    plain: Plain | None = None
+
+    def matched(self, pre: Entity) -> Entity:
+        """An entity of the pre object in the object that is matched."""
+        return pre if self.plain is None else self.plain.entity(pre)
 
 
 @dataclass(frozen=True)
@@ -62,18 +70,20 @@ class Emitted:
     imports: tuple[Import, ...]
     spans: tuple[Span, ...]
     data: tuple[Datum, ...]
+    constants: tuple[RuntimeConstant, ...]
 
 
 def emit(parts: tuple[UnitPart, ...]) -> Emitted:
     """Merge ``parts`` into one object."""
-    emitter = _Emitter()
+    emitter = _Emitter(parts)
     for part in parts:
         emitter.place_unit(part)
     for part in parts:
         emitter.relocate_unit(part)
     spans = emitter.add_spans(parts)
     data = emitter.add_data(parts)
-    return Emitted(write_object(emitter.writer.finish()), emitter.imports(), spans, data)
+    content = write_object(emitter.writer.finish())
+    return Emitted(content, emitter.imports(), spans, data, tuple(emitter.constants))
 
 
 def emit_glue(glue: Object) -> Emitted:
@@ -86,7 +96,7 @@ def emit_glue(glue: Object) -> Emitted:
     imports = tuple(
         _glue_import(name, undefined[name]) for name in writer.imports if name != _HEADER_SYMBOL
     )
-    return Emitted(write_object(writer.finish()), imports, (), ())
+    return Emitted(write_object(writer.finish()), imports, (), (), ())
 
 
 def _glue_symbol(symbol: Symbol) -> Symbol:
@@ -102,8 +112,10 @@ def _glue_import(name: str, symbol: str) -> Import:
 
 
 class _Emitter:
-    def __init__(self) -> None:
+    def __init__(self, parts: tuple[UnitPart, ...]) -> None:
         self.writer = ModuleWriter()
+        self._plains = {(p.target, p.unit): p.plain for p in parts if p.plain is not None}
+        self.constants: list[RuntimeConstant] = []
         self._imports: dict[str, Import] = {}
         # Where each entity went, by target and unit.
         self._places: dict[tuple[str, str], dict[Entity, Place]] = {}
@@ -126,14 +138,15 @@ class _Emitter:
                 found = part.closure.resolve(target)
                 self._relocate(part, place, relocation, found, target.delta)
         for entity in part.closure.carried.code:
-            self._add_sites(part, entity)
+            self._add_sites(part, entity, places[entity])
 
     def _place(self, part: UnitPart, entity: Entity) -> Place:
         layout = part.diff.post.layout
         section = layout.section(entity.section)
         content = layout.content(entity)
         if section.flags & SHF_EXECINSTR:
-            align = section.align if entity.offset == 0 else 1
+            padded = part.diff.post.padding(entity) is not None
+            align = 1 if padded else _alignment(section, entity.offset)
             place = self.writer.append(_text_name(section.name), TEXT, align, content)
             if entity.name:
                 self.writer.name_function(entity.name, place, entity.size)
@@ -159,21 +172,36 @@ class _Emitter:
         place = Place(base.section, base.offset + relocation.offset)
         goal: Place | str
         if isinstance(to, Import):
-            goal = self._name(to)
+            goal = self._name(self._matched(to))
         elif isinstance(to, Elsewhere):
             goal = self._places[part.target, to.unit][to.entity]
         else:
             goal = self._places[part.target, part.unit][to]
         self.writer.refer(Reference(place, relocation.type, goal, delta))
 
+    def _matched(self, wanted: Import) -> Import:
+        """An import of something in a pre object, in the object that is matched."""
+        plain = self._plains.get((wanted.target, wanted.unit))
+        if wanted.kind is not ImportKind.UNIT or plain is None:
+            return wanted
+        symbol = plain.symbols[wanted.index]
+        return unit_import(wanted.target, wanted.unit, symbol.index, symbol.name)
+
     def _name(self, wanted: Import) -> str:
         self._imports.setdefault(wanted.name, wanted)
         return wanted.name
 
-    def _add_sites(self, part: UnitPart, entity: Entity) -> None:
+    def _add_sites(self, part: UnitPart, entity: Entity, place: Place) -> None:
         layout = part.diff.post.layout
         for site in part.diff.post.sites(entity):
             table = site.entry.table
+            constant = runtime_constant(table.name)
+            if constant is not None:
+                # The module loader knows none; the linker does what the kernel does at boot.
+                variable, size = constant
+                offset = place.offset + site.offset
+                self.constants.append(RuntimeConstant(place.section, offset, size, variable))
+                continue
             section = layout.object.section_named(table.name)
             assert section is not None
             base = self.writer.append(table.name, section.flags, section.align, site.entry.data)
@@ -209,8 +237,8 @@ class _Emitter:
         )
 
     def _add_datum(self, part: UnitPart, changed: ChangedData) -> Datum:
-        pre, post = changed.pre, changed.post
-        wanted = unit_import(part.target, part.unit, pre)
+        pre, post = part.matched(changed.pre), changed.post
+        wanted = unit_import(part.target, part.unit, pre.symbol, pre.name)
         content = part.diff.post.layout.content(post)
         value = self.writer.append(VALUES, DATA, _WORD, content)
         for relocation, target in new_references(part.diff, changed):
@@ -234,8 +262,9 @@ class _Emitter:
             kept=tuple(sorted(changed.kept)),
         )
 
-    def _add_span(self, part: UnitPart, pre: Entity, jump: int, new: Place | None) -> Span:
-        wanted = unit_import(part.target, part.unit, pre)
+    def _add_span(self, part: UnitPart, old: Entity, jump: int, new: Place | None) -> Span:
+        pre = part.matched(old)
+        wanted = unit_import(part.target, part.unit, pre.symbol, pre.name)
         expect = self.writer.append(EXPECT, DATA, _WORD, bytes(pre.size))
         mask = self.writer.append(MASK, DATA, _WORD, bytes(pre.size))
         name = self._text(pre.name)
@@ -264,6 +293,11 @@ class _Emitter:
     def _point(self, base: Place, offset: int, to: Place | str) -> None:
         place = Place(base.section, base.offset + offset)
         self.writer.refer(Reference(place, R_X86_64_64, to, 0))
+
+
+def _alignment(section: Section, offset: int) -> int:
+    """What a place in a section is certain to be a multiple of."""
+    return min(section.align, offset & -offset) if offset else section.align
 
 
 def _wanted(name: str, flags: int, kind: int, size: int) -> bool:

@@ -32,7 +32,7 @@ class Parts:
 def emit_parts(units: Iterable[DiffedUnit], components: Iterable[Component], glue: Object) -> Parts:
     """Emit the glue and each group of units as a part of its own."""
     emitted = emit_glue(glue)
-    glue_group = Group("part/glue", (), (), emitted.imports, (), (), False)
+    glue_group = Group("part/glue", (), (), emitted.imports, (), (), (), False)
     groups, blobs = [], [Blob(glue_group.blob, emitted.content)]
     for members in group_units(units, components):
         emitted = emit(tuple(d.part for d in members if d.part is not None))
@@ -44,6 +44,7 @@ def emit_parts(units: Iterable[DiffedUnit], components: Iterable[Component], glu
             imports=emitted.imports,
             spans=emitted.spans,
             data=emitted.data,
+            constants=emitted.constants,
             pinned=any(d.part.closure.carried.pinned for d in members if d.part is not None),
         )
         groups.append(group)

@@ -78,7 +78,7 @@ class _Target:
                 self._shared[name] = Elsewhere(member.unit, entity)
                 self._owner[name] = number
             elif name not in before:
-                self._shared[name] = unit_import(member.target, member.unit, old)
+                self._shared[name] = unit_import(member.target, member.unit, old.symbol, old.name)
                 self._owner[name] = number
 
     def join(self) -> list[Joined]:

@@ -22,6 +22,8 @@ from kspliced.model import KernelId
 
 # BTF instead of DWARF: what the layout of types is compared by.
 FLAGS = "-ffunction-sections -fdata-sections -g0 -gbtf"
+# As the kernel itself was compiled.
+PLAIN_FLAGS = "-g0"
 
 _HERE = Path(__file__).resolve().parent
 _FAILED = re.compile(
@@ -143,11 +145,13 @@ def check_compiler(headers: Headers) -> None:
 
 
 class Kbuild:
-    """One source tree with one object tree."""
+    """One source tree with one object tree, compiled with ``flags`` beside the kernel's own."""
 
-    def __init__(self, srctree: Path, objtree: Path, headers: Headers, jobs: int) -> None:
+    def __init__(
+        self, srctree: Path, objtree: Path, headers: Headers, jobs: int, flags: str = FLAGS
+    ) -> None:
         self._srctree, self._objtree = srctree, objtree
-        self._headers, self._jobs = headers, jobs
+        self._headers, self._jobs, self._flags = headers, jobs, flags
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -190,7 +194,7 @@ class Kbuild:
         self._objtree.joinpath("units").write_text(
             "".join(f"KSPLICED_UNITS += {unit.directory}:{_goal(unit)}\n" for unit in units)
         )
-        command = self._command("kspliced-units", f"KCFLAGS={FLAGS}")
+        command = self._command("kspliced-units", f"KCFLAGS={self._flags}")
         # Each object's messages in one piece, and every object tried.
         code, output = self._make([*command, "--keep-going", "--output-sync=target"])
         failed = _failures(output)

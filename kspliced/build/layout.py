@@ -59,6 +59,13 @@ class Entity:
         match = _COLD.fullmatch(self.name)
         return match.group(1) if match else ""
 
+    @property
+    def parent(self) -> str:
+        """The name of the function that this is the cold part of, or the padding before, or ''."""
+        if self.name.startswith(PADDING):
+            return self.name.removeprefix(PADDING)
+        return self.cold_parent
+
 
 @dataclass(frozen=True)
 class Target:
@@ -74,6 +81,8 @@ class Target:
     branch: bool
 
 
+# objtool's names for the padding before functions, where call thunks go.
+PADDING = "__pfx_"
 # Never replaced, so it does not matter how its branches are written.
 _BOOT_CODE = (".init", ".exit")
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?")
@@ -114,10 +123,9 @@ class Layout:
 
     @staticmethod
     def _ordinary(section: Section) -> bool:
-        known = special.KNOWN - set(special.CODE_CHUNKS)
         if section.name.startswith(special.IGNORED_PREFIXES):
             return False
-        return section.alloc and section.name not in known
+        return section.alloc and not special.is_table(section.name)
 
     def known(self, index: int) -> bool:
         """Whether a section consists of entities: not so tables of special entries."""

@@ -19,7 +19,15 @@ from pathlib import Path
 
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import Parts, emit_parts
-from kspliced.build.kbuild import FLAGS, Headers, Kbuild, Unit, check_compiler, open_headers
+from kspliced.build.kbuild import (
+    FLAGS,
+    PLAIN_FLAGS,
+    Headers,
+    Kbuild,
+    Unit,
+    check_compiler,
+    open_headers,
+)
 from kspliced.build.neighbours import Neighbours
 from kspliced.build.search import Compiled, Fate, Found, Pre, Wish, search
 from kspliced.build.select import (
@@ -238,7 +246,7 @@ class _Pipeline:
             glue = read_object(self._glue(update).read_bytes(), "glue")
             parts = emit_parts(found.diffed, (fate.component for fate in found.fates), glue)
         manifest = self._manifest(upgrade, selection, found, update, parts)
-        pre = tuple(Blob(_blob(d.unit), d.pre) for d in found.diffed)
+        pre = tuple(Blob(_blob(d.unit), d.matched) for d in found.diffed)
         return _result(selection, upgrade, found, manifest, (*parts.blobs, *pre), self._stages)
 
     def _manifest(
@@ -335,11 +343,12 @@ class _Pipeline:
         return Pre(failed, reads)
 
     def _kbuild(self, name: str) -> Kbuild:
-        """The pre or the post object tree, with the source tree it is compiled from."""
+        """The object tree called ``name``, with the source tree it is compiled from."""
         if name not in self._kbuilds:
             workspace, jobs = self._workspace, self._request.jobs
-            tree = workspace.old.top if name == "pre" else workspace.hot
-            self._kbuilds[name] = Kbuild(tree, workspace.objtree(name), self._headers, jobs)
+            tree = workspace.old.top if name in ("pre", "plain") else workspace.hot
+            flags = PLAIN_FLAGS if name == "plain" else FLAGS
+            self._kbuilds[name] = Kbuild(tree, workspace.objtree(name), self._headers, jobs, flags)
         return self._kbuilds[name]
 
     def _glue(self, update: str) -> Path:

@@ -15,6 +15,7 @@ from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
 from kspliced.build.pairing import message_state
 from kspliced.elf.object import SHF_WRITE
+from kspliced.elf.special import runtime_constant
 from kspliced.elf.x86 import R_X86_64_PC8
 from kspliced.model import Refusal
 
@@ -29,7 +30,7 @@ _PLAIN_DATA = (".data", ".bss", ".rodata", "__dyndbg")
 _EARLY = ("arch/x86/", "drivers/firmware/efi/")
 # Written once, at start-up, or by the build.
 _NOT_STATE = (".data..ro_after_init", ".init", ".exit", ".data.rel.ro", "__dyndbg", "__param")
-_EXPORT_TABLES = ("___ksymtab", "___kcrctab", "__ksymtab")
+_EXPORT_TABLES = ("___ksymtab", "___kcrctab", "__ksymtab", ".export_symbol")
 _NOINSTR = (".noinstr.text", ".entry.text", ".cpuidle.text")
 # Units with code that a non-maskable interrupt may run: its handlers and what they call (perf,
 # machine checks, the watchdogs, unwinding, tracing, BPF, printk). Interrupts are off while the
@@ -143,6 +144,8 @@ def _patched_entry(
         start, end = site.offset, site.offset + _site_size(site.entry.data, name)
         if not site.entry.table.compared or name in ("__ex_table", "__bug_table"):
             continue
+        if runtime_constant(name) is not None:
+            continue  # set at boot
         if start < place + JUMP_SIZE and end > place:
             reason = "the kernel itself rewrites the bytes where the jump would go"
             yield Refusal("patched_entry", unit, changed.pre.name, reason, f"{name} at +{start:#x}")

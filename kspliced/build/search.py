@@ -17,8 +17,9 @@ from fnmatch import fnmatch
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.neighbours import Neighbours
 from kspliced.build.select import Irrelevant, Selection
-from kspliced.build.unit import DiffedUnit, diff_unit, join_units
+from kspliced.build.unit import DiffedUnit, diff_unit, join_units, with_plain
 from kspliced.build.workspace import Workspace, source_of
+from kspliced.errors import BuildError, Code
 from kspliced.model import Refusal
 from kspliced.plan.attribution import FileFacts
 from kspliced.plan.components import Component, Decomposition, Texts, decompose
@@ -123,7 +124,7 @@ def search(
 
     pre = _with_more(compiled, found.units) if found.units else compiled.first
     workspace.make_hot()
-    return _Search(selection, decomposition, texts, workspace, kbuild("post"), wish, pre, say).run()
+    return _Search(selection, decomposition, texts, workspace, kbuild, wish, pre, say).run()
 
 
 def _with_more(compiled: Compiled, units: tuple[Unit, ...]) -> Callable[[], Pre]:
@@ -151,14 +152,15 @@ class _Search:
         decomposition: Decomposition,
         texts: Texts,
         workspace: Workspace,
-        post: Kbuild,
+        kbuild: Callable[[str], Kbuild],
         wish: Wish,
         pre: Callable[[], Pre],
         say: Callable[[str], None],
     ) -> None:
         self._decomposition = decomposition
         self._components = {c.id: c for c in decomposition.components}
-        self._texts, self._workspace, self._post = texts, workspace, post
+        self._texts, self._workspace, self._kbuild = texts, workspace, kbuild
+        self._post = kbuild("post")
         self._units = {source_of(unit): unit for unit in selection.units}
         self._later = {source_of(unit): unit for unit in selection.later}
         self._odd = {refusal.unit: refusal for refusal in selection.refused}
@@ -183,7 +185,10 @@ class _Search:
                 continue
             headers = {path: self._header_paths(c) for c in live for path in c.files}
             diffed = list(join_units(self._diff(u, headers[source_of(u)]) for u in units))
-            if not self._charge_refusals(live, diffed) and not self._doubt(live, diffed):
+            if self._charge_refusals(live, diffed) or self._doubt(live, diffed):
+                continue
+            diffed = list(with_plain(diffed, self._compile_plain))
+            if not self._charge_refusals(live, diffed):
                 return self._found(live, diffed)
 
     def _compile(self, units: tuple[Unit, ...]) -> dict[str, str]:
@@ -196,6 +201,20 @@ class _Search:
             self._workspace.make_hot()
             failed = self._post.compile(units)
         return {**before, **failed}
+
+    def _compile_plain(self, units: tuple[Unit, ...]) -> dict[str, bytes]:
+        """The old units as the kernel was compiled, by path.
+
+        :raises BuildError: COMPILE_FAILED when one compiles in sections only.
+        """
+        self._say(f"{len(units)} units as the kernel was compiled")
+        plain = self._kbuild("plain")
+        failed = plain.compile(units)
+        if failed:
+            path, words = next(iter(failed.items()))
+            text = f"{path} compiles with a section for each function only: {words}"
+            raise BuildError(Code.COMPILE_FAILED, text, "report this", tuple(failed.values())[:20])
+        return {unit.path: plain.object_path(unit).read_bytes() for unit in units}
 
     def _judge(self, component: Component) -> None:
         """Drop what is refused, or late, without compiling it."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from kspliced.build.closure import Carried, Closure
@@ -13,7 +13,8 @@ from kspliced.build.emit import UnitPart
 from kspliced.build.join import Joined, Member, join
 from kspliced.build.kbuild import Unit
 from kspliced.build.layout import Entity
-from kspliced.build.rules import check
+from kspliced.build.plain import Plain, Unlike, needs_plain, prove_alike
+from kspliced.build.rules import JUMP_SIZE, check, jump_offset
 from kspliced.build.strip import stripped
 from kspliced.build.types import TypeChange, changed_types
 from kspliced.elf.read import read_object
@@ -32,7 +33,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class DiffedUnit:
-    """``pre`` is the pre object's file, for the pack; ``part`` is None when the unit is refused;
+    """``pre`` is the pre object's file; ``part`` is None when the unit is refused;
     ``origin`` says what of its source differs. ``needed``: nothing in the unit changes, but another
     unit refers to something that only this one's pre object locates; ``lenders``: such units, for
     this one."""
@@ -50,6 +51,12 @@ class DiffedUnit:
     def digest(self) -> bytes:
         """Of the objects, before and after, without what tells where they were made."""
         return self.origin.digest
+
+    @property
+    def matched(self) -> bytes:
+        """The object that the pack has for matching."""
+        plain = self.part.plain if self.part is not None else None
+        return self.pre if plain is None else plain.content
 
     @property
     def live(self) -> bool:
@@ -104,6 +111,48 @@ def join_units(diffed: Iterable[DiffedUnit]) -> tuple[DiffedUnit, ...]:
     return tuple(unit if unit.part is None else _rejudged(unit, next(joined)) for unit in units)
 
 
+def with_plain(
+    diffed: Iterable[DiffedUnit], compiled: Callable[[tuple[Unit, ...]], Mapping[str, bytes]]
+) -> tuple[DiffedUnit, ...]:
+    """Units that go live, with a plain object where one is needed; refused where it is not the
+    same as the split one.
+
+    :param compiled: the plain objects of some units, by path.
+    """
+    units = tuple(diffed)
+    wanted = tuple(d.unit for d in units if d.live and d.part is not None and _padded(d.part))
+    objects = compiled(wanted) if wanted else {}
+    return tuple(_proved(d, objects[d.unit.path]) if d.unit in wanted else d for d in units)
+
+
+def _padded(part: UnitPart) -> bool:
+    return needs_plain(part.diff.pre.layout.object)
+
+
+def _proved(diffed: DiffedUnit, content: bytes) -> DiffedUnit:
+    assert diffed.part is not None
+    path, diff = diffed.unit.path, diffed.part.diff
+    bare = stripped(content)
+    try:
+        obj = read_object(bare, path)
+        plain = Plain(bare, prove_alike(diff.pre.layout.object, obj))
+        for changed in diff.changed:
+            entity, jump = plain.entity(changed.pre), jump_offset(diff.pre, changed.pre)
+            code = obj.section(entity.section).data[entity.offset : entity.offset + entity.size]
+            if len(code) < jump + JUMP_SIZE or not diff.pre.layout.content(changed.pre).startswith(
+                code[:jump]
+            ):
+                raise Unlike(changed.pre.name, "it begins otherwise")
+    except Unlike as unlike:
+        reason = "the compiler makes other code of it with a section for each function"
+        refusal = Refusal("compiled_otherwise", path, unlike.symbol, reason, unlike.reason)
+    except ValueError as error:
+        refusal = Refusal("object_unknown", path, "", f"the plain object is unusual: {error}")
+    else:
+        return replace(diffed, part=replace(diffed.part, plain=plain))
+    return replace(diffed, part=None, functions=(), refused=(refusal,))
+
+
 def _rejudged(unit: DiffedUnit, joined: Joined) -> DiffedUnit:
     assert unit.part is not None
     part = replace(unit.part, closure=joined.closure)
@@ -147,7 +196,7 @@ def _users(diff: UnitDiff, carried: Carried) -> dict[Entity, str]:
     """By entity, the first function or datum of the update that refers to it."""
     users: dict[Entity, str] = {}
     for entity in carried.code + carried.data:
-        name = entity.cold_parent or entity.name
+        name = entity.parent or entity.name
         targets = [target for _, target in diff.post.references(entity)]
         targets += [target for site in diff.post.sites(entity) for target in site.targets]
         for target in targets:

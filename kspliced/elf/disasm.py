@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
-_CALL, _JMP = 0xE8, 0xE9
+_CALL, _JMP, _JMP8 = 0xE8, 0xE9, 0xEB
 
 
 def is_branch(code: bytes, field: int) -> bool:
@@ -46,6 +47,53 @@ def leaving_branches(code: bytes) -> Iterator[tuple[int, int, int]]:
         place = address + size + displacement
         if not 0 <= place < len(code):
             yield field, width, place
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A direct branch: ``field`` is where its displacement begins, ``distance`` how far it goes
+    from its end; ``condition`` says which branch it is, however far it reaches."""
+
+    condition: str
+    field: int
+    distance: int
+
+
+def direct_branch(code: bytes) -> Branch | None:
+    """The branch that one instruction is, if it is one without prefixes.
+
+    Source: Intel SDM volume 2, CALL, JMP, Jcc, LOOPcc.
+    """
+    first, size = code[0], len(code)
+    if size == 5 and first in (_CALL, _JMP):
+        condition, field = "call" if first == _CALL else "jmp", 1
+    elif size == 6 and first == 0x0F and 0x80 <= code[1] <= 0x8F:
+        condition, field = f"j{code[1] & 15:x}", 2
+    elif size == 2 and first == _JMP8:
+        condition, field = "jmp", 1
+    elif size == 2 and 0x70 <= first <= 0x7F:
+        condition, field = f"j{first & 15:x}", 1
+    elif size == 2 and 0xE0 <= first <= 0xE3:
+        condition, field = f"loop{first & 3}", 1
+    else:
+        return None
+    return Branch(condition, field, int.from_bytes(code[field:], "little", signed=True))
+
+
+def is_nop(code: bytes) -> bool:
+    """Whether one instruction does nothing: 90, or 0f 1f, behind any number of 66 and 2e."""
+    bare = code.lstrip(b"\x66\x2e")
+    return bare == b"\x90" or bare.startswith(b"\x0f\x1f")
+
+
+def instructions(code: bytes) -> Iterator[tuple[int, bytes]]:
+    """The instructions of ``code`` with their offsets; what is none, byte by byte."""
+    import capstone
+
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder.skipdata = True
+    for address, size, _, _ in decoder.disasm_lite(code, 0):
+        yield address, code[address : address + size]
 
 
 def operand_distance(code: bytes, field: int) -> int:

@@ -24,7 +24,7 @@ _TABLES = {"SHT_NULL", "SHT_SYMTAB", "SHT_STRTAB", "SHT_RELA", "SHT_GROUP", "SHT
 # pyelftools trusts its input in places, so garbage can end in any of these.
 _MALFORMED = (
     *(ELFError, ValueError, KeyError, IndexError, struct.error, OverflowError),
-    *(TypeError, AttributeError, AssertionError, UnicodeDecodeError),
+    *(TypeError, AttributeError, AssertionError, UnicodeDecodeError, RecursionError),
 )
 _RELA = struct.Struct("<QQq")
 _SYM = struct.Struct("<IBBHQQ")

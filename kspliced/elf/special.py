@@ -39,19 +39,44 @@ TABLES = (
     SpecialTable(".return_sites", 1, False),
     SpecialTable(".call_sites", 1, False),
     SpecialTable("__mcount_loc", 1, False),
-    SpecialTable("__patchable_function_entries", 1, False),
     SpecialTable(".orc_unwind_ip", 1, False, ".orc_unwind"),
 )
 
 # Chunks of code that belong to a function without a symbol of their own.
 CODE_CHUNKS = (".altinstr_replacement", ".altinstr_aux")
 
-# Metadata that the linker discards or that only the build reads.
-IGNORED_PREFIXES = (".discard.", ".comment", ".note.", ".modinfo", ".debug_", ".llvm")
+# Metadata that the linker discards, that only the build reads, or that an update does without:
+# x86 finds fentry slots by __mcount_loc; and objtool lists the functions whose endbr64 may go by
+# what one object refers to, which says nothing of an update, whose code others refer to.
+IGNORED_PREFIXES = (
+    *(".discard.", ".comment", ".note.", ".modinfo", ".debug_", ".llvm"),
+    *("__patchable_function_entries", ".ibt_endbr_seal"),
+)
 
-# Without a relocation of its own an entry's owner is not known, so sections of these names that
-# the table above does not have must make the builder refuse.
-KNOWN = frozenset(t.name for t in TABLES) | {t.companion for t in TABLES} | set(CODE_CHUNKS)
+# Where code holds what a variable of vmlinux holds: 8 bytes, or one (asm/runtime-const.h).
+RUNTIME_POINTER, RUNTIME_SHIFT = "runtime_ptr_", "runtime_shift_"
+
+_NAMES = frozenset(t.name for t in TABLES) | {t.companion for t in TABLES}
+
+
+def is_table(name: str) -> bool:
+    """Whether a section consists of entries that belong to code."""
+    return name in _NAMES or name.startswith((RUNTIME_POINTER, RUNTIME_SHIFT))
+
+
+def tables_of(obj: Object) -> tuple[SpecialTable, ...]:
+    """The tables of ``obj``, those that are named for a variable included."""
+    runtime = (RUNTIME_POINTER, RUNTIME_SHIFT)
+    names = (s.name for s in obj.sections if s.name.startswith(runtime))
+    return (*TABLES, *(SpecialTable(name, 1, True) for name in names))
+
+
+def runtime_constant(table: str) -> tuple[str, int] | None:
+    """The variable and the size of the constants that section ``table`` lists, if it does."""
+    for prefix, size in ((RUNTIME_POINTER, 8), (RUNTIME_SHIFT, 1)):
+        if table.startswith(prefix):
+            return table.removeprefix(prefix), size
+    return None
 
 
 @dataclass(frozen=True)

@@ -126,13 +126,17 @@ def _link(pack: Pack, matched: Matched, name: str, crcs: tuple[SymbolCrc, ...]) 
     image = _Image(composed.content)
     core = {i.name for i in pack.manifest.glue.imports if i.kind is ImportKind.CORE}
     _resolve(image, {i.name: i.address for i in matched.imports}, core)
-    spans, data = iter(matched.spans), iter(matched.data)
+    spans, data, constants = iter(matched.spans), iter(matched.data), iter(matched.constants)
     for group in matched.groups:
         places = composed.places[group.blob]
         for _, span in zip(group.spans, spans, strict=False):
             _fill_span(image, places, span)
         for _, datum in zip(group.data, data, strict=False):
             _fill_datum(image, places, datum)
+        for _, found in zip(group.constants, constants, strict=False):
+            constant = found.constant
+            place, name = constant.offset, constant.variable
+            _fill(image, constant.section, places, place, name, found.value)
     if crcs:
         _version(image, core, crcs)
     return bytes(image.data)

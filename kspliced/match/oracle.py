@@ -61,10 +61,13 @@ class Oracle:
                 return size
         return 0
 
-    def _runtime(self, allowed: Allowed, name: str, value: int) -> bool:
-        """Whether ``value`` is what variable ``name`` holds (asm/runtime-const.h)."""
+    def runtime_constant(self, name: str) -> int | None:
+        """The 8 bytes of variable ``name``, which code has as constants (asm/runtime-const.h)."""
         variable = self._one(name)
-        word = None if variable is None else self._word(variable.address)
+        return None if variable is None else self._word(variable.address)
+
+    def _runtime(self, allowed: Allowed, name: str, value: int) -> bool:
+        word = self.runtime_constant(name)
         if word is None:
             return False
         return value == (word if allowed is Allowed.RUNTIME_POINTER else word & 0xFF)

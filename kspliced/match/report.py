@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kspliced.errors import Code, MatchError
-from kspliced.model import Datum, Group, Span
+from kspliced.model import Datum, Group, RuntimeConstant, Span
 
 
 class Cause(str, Enum):
@@ -112,6 +112,14 @@ class MatchedDatum:
 
 
 @dataclass(frozen=True)
+class MatchedConstant:
+    """A runtime constant of the manifest, and the bytes that it has in the running kernel."""
+
+    constant: RuntimeConstant
+    value: bytes
+
+
+@dataclass(frozen=True)
 class Counts:
     """What was compared: functions, their bytes, relocated fields and rewritable sites."""
 
@@ -132,5 +140,6 @@ class Matched:
     imports: tuple[ResolvedImport, ...]
     spans: tuple[MatchedSpan, ...]
     data: tuple[MatchedDatum, ...]
+    constants: tuple[MatchedConstant, ...]
     counts: Counts
     unmatched: tuple[Mismatch, ...]

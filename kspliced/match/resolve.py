@@ -7,9 +7,11 @@ from kspliced.elf.object import Binding, Symbol
 from kspliced.errors import Code, MatchError, PackError
 from kspliced.kernel.image import VMLINUX, KernelImage
 from kspliced.match.matcher import TargetMatch, UnitMatch
+from kspliced.match.oracle import Oracle
 from kspliced.match.report import (
     REMEDIES,
     Cause,
+    MatchedConstant,
     MatchedDatum,
     MatchedSpan,
     Mismatch,
@@ -17,7 +19,7 @@ from kspliced.match.report import (
     ResolvedImport,
 )
 from kspliced.match.unit import Function
-from kspliced.model import Datum, Import, ImportKind, Span
+from kspliced.model import Datum, Import, ImportKind, RuntimeConstant, Span
 
 _REBUILD = "build the pack again"
 _OTHER = "build the update on this machine's kernel source, or apply it after the next reboot"
@@ -85,6 +87,24 @@ class Resolver:
         # What matched code refers to has the compiled content, or it would not match.
         address = self._unit_symbol(wanted)
         return MatchedDatum(datum, address, self._kernel.read(address, datum.size))
+
+    def constant(self, constant: RuntimeConstant) -> MatchedConstant:
+        """A runtime constant's value; errors as :meth:`address`."""
+        if constant.size not in (1, 8):
+            raise PackError(
+                Code.PACK_MALFORMED,
+                f"the pack has a runtime constant of {constant.size} bytes",
+                _REBUILD,
+            )
+        value = Oracle(self._kernel, VMLINUX).runtime_constant(constant.variable)
+        if value is None:
+            raise MatchError(
+                Code.UNRESOLVED,
+                f"the running kernel has not one {constant.variable[:80]!r}, of which new code "
+                "needs the value",
+                _OTHER,
+            )
+        return MatchedConstant(constant, value.to_bytes(8, "little")[: constant.size])
 
     def _unit(self, target: str, unit: str) -> UnitMatch:
         match = self._targets[target].units.get(unit) if target in self._targets else None

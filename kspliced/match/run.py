@@ -69,6 +69,8 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
     spans = tuple(_kept(troubles, s.unit, partial(resolver.span, s)) for s in every_span)
     every_datum = (datum for group in groups for datum in group.data)
     data = tuple(_kept(troubles, d.unit, partial(resolver.datum, d)) for d in every_datum)
+    every_constant = (constant for group in groups for constant in group.constants)
+    constants = tuple(_kept(troubles, "", partial(resolver.constant, c)) for c in every_constant)
     imports = tuple(_kept(troubles, i.unit, partial(resolver.address, i)) for i in wanted)
     if troubles:
         raise _first(troubles)
@@ -89,6 +91,7 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
         _found(imports),
         _found(spans),
         _found(data),
+        _found(constants),
         counts,
         unmatched,
     )

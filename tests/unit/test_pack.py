@@ -22,6 +22,7 @@ from kspliced.model import (
     KernelId,
     Manifest,
     PreUnit,
+    RuntimeConstant,
     Span,
 )
 from kspliced.pack import FORMAT, Blob, pack_bytes, parse_pack, read_pack, write_pack
@@ -36,7 +37,7 @@ MANIFEST = Manifest(
     functions=(FunctionChange("ext4", "fs/ext4/mballoc.o", "f", ChangeKind.CHANGED, "own source"),),
     refused=(),
     entries=(ChangelogEntry("6.1.192-2", "ext4: fix", (), ("1154101",)),),
-    glue=Group("part/glue", (), (), (), (), (), False),
+    glue=Group("part/glue", (), (), (), (), (), (), False),
     groups=(
         Group(
             "part/ext4",
@@ -45,6 +46,7 @@ MANIFEST = Manifest(
             (Import("ext4::memcpy", ImportKind.EXTERN, "ext4", "", "memcpy", -1),),
             (Span("ext4", "fs/ext4/mballoc.o", "f", 3, 64, 5, "ext4:fs:3:f", 0),),
             (Datum("ext4", "fs/ext4/mballoc.o", "ops", 4, 16, "ext4:fs:4:ops", 64, 0, (8,)),),
+            (RuntimeConstant(".text", 16, 8, "USER_PTR_MAX"),),
             False,
         ),
     ),

@@ -13,8 +13,11 @@ from tests.vm import cache, image
 from tests.vm.errors import HarnessError
 
 TREE = Path(__file__).parents[2]
-# What compiling a kernel's units runs, and what this package's Python needs.
-PACKAGES = ("gcc-14", "make", "libelf1t64", "python3", "python3-debian", "ca-certificates")
+# What the builder depends on, and certificates for apt.
+PACKAGES = (
+    *("gcc-14", "make", "libelf1t64", "universal-ctags", "xz-utils", "ca-certificates"),
+    *("python3", "python3-debian", "python3-pyelftools", "python3-capstone"),
+)
 
 
 def root() -> Path:

@@ -97,8 +97,8 @@ def packed(
         functions=(),
         refused=(),
         entries=(),
-        glue=Group("part/glue", (), (), (), (), (), False),
-        groups=(Group("part/all", (TARGET,), tuple(units), imports, spans, (), False),),
+        glue=Group("part/glue", (), (), (), (), (), (), False),
+        groups=(Group("part/all", (TARGET,), tuple(units), imports, spans, (), (), False),),
     )
     blobs = [Blob(name, content) for name, content in units.items()]
     return Pack("0" * 64, manifest, (*blobs, Blob("part/glue", EMPTY), Blob("part/all", module)))

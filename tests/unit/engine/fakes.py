@@ -41,7 +41,7 @@ NEWER = KernelId("6.1.0-56-amd64", "6.1.192-2", "x86_64")
 NEWEST = KernelId("6.1.0-57-amd64", "6.1.193-1", "x86_64")
 UPDATE = "ks_0123456789abcdef"
 MALLOC = "ext4_mb_load_buddy_gfp"
-GLUE = Group("part/glue", (), (), (), (), (), False)
+GLUE = Group("part/glue", (), (), (), (), (), (), False)
 
 
 def manifest(to: KernelId = NEWER, update: str = UPDATE, new: bool = False) -> Manifest:
@@ -67,7 +67,7 @@ def manifest(to: KernelId = NEWER, update: str = UPDATE, new: bool = False) -> M
         (),
         (entry,),
         GLUE,
-        (Group("part/ext4", ("ext4",), ("fs/ext4/mballoc.o",), (), (), (), new),),
+        (Group("part/ext4", ("ext4",), ("fs/ext4/mballoc.o",), (), (), (), (), new),),
     )
 
 

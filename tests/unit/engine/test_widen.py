@@ -18,9 +18,11 @@ from kspliced.model import ChangeKind, FunctionChange, Group, Manifest
 from tests.unit.engine.fakes import RUNNING, UPDATE, Machine, manifest, pack_content
 
 PART = f"{UPDATE}_0001"
-CORE = Group("part/vmlinux", ("vmlinux",), ("fs/a.o",), (), (), (), False)
-MODULE = Group("part/nf", ("nf_tables",), ("net/n.o",), (), (), (), False)
-BOTH = Group("part/nf+vmlinux", ("nf_tables", "vmlinux"), ("fs/b.o", "net/n.o"), (), (), (), False)
+CORE = Group("part/vmlinux", ("vmlinux",), ("fs/a.o",), (), (), (), (), False)
+MODULE = Group("part/nf", ("nf_tables",), ("net/n.o",), (), (), (), (), False)
+BOTH = Group(
+    "part/nf+vmlinux", ("nf_tables", "vmlinux"), ("fs/b.o", "net/n.o"), (), (), (), (), False
+)
 
 
 def of(*groups: Group) -> Manifest:

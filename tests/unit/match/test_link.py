@@ -182,7 +182,7 @@ def test_so_it_is_to_one_with_special_sections(flips: list[tuple[int, int]]) -> 
 
 
 GLUE = compiled('char __this_module[64] = "12345678ks_test"; int absent;')
-ABSENT = Group("part/absent", ("absent",), ("b.o",), (), (), (), True)
+ABSENT = Group("part/absent", ("absent",), ("b.o",), (), (), (), (), True)
 
 
 def waiting_pack(glue: bytes = GLUE) -> Pack:
