@@ -170,7 +170,8 @@ class Soak:
             self._guest.background(name, script)
         tally = self._cycles("loaded", cycles, self._load_goes_on)
         units = " ".join(LOADS)
-        self._guest.run(f"systemctl stop {units}", timeout=120)
+        # Asked to end, stress-ng frees what threads of its own still use, and they fault.
+        self._guest.run(f"systemctl kill -s KILL {units}; systemctl stop {units}", timeout=120)
         said = self._guest.run(f"journalctl -o cat -u {' -u '.join(LOADS)}").stdout
         ended = said.count("successful run completed")
         stressors = sum("stress-ng" in script for script in LOADS.values())
