@@ -171,7 +171,9 @@ class Soak:
         tally = self._cycles("loaded", cycles, self._load_goes_on)
         units = " ".join(LOADS)
         # Asked to end, stress-ng frees what threads of its own still use, and they fault.
-        self._guest.run(f"systemctl kill -s KILL {units}; systemctl stop {units}", timeout=120)
+        gone = f"while systemctl -q is-active {units}; do sleep 0.2; done"
+        script = f"systemctl kill -s KILL {units}; {gone}"
+        self._guest.run(script, timeout=120)
         said = self._guest.run(f"journalctl -o cat -u {' -u '.join(LOADS)}").stdout
         ended = said.count("successful run completed")
         stressors = sum("stress-ng" in script for script in LOADS.values())
