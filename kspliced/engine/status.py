@@ -6,7 +6,7 @@ status_json() is the JSON of `kspliced status --json`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -27,7 +27,7 @@ from kspliced.engine.state import (
     update_of,
 )
 from kspliced.errors import Code, KsplicedError
-from kspliced.model import KernelId, Progress
+from kspliced.model import KernelId, Progress, Refusal
 from kspliced.record import encode
 
 _VMLINUX = "vmlinux"
@@ -125,6 +125,46 @@ def core_applied(paths: Paths) -> frozenset[str]:
     return frozenset(applied)
 
 
+@dataclass(frozen=True)
+class Redirection:
+    """A function of an applied update that something else redirects, so that it does not run."""
+
+    update: str
+    target: str
+    function: str
+
+
+def core_redirected(paths: Paths) -> frozenset[Redirection]:
+    """What a live patch, or the like, keeps from running at this moment."""
+    found = set()
+    for file in (paths.core / "updates").glob("*/redirected"):
+        try:
+            lines = file.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            # The update went while we looked.
+            continue
+        for line in lines:
+            target, _, function = line.partition("\t")
+            found.add(Redirection(update_of(file.parent.name), target, function))
+    return frozenset(found)
+
+
+def _without(update: UpdateRecord, redirected: frozenset[Redirection]) -> UpdateRecord:
+    """The record with what does not run among what was refused."""
+    units = {(change.target, change.name): change.unit for change in update.functions}
+    refused = tuple(
+        Refusal(
+            "redirected",
+            units.get((one.target, one.function), ""),
+            one.function,
+            "a live patch redirects it; it runs when that is disabled",
+        )
+        for one in sorted(redirected, key=lambda one: (one.target, one.function))
+        if one.update == update.update
+    )
+    return replace(update, refused=(*update.refused, *refused))
+
+
 def current_status(paths: Paths, job: JobStatus | None = None) -> Status:
     """The status at this moment.
 
@@ -150,10 +190,14 @@ def build_status(
     """The status that ``state`` and the core's word ``applied`` amount to."""
     installed = installed_kernels(paths, running)
     newest = installed.newest.version
+    # Where nothing is applied the core has nothing to tell.
+    redirected = core_redirected(paths) if applied else frozenset()
     here = [record for record in state.history if record.kernel == running]
     update = next((r for r in reversed(here) if r.update in applied), None)
     live = update is not None
-    if update is None:
+    if update is not None:
+        update = _without(update, redirected)
+    else:
         update = here[-1] if here else (state.history[-1] if state.history else None)
     wanted = next((r for r in reversed(here) if _is_wanted(r, newest)), None)
     loaded = loaded_modules(paths)

@@ -13,6 +13,7 @@ from kspliced.engine.status import (
     Status,
     awaited_modules,
     core_applied,
+    core_redirected,
     current_status,
     loaded_modules,
 )
@@ -44,6 +45,7 @@ class Snapshot:
             _stat(paths.dpkg / "status"),
             _stat(paths.dpkg / "updates"),
             core_applied(paths),
+            core_redirected(paths),
             busy is not None,
             self._arrived(),
         )

@@ -81,6 +81,31 @@ def test_anybody_reads_the_status(machine: Machine) -> None:
     assert (update["PauseMicroseconds"], update["Stage"]) == (812, "live")
 
 
+def test_what_a_live_patch_redirects_is_not_live(machine: Machine) -> None:
+    save_state(machine.paths, State(history=(record(),)))
+    core_says(machine, "ks_0123456789ab", "applied")
+    redirected = machine.paths.core / "updates/ks_0123456789ab/redirected"
+    redirected.write_text("")
+    machine.start()
+
+    async def read(caller: Caller) -> dict[str, Any]:
+        return await caller.get_all(ROOT, MANAGER)
+
+    assert machine.ask(read, _UID)["State"] == "live"
+    # A live patch comes later, without a word to us.
+    redirected.write_text("ext4\text4_mb_load_buddy_gfp\n")
+    manager = machine.ask(read, _UID)
+    assert (manager["State"], manager["Effective"]) == ("partly", "6.1.192-1")
+    assert manager["RebootRequired"] is True
+    status = parse_status(manager["StatusJson"])
+    assert status.update is not None
+    assert status.update.summary == "0 of 1 change live"
+    (refusal,) = status.update.refused
+    assert (refusal.code, refusal.unit) == ("redirected", _UNIT)
+    redirected.write_text("")
+    assert machine.ask(read, _UID)["State"] == "live"
+
+
 def test_introspection_is_what_is_shipped(machine: Machine) -> None:
     save_state(machine.paths, State(history=(record(),)))
     machine.script("apply")

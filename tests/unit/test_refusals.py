@@ -11,6 +11,7 @@ FILES = (
     "build/select.py", "build/rules.py", "build/unit.py", "build/join.py",
     "build/search.py",
     "plan/headers.py", "plan/reach.py", "plan/safety.py",
+    "engine/status.py",
 )  # fmt: skip
 
 
