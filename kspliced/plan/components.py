@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kspliced.model import Refusal
 from kspliced.plan.declarations import Declaration, DeclarationKind, declarations
 from kspliced.plan.edits import Edit, SourceText, edits, read_text
 from kspliced.plan.headers import HeaderChange, HeaderEdit, classify
+from kspliced.plan.local_types import changed_local_types
 from kspliced.plan.reach import Mentions, Reach, settle
 from kspliced.plan.text import identifiers
 
@@ -34,7 +35,8 @@ class SourceNode:
 
     ``functions`` of the new file are changed or added; ``mentioned`` is what the changed lines of
     both sides use, ``used`` those of the new one; ``added`` names new functions for others;
-    ``words`` are what a changelog entry about it may mention: its functions and all they use."""
+    ``words`` are what a changelog entry about it may mention: its functions and all they use;
+    ``refused`` says what its text alone rules out."""
 
     path: str
     edits: tuple[Edit, ...]
@@ -43,6 +45,7 @@ class SourceNode:
     used: frozenset[str]
     added: frozenset[str]
     words: frozenset[str]
+    refused: tuple[Refusal, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def decompose(
     judged: list[HeaderEdit] = []
     for path in headers:
         found = texts.edits(path)
-        judged += (classify(edit, not texts.known(path)) for edit in found)
+        judged += (_judged(texts, edit) for edit in found)
         if not found:
             comments.append(path)
     reached = settle(judged, texts.old, mentions)
@@ -136,6 +139,14 @@ def decompose(
     components = _Grouping(nodes, reached, reads).components()
     settled = tuple(reach.header for reach in reached)
     return Decomposition(components, tuple(comments), settled, tuple(nodes))
+
+
+def _judged(texts: Texts, edit: Edit) -> HeaderEdit:
+    found = classify(edit, not texts.known(edit.path))
+    local = changed_local_types(edit, texts.old(edit.path), texts.new(edit.path))
+    if local and found.refusal is None:
+        return replace(found, change=HeaderChange.REFUSED, refusal=local[0])
+    return found
 
 
 def _concerned(reached: tuple[Reach, ...], known: set[str]) -> list[SourceNode]:
@@ -157,7 +168,9 @@ def _source(texts: Texts, path: str) -> SourceNode:
     text = texts.new(path)
     bodies = (line for f in functions for line in text.lines(f.start, f.end - f.start + 1))
     words = mentioned | {f.name for f in functions} | identifiers(bodies)
-    return SourceNode(path, found, functions, mentioned, used, added, words)
+    old = texts.old(path)
+    refused = tuple(r for edit in found for r in changed_local_types(edit, old, text))
+    return SourceNode(path, found, functions, mentioned, used, added, words, refused)
 
 
 def _included(node: SourceNode) -> tuple[str, ...]:
@@ -194,7 +207,10 @@ class _Grouping:
             files=tuple(node.path for node in members),
             headers=tuple(h for h in headers if h.change is not HeaderChange.REFUSED),
             needs=tuple(needs),
-            refused=tuple(h.refusal for h in headers if h.refusal is not None),
+            refused=(
+                *(refusal for node in members for refusal in node.refused),
+                *(h.refusal for h in headers if h.refusal is not None),
+            ),
         )
 
     def _needed(self, node: SourceNode) -> set[int]:

@@ -213,3 +213,58 @@ def test_who_uses_a_changed_function_gets_it_with_all_others(tmp_path: Path) -> 
         "a.c": (ONE, ONE.replace("return n", "return pick(0)")),
     }
     assert sorted(only(Trees(tmp_path, trees).decompose()).files) == ["a.c", "user.c"]
+
+
+LOCAL = """\
+static int count(void)
+{
+	static const char *text = "struct s { int n; };";
+	struct s {
+		int a;
+		union { int b; long c; } u;
+	} one = { 1 };
+	static struct {
+		int seen;
+	} kept, *other;
+	int list[] = { 1 };
+
+	return one.a + kept.seen;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "evidence"),
+    [
+        ("int a;", "long a;", "struct s was {int a;"),
+        ("long c;", "long long c;", "struct s was"),
+        ("int seen;", "int seen; int more;", "struct kept was {int seen;}, is {int seen; int more"),
+    ],
+)
+def test_a_type_inside_a_function_may_not_change(
+    tmp_path: Path, old: str, new: str, evidence: str
+) -> None:
+    for path in ("a.c", "inc.h"):
+        files = {path: (LOCAL, LOCAL.replace(old, new))}
+        if path == "inc.h":
+            user = "int use(void)\n{\n\treturn count();\n}\n"
+            files["b.c"] = (user, user.replace("count()", "count() + 1"))
+        refusals = only(Trees(tmp_path / path, files).decompose()).refused
+        assert refusals[0].code == "layout_changed"
+        assert (refusals[0].symbol, refusals[0].unit) == ("count", path)
+        assert evidence in refusals[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("return one.a", "return 2 * one.a"),
+        ("{ 1 };", "{ 2 };"),
+        ("int n;", "int m;"),
+        ("int list[]", "struct t { int z; } t;\n\tint list[]"),
+        ("\t\tint a;", "int  a; /* first */"),
+    ],
+)
+def test_other_changes_beside_a_type_inside_a_function(tmp_path: Path, old: str, new: str) -> None:
+    found = Trees(tmp_path, {"a.c": (LOCAL, LOCAL.replace(old, new))}).decompose()
+    assert [component.refused for component in found.components] in ([()], [])
