@@ -187,7 +187,8 @@ class Soak:
             raise SoakError(f"a load went wrong\n{said[-3000:]}")
 
     def quiet(self, cycles: int) -> Phase:
-        """Cycles in which nothing else happens."""
+        """Cycles in which nothing else happens, and some before, while what a load left goes."""
+        self._cycles("quiet", 10, lambda _: None)
         before = self._measure()
         tally = self._cycles("quiet", cycles, lambda _: None)
         return _phase(tally, growth(before, self._measure()), quiet_limits(cycles))
