@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 packages="
-	apt-utils bc binutils bison build-essential ca-certificates chromium cpio dbus debhelper devscripts
+	apt-utils bc binutils bison build-essential ca-certificates ccache chromium cpio dbus debhelper devscripts
 	dh-dkms dh-python dkms dpkg-dev e2fsprogs fakeroot flex gcc-12 git gnupg kmod libelf-dev
 	libssl-dev libxml2-utils make mmdebstrap patch pkexec polkitd pybuild-plugin-pyproject
 	python3-all python3-apt python3-capstone python3-dbus-next python3-debian

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath, relpath
 
+from kspliced.build.compiled import CompilerCache
 from kspliced.errors import BuildError, Code, SourceError
 from kspliced.model import KernelId
 
@@ -148,10 +149,16 @@ class Kbuild:
     """One source tree with one object tree, compiled with ``flags`` beside the kernel's own."""
 
     def __init__(
-        self, srctree: Path, objtree: Path, headers: Headers, jobs: int, flags: str = FLAGS
+        self,
+        srctree: Path,
+        objtree: Path,
+        headers: Headers,
+        jobs: int,
+        flags: str = FLAGS,
+        cache: CompilerCache | None = None,
     ) -> None:
         self._srctree, self._objtree = srctree, objtree
-        self._headers, self._jobs, self._flags = headers, jobs, flags
+        self._headers, self._jobs, self._flags, self._cache = headers, jobs, flags, cache
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -161,8 +168,11 @@ class Kbuild:
         shutil.copyfile(top / ".config", here / ".config")
         for name in ("include/config", "include/generated", "arch/x86/include/generated"):
             (here / name).symlink_to(top / name)
-        for name in ("scripts", "tools"):
-            (here / name).symlink_to((top / name).resolve())
+        (here / "tools").symlink_to((top / "tools").resolve())
+        # A directory of its own: host programs that no package ships are made there.
+        (here / "scripts").mkdir()
+        for entry in (top / "scripts").resolve().iterdir():
+            (here / "scripts" / entry.name).symlink_to(entry)
 
     def list_directories(self, directories: Iterable[str]) -> dict[str, Listing]:
         """Ask Kbuild what it builds in each of ``directories``.
@@ -234,7 +244,8 @@ class Kbuild:
             "sub_make_done=1",
             f"abs_srctree={self._srctree}",
             f"abs_objtree={self._objtree}",
-            f"CC={self._headers.compiler}",
+            f"CC={self._compiler()}",
+            f"HOSTCC={self._headers.compiler}",
             f"KERNELRELEASE={self._headers.kernel.release}",
             "ARCH=x86",
             "may-sync-config=",
@@ -253,6 +264,10 @@ class Kbuild:
             goal,
         ]
 
+    def _compiler(self) -> str:
+        compiler = self._headers.compiler
+        return self._cache.command(compiler) if self._cache else compiler
+
     def _run(self, command: list[str], what: str) -> str:
         code, output = self._make(command)
         if code:
@@ -262,6 +277,8 @@ class Kbuild:
     def _make(self, command: list[str]) -> tuple[int, str]:
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"}
         environment["TMPDIR"] = str(self._objtree)
+        if self._cache is not None:
+            environment |= self._cache.environment(self._srctree)
         try:
             process = subprocess.Popen(
                 command,

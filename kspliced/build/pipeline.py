@@ -8,6 +8,7 @@ may without the others (search.py); everything else is refused, with the reason.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from kspliced.build.compiled import compiler_cache
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import Parts, emit_parts
 from kspliced.build.kbuild import (
@@ -55,7 +57,7 @@ from kspliced.oserror import translated
 from kspliced.pack import Blob
 from kspliced.plan.attribution import FileFacts
 from kspliced.plan.safety import Policy
-from kspliced.source.cache import SourceCache
+from kspliced.source.cache import SourceCache, locked
 from kspliced.source.changelog import new_entries
 from kspliced.source.compare import FileChange, compare
 from kspliced.source.differences import FileDiff, differences
@@ -182,12 +184,33 @@ class _Stages:
 
 @contextmanager
 def _workdir(request: BuildRequest) -> Iterator[Path]:
-    """A temporary directory, where hard links to the cache can be made if nothing else is said."""
+    """An empty directory, where hard links to the cache can be made if nothing else is said.
+
+    The same each time for those who keep a cache and are alone: compilers are told paths, and
+    what was compiled before is found by what the compiler was told.
+    """
     parent = request.workdir or request.cache
     if parent is not None:
         parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="kspliced.", dir=parent) as directory:
-        yield Path(directory)
+    if request.cache is not None:
+        with (request.cache / "work.lock").open("wb") as lock:
+            if locked(lock):
+                with _emptied((parent or request.cache) / "work") as directory:
+                    yield directory
+                return
+    with tempfile.TemporaryDirectory(prefix="kspliced.", dir=parent) as temporary:
+        yield Path(temporary)
+
+
+@contextmanager
+def _emptied(directory: Path) -> Iterator[Path]:
+    """The directory, emptied of what a killed build left, and gone afterwards."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager
@@ -226,6 +249,7 @@ class _Pipeline:
         self._request, self._headers, self._old = request, headers, old
         self._workspace, self._stages = workspace, stages
         self._kbuilds: dict[str, Kbuild] = {}
+        self._compiled = compiler_cache(request.cache / "compiled" if request.cache else None)
 
     def run(self, upgrade: _Upgrade) -> BuildResult:
         stage = self._stages.stage
@@ -348,7 +372,8 @@ class _Pipeline:
             workspace, jobs = self._workspace, self._request.jobs
             tree = workspace.old.top if name in ("pre", "plain") else workspace.hot
             flags = PLAIN_FLAGS if name == "plain" else FLAGS
-            self._kbuilds[name] = Kbuild(tree, workspace.objtree(name), self._headers, jobs, flags)
+            objtree = workspace.objtree(name)
+            self._kbuilds[name] = Kbuild(tree, objtree, self._headers, jobs, flags, self._compiled)
         return self._kbuilds[name]
 
     def _glue(self, update: str) -> Path:

@@ -21,5 +21,14 @@ PHONY += $(addprefix kspliced-in/,$(kspliced-dirs))
 $(addprefix kspliced-in/,$(kspliced-dirs)): kspliced-in/%:
 	$(Q)$(MAKE) $(build)=$* $(foreach u,$(KSPLICED_UNITS),$(if $(filter $*,$(firstword $(subst :, ,$(u)))),$(lastword $(subst :, ,$(u)))))
 
+# It generates a header that every unit there reads, and is in no headers package.
+kspliced-genheaders := scripts/selinux/genheaders
+ifneq ($(wildcard $(abs_srctree)/$(kspliced-genheaders)/Makefile),)
+PHONY += kspliced-genheaders
+kspliced-in/security/selinux: kspliced-genheaders
+kspliced-genheaders:
+	$(Q)$(MAKE) $(build)=$(kspliced-genheaders)
+endif
+
 kspliced-list:
 	@$(foreach d,$(KSPLICED_DIRS),$(MAKE) -s -f $(KSPLICED_LIST) obj=$(d) 2>&1 || echo $(d) failed;) :

@@ -119,7 +119,7 @@ _SOURCES = (
     Option(("--workdir",), "where the temporary trees go (300 MB)", Kind.DIRECTORY, "DIR"),
     Option(
         ("--cache",),
-        "where read sources are kept for the next time (2 GiB at most)",
+        "where read sources (2 GiB at most) and objects (1 GB) are kept for the next time",
         Kind.DIRECTORY,
         "DIR",
         default="~/.cache/kspliced",

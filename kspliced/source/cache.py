@@ -38,7 +38,8 @@ _FORMAT = 3
 _INDEX, _CONTENT, _TREE, _LOCK = "index.json", "content", "tree", "lock"
 _BUFFER = 1 << 20
 _KEY = re.compile("[0-9a-f]{64}")
-# Seconds after which a temporary directory is nobody's any more: longer than any build.
+# Temporary directories, and the seconds after which they are nobody's: longer than any build.
+_TEMPORARY = ("new.", "kspliced.", "work")
 _ABANDONED = 24 * 3600
 
 Keep = Callable[[str, int], bool]
@@ -75,7 +76,7 @@ class SourceCache:
         os.utime(place)
         self._trim(place)
         with (place / _LOCK).open("wb") as lock:
-            tree = place / _TREE if _locked(lock) else None
+            tree = place / _TREE if locked(lock) else None
             with closing(PackedSnapshot(*index, place / _CONTENT, tree)) as snapshot:
                 yield snapshot
 
@@ -122,8 +123,10 @@ class SourceCache:
             if _KEY.fullmatch(path.name):
                 total += _size(path)
                 unwanted = total > self._limit
-            else:
+            elif path.name.startswith(_TEMPORARY):
                 unwanted = time.time() - path.stat().st_mtime > _ABANDONED
+            else:
+                unwanted = False
             if unwanted:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -134,8 +137,8 @@ def _size(folder: Path) -> int:
     return 2 * content.stat().st_size if content.is_file() else 0
 
 
-def _locked(lock: IO[bytes]) -> bool:
-    """Whether nobody else uses the laid out files; until the file is closed."""
+def locked(lock: IO[bytes]) -> bool:
+    """Whether nobody else has what the file stands for; until it is closed."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
