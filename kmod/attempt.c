@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/error-injection.h>
 #include <linux/mm.h>
 #include <linux/pid.h>
 #include <linux/sched/signal.h>
@@ -32,6 +33,8 @@ struct kspliced_attempt *kspliced_attempt_new(struct kspliced_live *in,
 	}
 	return attempt;
 }
+
+ALLOW_ERROR_INJECTION(kspliced_attempt_new, NULL);
 
 static unsigned int nr_recorded(const struct kspliced_attempt *attempt)
 {

@@ -7,6 +7,7 @@
 
 #include <linux/cpu.h>
 #include <linux/delay.h>
+#include <linux/error-injection.h>
 #include <linux/ktime.h>
 #include <linux/math64.h>
 #include <linux/processor.h>
@@ -83,7 +84,7 @@ static int switch_cpu(void *data)
 	return 0;
 }
 
-static int stop_and_switch(struct kspliced_attempt *attempt)
+static noinline int stop_and_switch(struct kspliced_attempt *attempt)
 {
 	int error = 0;
 
@@ -104,6 +105,8 @@ unlock:
 	kspliced_unlock_entries();
 	return error;
 }
+
+ALLOW_ERROR_INJECTION(stop_and_switch, ERRNO);
 
 static void unpin(struct kspliced_pins *pins)
 {
@@ -130,9 +133,9 @@ static bool pinned(const struct kspliced_pins *pins, const struct module *mod)
  * Pin the module that holds @size bytes at @addr now, as @owner tells; it may be
  * another than when we matched.
  */
-static bool pin_target(struct kspliced_pins *pins, const char *target,
-		       unsigned long addr, u32 size,
-		       struct module *(*owner)(unsigned long addr))
+static noinline bool pin_target(struct kspliced_pins *pins, const char *target,
+				unsigned long addr, u32 size,
+				struct module *(*owner)(unsigned long addr))
 {
 	struct module *mod;
 	bool ok = true;
@@ -153,6 +156,8 @@ static bool pin_target(struct kspliced_pins *pins, const char *target,
 		pins->targets[pins->nr_targets++] = mod;
 	return ok;
 }
+
+ALLOW_ERROR_INJECTION(pin_target, NULL);	/* false, that is */
 
 static bool pin_targets(struct kspliced_live *live)
 {

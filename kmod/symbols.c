@@ -45,10 +45,17 @@ static const char * const trampoline_names[] = {
 
 static unsigned long trampolines[ARRAY_SIZE(trampoline_names)];
 
-/* kallsyms_lookup_name itself is not exported; a kprobe knows its address. */
+/*
+ * kallsyms_lookup_name itself is not exported; a kprobe knows its address. It is
+ * not armed: disarming takes memory, and a probe that cannot be disarmed stays
+ * registered, here on a stack.
+ */
 static void *find_lookup_name(void)
 {
-	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	struct kprobe probe = {
+		.symbol_name = "kallsyms_lookup_name",
+		.flags = KPROBE_FLAG_DISABLED,
+	};
 	unsigned long addr;
 	int error;
 

@@ -89,10 +89,10 @@ class Lab:
         stage, cause = self.machine.check(f"cd {UPDATES}/{update}; cat stage abort_cause").split()
         return stage, cause
 
-    def applied(self) -> list[str]:
+    def applied(self) -> tuple[str, ...]:
         """The updates whose stage is "applied"."""
-        found = self.machine.check(f"grep -l applied {UPDATES}/*/stage; exit 0").split()
-        return [path.split("/")[-2] for path in found]
+        found = self.machine.check(f"grep -sl applied {UPDATES}/*/stage; exit 0").split()
+        return tuple(path.split("/")[-2] for path in found)
 
     def head(self, update: str, function: str) -> int:
         """The offset of the jump in a function that an update replaces."""
