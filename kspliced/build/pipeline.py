@@ -334,7 +334,7 @@ class _Pipeline:
                 workspace,
                 self._kbuild,
                 self._neighbours,
-                Wish(self._request.policy, self._request.exclude),
+                Wish(self._request.policy, self._request.exclude, self._request.only),
                 Compiled(compiled.result, self._compile_more),
                 lambda text: self._stages.say("compile", text),
             )

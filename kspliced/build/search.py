@@ -68,10 +68,21 @@ class Found:
 
 @dataclass(frozen=True)
 class Wish:
-    """What the caller wants: a policy, and globs of units to leave out."""
+    """What the caller wants: a policy, globs of units to leave out, and of the only ones to take,
+    if not all."""
 
     policy: Policy
     exclude: tuple[str, ...]
+    only: tuple[str, ...] = ()
+
+    def leaves_out(self, unit: str) -> bool:
+        """Whether the caller named ``unit``, an object, as one to leave out."""
+        return any(fnmatch(unit, glob) for glob in self.exclude)
+
+    def takes(self, source: str) -> bool:
+        """Whether the caller wants the unit of ``source``, for what it says about others."""
+        unit = f"{source.rpartition('.')[0]}.o"
+        return not self.only or any(fnmatch(unit, glob) for glob in self.only)
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ def search(
         # A source that is not built is not concerned.
         return _built_only(old.mentions(names), neighbours)
 
-    decomposition = decompose(texts, sources, selection.headers, mentions, reads)
+    decomposition = _wanted(decompose(texts, sources, selection.headers, mentions, reads), wish)
     concerned = {n.path for n in decomposition.sources if not n.edits} - set(sources)
     found = neighbours.units(concerned)
     units, later = selection.units + found.units, selection.later + found.later
@@ -125,6 +136,21 @@ def search(
     pre = _with_more(compiled, found.units) if found.units else compiled.first
     workspace.make_hot()
     return _Search(selection, decomposition, texts, workspace, kbuild, wish, pre, say).run()
+
+
+def _wanted(found: Decomposition, wish: Wish) -> Decomposition:
+    """What of a decomposition is asked for: components with a unit that is, whole."""
+    if not wish.only:
+        return found
+    components = tuple(c for c in found.components if any(map(wish.takes, c.files)))
+    files = {path for component in components for path in component.files}
+    headers = {header for component in components for header in component.headers}
+    return replace(
+        found,
+        components=components,
+        headers=tuple(header for header in found.headers if header in headers),
+        sources=tuple(node for node in found.sources if node.path in files),
+    )
 
 
 def _with_more(compiled: Compiled, units: tuple[Unit, ...]) -> Callable[[], Pre]:
@@ -221,6 +247,7 @@ class _Search:
         later = [path for path in component.files if path in self._later]
         odd = tuple(self._odd[path] for path in component.files if path in self._odd)
         left_out = [path for path in component.files if self._left_out(path)]
+        halved = [path for path in component.files if self._halved(path)]
         unknown = [p for p in component.files if p not in self._units and p not in self._later]
         if len(later) == len(component.files):
             self._drop(component.id, Decision.LATER, _each("module_not_loaded", later, _LATER))
@@ -232,13 +259,20 @@ class _Search:
         elif left_out:
             reason = "it was left out: the running code differs, or threads are always in it"
             self._drop(component.id, Decision.REBOOT, _each("left_out", left_out, reason))
+        elif halved:
+            reason = "it changes together with what is asked for, and is not asked for"
+            self._drop(component.id, Decision.REBOOT, _each("left_out", halved, reason))
         elif unknown:
             reason = "what a header changes concerns this file, which is built in another way"
             self._drop(component.id, Decision.REBOOT, _each("unit_unknown", unknown, reason))
 
     def _left_out(self, path: str) -> bool:
         unit = self._units.get(path)
-        return unit is not None and any(fnmatch(unit.path, glob) for glob in self._wish.exclude)
+        return unit is not None and self._wish.leaves_out(unit.path)
+
+    def _halved(self, path: str) -> bool:
+        """Whether it is here for what a header changes, and its own change was not selected."""
+        return not self._wish.takes(path) and self._texts.changed(path)
 
     def _drop(self, name: str, decision: Decision, reasons: tuple[Refusal, ...]) -> None:
         self._dropped.setdefault(name, self._fate(self._components[name], decision, reasons))
@@ -400,7 +434,9 @@ class _Search:
             else:
                 order = (Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
                 decision = next((d for d in order if d in decisions), Decision.IRRELEVANT)
-                found[path] = self._fate(component, decision, ())
+                later = _each("module_not_loaded", [path], _LATER)
+                reasons = later if decision is Decision.LATER else ()
+                found[path] = self._fate(component, decision, reasons)
         return found
 
 

@@ -15,7 +15,7 @@ import struct
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -93,7 +93,7 @@ class _Monitor:
 
 class ScenarioGuest:
     """The guest, with the kernel core and ``modules`` (paths below kernel/, no .ko) loaded; those
-    of them in ``may_fail`` need hardware."""
+    of them in ``may_fail`` need hardware. ``further`` files go into its root."""
 
     def __init__(
         self,
@@ -102,6 +102,7 @@ class ScenarioGuest:
         kernel: kmod_build.Kernel = KERNEL,
         may_fail: frozenset[str] = frozenset(),
         arguments: tuple[str, ...] = (),
+        further: Mapping[str, Path] | None = None,
     ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="ks-share-"))
         self.share = self._folder / "share"
@@ -112,6 +113,7 @@ class ScenarioGuest:
         shutil.copytree(kmod_build.TREE / "kmod", core)
         cache.command("make", "-C", core, f"KDIR={kmod_build.headers(kernel)}")
         files["kspliced.ko"] = core / "kspliced.ko"
+        files.update(further or {})
         self._load = "\n".join(
             f"insmod /{Path(m).name}.ko || {'true' if m in may_fail else 'exit 1'}" for m in every
         )
