@@ -36,7 +36,7 @@ from kspliced.elf.special import (
     is_table,
     special_entries,
 )
-from kspliced.elf.x86 import KINDS, R_X86_64_PC32, R_X86_64_PLT32
+from kspliced.elf.x86 import KINDS, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PLT32
 
 # Where the compiler puts a function by itself, and how it aligns functions on x86-64.
 _SPLIT, _ALIGN = ".text.", 16
@@ -164,11 +164,11 @@ class _Side:
         return data[symbol.value : symbol.value + symbol.size]
 
     def relocations(self, section: int, start: int, size: int) -> dict[int, Relocation]:
-        """Those inside a range, by offset from its start."""
+        """Those inside a range that relocate something, by offset from its start."""
         every = self.sections[section].relocations
         first = bisect_right(every, start - 1, key=lambda r: r.offset)
         last = bisect_right(every, start + size - 1, key=lambda r: r.offset)
-        return {relocation.offset - start: relocation for relocation in every[first:last]}
+        return {r.offset - start: r for r in every[first:last] if r.type != R_X86_64_NONE}
 
 
 class _Proof:
