@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from kspliced.build.body import Bodies
 from kspliced.build.diff import ChangedData, UnitDiff
 from kspliced.build.layout import Entity, EntityKind, Target
-from kspliced.elf.object import Relocation
+from kspliced.elf.object import Binding, Relocation
 from kspliced.elf.x86 import R_X86_64_64
 
 # KSPLICED_MAX_DATUM of kmod/kspliced.h.
@@ -21,6 +21,8 @@ def obstacle(diff: UnitDiff, changed: ChangedData) -> str:
     pre, post = changed.pre, changed.post
     if pre.size != post.size:
         return f"{pre.size} bytes before, {post.size} after"
+    if diff.pre.layout.object.symbols[pre.symbol].binding is Binding.WEAK:
+        return "it is weak: the kernel may have another unit's"
     if not 0 < post.size <= _LARGEST:
         return f"{post.size} bytes"
     sections = (diff.pre.layout.section(pre.section), diff.post.layout.section(post.section))

@@ -36,7 +36,7 @@ from kspliced.elf.special import (
     is_table,
     special_entries,
 )
-from kspliced.elf.x86 import KINDS, R_X86_64_PC32, R_X86_64_PLT32
+from kspliced.elf.x86 import KINDS, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PLT32
 
 # Where the compiler puts a function by itself, and how it aligns functions on x86-64.
 _SPLIT, _ALIGN = ".text.", 16
@@ -94,19 +94,21 @@ def prove_alike(split: Object, plain: Object) -> dict[int, Symbol]:
 
 @dataclass(frozen=True)
 class _Code:
-    """A function: ``starts`` of its instructions but padding, None where both objects have the
-    same bytes, and offsets do."""
+    """A function: its ``instructions`` but padding, as (start, end); None where both objects have
+    the same bytes, and offsets do."""
 
     symbol: Symbol
-    starts: tuple[int, ...] | None
+    instructions: tuple[tuple[int, int], ...] | None
 
     def place(self, offset: int) -> tuple[int, int]:
         """An offset as (instruction, bytes into it); padding is the start of what follows it."""
-        if self.starts is None:
+        if self.instructions is None:
             return offset, 0
-        number = bisect_right(self.starts, offset)
-        if number and self.starts[number - 1] == offset:
-            return number - 1, 0
+        number = bisect_right(self.instructions, offset, key=lambda i: i[0])
+        if number:
+            start, end = self.instructions[number - 1]
+            if offset < end:
+                return number - 1, offset - start
         return number, 0
 
 
@@ -162,11 +164,11 @@ class _Side:
         return data[symbol.value : symbol.value + symbol.size]
 
     def relocations(self, section: int, start: int, size: int) -> dict[int, Relocation]:
-        """Those inside a range, by offset from its start."""
+        """Those inside a range that relocate something, by offset from its start."""
         every = self.sections[section].relocations
         first = bisect_right(every, start - 1, key=lambda r: r.offset)
         last = bisect_right(every, start + size - 1, key=lambda r: r.offset)
-        return {relocation.offset - start: relocation for relocation in every[first:last]}
+        return {r.offset - start: r for r in every[first:last] if r.type != R_X86_64_NONE}
 
 
 class _Proof:
@@ -301,11 +303,11 @@ class _Proof:
         """A function in either object."""
         if name not in self._codes:
             mine, theirs = self._split.named[name], self._plain.named[name]
-            starts: list[tuple[int, ...] | None] = [None, None]
-            if not self._same_bytes(mine, theirs):
-                sides = ((self._split, mine), (self._plain, theirs))
-                starts = [tuple(i.offset for i in _real(*side)) for side in sides]
-            self._codes[name] = _Code(mine, starts[0]), _Code(theirs, starts[1])
+            if self._same_bytes(mine, theirs):
+                self._codes[name] = _Code(mine, None), _Code(theirs, None)
+            else:
+                one, other = _real(self._split, mine), _real(self._plain, theirs)
+                self._codes[name] = _Code(mine, _extents(one)), _Code(theirs, _extents(other))
         return self._codes[name]
 
     def _same_bytes(self, mine: Symbol, theirs: Symbol) -> bool:
@@ -319,7 +321,7 @@ class _Proof:
 
     def _check_function(self, mine: Symbol, theirs: Symbol) -> None:
         code, _ = self._code(mine.name)
-        if code.starts is not None:
+        if code.instructions is not None:
             self._check_instructions(mine, theirs)
             return
         sections = self._split.sections[mine.section], self._plain.sections[theirs.section]
@@ -432,6 +434,10 @@ def _real(side: _Side, function: Symbol) -> tuple[_Instruction, ...]:
         fields = side.relocations(function.section, at, len(code))
         found.append(_Instruction(offset, code, fields, table == _JUMP_LABELS))
     return tuple(found)
+
+
+def _extents(code: tuple[_Instruction, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple((one.offset, one.offset + len(one.code)) for one in code)
 
 
 def _without(content: bytes, fields: Mapping[int, Relocation]) -> bytes:

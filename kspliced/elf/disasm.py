@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _CALL, _JMP, _JMP8 = 0xE8, 0xE9, 0xEB
+_HINTS = (0x2E, 0x3E)  # "branch not taken", "branch taken"
 
 
 def is_branch(code: bytes, field: int) -> bool:
@@ -60,11 +61,14 @@ class Branch:
 
 
 def direct_branch(code: bytes) -> Branch | None:
-    """The branch that one instruction is, if it is one without prefixes.
+    """The branch that one instruction is, if it is one without prefixes but hints.
 
-    Source: Intel SDM volume 2, CALL, JMP, Jcc, LOOPcc.
+    Source: Intel SDM volume 2, CALL, JMP, Jcc, LOOPcc; 2.1.1, branch hints.
     """
     first, size = code[0], len(code)
+    if size > 1 and first in _HINTS:
+        bare = direct_branch(code[1:])
+        return bare and Branch(f"{first:x} {bare.condition}", bare.field + 1, bare.distance)
     if size == 5 and first in (_CALL, _JMP):
         condition, field = "call" if first == _CALL else "jmp", 1
     elif size == 6 and first == 0x0F and 0x80 <= code[1] <= 0x8F:

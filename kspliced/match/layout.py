@@ -52,4 +52,5 @@ class Layout:
     def _next(self, end: int, following: Function) -> int:
         """Where ``following`` begins when what is before it ends at ``end``."""
         align = self._align[following.section]
-        return -(-end // align) * align
+        # What its section has before it is its call padding.
+        return -(-end // align) * align + following.value

@@ -78,8 +78,9 @@ class TargetMatch:
         for match in self.units.values():
             yield match.unit.name
             functions = [f for f in match.unit.functions if not match.unit.transient(f.section)]
-            # What is shorter in the kernel must be known before others show places in it.
-            functions.sort(key=lambda f: not may_shorten(match.unit, f))
+            # What is shorter in the kernel must be known before others show places in it, and where
+            # a section is before what another unit may have overridden in it.
+            functions.sort(key=lambda f: (not may_shorten(match.unit, f), f.weak))
             waiting += [(match, f) for f in functions if not self._settle(match, f)]
         while waiting:
             left = [(match, f) for match, f in waiting if not self._settle(match, f)]
@@ -119,6 +120,11 @@ class TargetMatch:
         ``by_layout``: the one behind the function before it in the object, or before the function
         behind it, is meant, as a unit's code is in one piece.
         """
+        if self._overridden(match, function):
+            match.failures[function.index] = self._mismatch(
+                match, function, 0, Failure(0, b"", b"", Cause.OVERRIDDEN, _OVERRIDDEN)
+            )
+            return True
         candidates = self.candidates(match, function)
         if by_layout:
             candidates = match.layout.fitting(function, candidates, match.known())
@@ -144,6 +150,14 @@ class TargetMatch:
         else:
             match.failures[function.index] = self._failed(match, function, worst)
         return True
+
+    def _overridden(self, match: UnitMatch, function: Function) -> bool:
+        """Whether a weak function's name leads elsewhere than its section shows it to be."""
+        base = match.bound.get(function.section)
+        if not function.weak or base is None:
+            return False
+        named = self._kernel.symbols.named(function.name, self.target)
+        return all(symbol.address != base + function.value for symbol in named)
 
     def candidates(self, match: UnitMatch, function: Function) -> tuple[int, ...]:
         """Where ``function`` may be, each address once."""

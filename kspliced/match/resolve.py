@@ -134,6 +134,8 @@ class Resolver:
             if place is None:
                 raise _unmatched(match, wanted.index, wanted.symbol)
             return place.address
+        if symbol.binding is Binding.WEAK:
+            return self._extern(wanted)
         address = match.address_of(wanted.index)
         if address is None and symbol.defined:
             address = self._targets[wanted.target].unreferenced(match, symbol)

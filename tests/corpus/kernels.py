@@ -14,6 +14,7 @@ RELEASES = {
     "6.1.190-1": "6.1.0-54-amd64",
     "6.1.192-1": "6.1.0-55-amd64",
     "6.1.192-2": "6.1.0-56-amd64",
+    "6.12.111-1~deb12u1": "6.12.111+deb12-amd64",
 }
 
 
@@ -21,7 +22,8 @@ def source(version: str) -> Path:
     """The whole source tree of ``version``."""
 
     def make(folder: Path) -> None:
-        (deb,) = cache.debs(f"linux-source-6.1={version}")
+        series = ".".join(version.split(".")[:2])
+        (deb,) = cache.debs(f"linux-source-{series}={version}")
         pipe = f"dpkg-deb --fsys-tarfile {deb} | tar -xO --wildcards './usr/src/*.tar.xz'"
         unpack = f"{pipe} | tar -xJ -C {folder} --strip-components=1"
         subprocess.run(["bash", "-o", "pipefail", "-c", unpack], check=True)
@@ -29,8 +31,16 @@ def source(version: str) -> Path:
     return cache.made(f"source-{version}", make)
 
 
+def kernel(version: str) -> kmod_build.Kernel:
+    """The kernel of ``version``, which has its series' kbuild."""
+    if version == kmod_build.TRIXIE.version:
+        return kmod_build.TRIXIE
+    release = RELEASES[version]
+    near = next(k for k in kmod_build.KERNELS if k.release.split(".")[1] == release.split(".")[1])
+    return kmod_build.Kernel(release, version, near.kbuild)
+
+
 def headers(version: str) -> Headers:
     """Its headers packages."""
-    kbuild = kmod_build.KERNELS[0].kbuild
-    top = kmod_build.headers(kmod_build.Kernel(RELEASES[version], version, kbuild))
+    top = kmod_build.headers(kernel(version))
     return open_headers(top, top / ".config")

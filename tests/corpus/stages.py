@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kspliced.build.kbuild import Headers, Kbuild, Unit
+from kspliced.build.kbuild import PLAIN_FLAGS, Headers, Kbuild, Unit
 from kspliced.build.select import Selection, directories, select
 from kspliced.build.unit import DiffedUnit, diff_unit
 from kspliced.build.workspace import source_of
@@ -115,6 +115,14 @@ def compile_all(
         new = Kbuild(trees.new(name), trees.objects(name), trees.headers, jobs())
         failed |= new.compile(units)
     return failed
+
+
+def compile_plain(trees: Trees, units: tuple[Unit, ...], place: Path) -> dict[str, bytes]:
+    """Units of the old tree as the kernel was compiled, by path, made in ``place``."""
+    kbuild = Kbuild(trees.old, place / "objects", trees.headers, jobs(), PLAIN_FLAGS)
+    failed = kbuild.compile(units)
+    assert not failed, failed
+    return {unit.path: kbuild.object_path(unit).read_bytes() for unit in units}
 
 
 def jobs() -> int:

@@ -141,6 +141,9 @@ int entry(int n) { use(callback); return callback(n); }
          "static int x = 2; int f(void) { return x++; }", "writable_data_changed"),
         ("const int o[] = {1}; int f(void) { use(o); return 1; }",
          "const int o[] = {1, 2}; int f(void) { use(o); return 1; }", "const_data_changed"),
+        ("__attribute__((weak)) const int o[] = {1}; int f(void) { use(o); return 1; }",
+         "__attribute__((weak)) const int o[] = {2}; int f(void) { use(o); return 1; }",
+         "const_data_changed"),
         ("static const int o[] = {1, 2};"
          "__attribute__((section(\".init.text\"))) int f(int n) { return o[n]; }",
          "static const int o[] = {1, 3};"

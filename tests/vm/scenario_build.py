@@ -1,27 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Packs of the scenarios: patches against one kernel's source, built by the builder's stages."""
+"""Packs of the scenarios: patches against one kernel's source, built by the builder's stages.
+
+    python3 -m tests.vm.scenario_build VERSION FOLDER PATCH...
+
+writes PATCH.kspack, or PATCH.refused with the codes, where the kernel's compiler is.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import emit_parts
 from kspliced.build.kbuild import Unit
-from kspliced.build.unit import DiffedUnit, join_units
+from kspliced.build.unit import DiffedUnit, join_units, with_plain
 from kspliced.build.workspace import source_of
 from kspliced.elf.read import read_object
 from kspliced.model import CORE_ABI, FunctionChange, Manifest, PreUnit, Refusal
-from kspliced.pack import Blob, Pack, pack_bytes, parse_pack
+from kspliced.pack import Blob, Pack, pack_bytes, parse_pack, read_pack
 from kspliced.plan.components import Component
 from tests.corpus import kernels, stages
-from tests.vm import cache
+from tests.vm import cache, kmod_build, trixie
 from tests.vm.case import OLD_VERSION
 
 PATCHES = Path(__file__).parent / "scenarios"
@@ -51,12 +57,10 @@ class Built:
 
 
 class Workshop:
-    """Builds scenarios in ``folder``, which is empty at first."""
+    """Builds scenarios for the kernel of ``version`` in ``folder``, which is empty at first."""
 
-    def __init__(self, folder: Path) -> None:
-        self._trees = stages.Trees(
-            kernels.source(OLD_VERSION), kernels.headers(OLD_VERSION), folder
-        )
+    def __init__(self, folder: Path, version: str = OLD_VERSION) -> None:
+        self._trees = stages.Trees(kernels.source(version), kernels.headers(version), folder)
         self._patched = folder / "patched"
 
     @property
@@ -106,13 +110,18 @@ class Workshop:
         return built
 
     def _finish(self, name: str, units: tuple[Unit, ...], glue: Unit) -> Built:
-        diffed = join_units(stages.diff(self._trees, name, unit) for unit in units)
+        joined = join_units(stages.diff(self._trees, name, unit) for unit in units)
+        diffed = with_plain(joined, self._compile_plain)
         refused = tuple(refusal for unit in diffed for refusal in unit.refused)
         functions = tuple(function for unit in diffed for function in unit.functions)
         live = [unit for unit in diffed if unit.live]
         if refused or not live:
             return Built(None, functions, refused)
         return Built(self._pack(name, live, functions, glue), functions, ())
+
+    def _compile_plain(self, units: tuple[Unit, ...]) -> dict[str, bytes]:
+        place = tempfile.mkdtemp(prefix="plain.", dir=self._trees.work)
+        return stages.compile_plain(self._trees, units, Path(place))
 
     def _pack(
         self,
@@ -139,12 +148,49 @@ class Workshop:
             glue=parts.glue,
             groups=parts.groups,
         )
-        blobs = (*parts.blobs, *(Blob(d.unit.path, d.pre) for d in live))
+        blobs = (*parts.blobs, *(Blob(d.unit.path, d.matched) for d in live))
         return parse_pack(pack_bytes(manifest, blobs)[0], name)
 
 
 def _update_name(scenario: str) -> str:
     return f"ks_{hashlib.sha256(scenario.encode()).hexdigest()[:12]}"
+
+
+def packs(kernel: kmod_build.Kernel, patches: Sequence[str]) -> dict[str, Pack | set[str]]:
+    """The packs of patches for a kernel, or the codes of their refusals; built in Debian 13 where
+    that has its compiler."""
+    folder = kmod_build.TREE / "build" / "vm" / f"packs-{kernel.version}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    words = [kernel.version, str(folder), *patches]
+    kernels.source(kernel.version)
+    if shutil.which(kmod_build.compiler(kmod_build.headers(kernel))) is None:
+        trixie.run(["python3", "-m", "tests.vm.scenario_build", *words])
+    else:
+        main(words)
+    found: dict[str, Pack | set[str]] = {}
+    for name in patches:
+        refused = folder / f"{name}.refused"
+        pack = folder / f"{name}.kspack"
+        found[name] = set(refused.read_text().split()) if refused.exists() else read_pack(pack)
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Build the patches ``arguments[2:]`` for the kernel of a version into a folder."""
+    version, folder, *patches = arguments
+    with tempfile.TemporaryDirectory() as work:
+        workshop = Workshop(Path(work), version)
+        built = workshop.build({patch: workshop.patched(patch) for patch in patches})
+    for name, scenario in built.items():
+        place = Path(folder, name).parent
+        place.mkdir(parents=True, exist_ok=True)
+        if scenario.pack is None:
+            Path(folder, f"{name}.refused").write_text(" ".join(sorted(scenario.codes)))
+        else:
+            content = pack_bytes(scenario.pack.manifest, scenario.pack.blobs)[0]
+            Path(folder, f"{name}.kspack").write_bytes(content)
+    return 0
 
 
 def pack_file(scenario: str) -> bytes:
@@ -153,3 +199,7 @@ def pack_file(scenario: str) -> bytes:
         workshop = Workshop(Path(folder))
         pack = workshop.build({scenario: workshop.patched(scenario)})[scenario].live
         return pack_bytes(pack.manifest, pack.blobs)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

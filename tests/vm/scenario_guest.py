@@ -12,19 +12,19 @@ import json
 import shutil
 import socket
 import struct
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from kspliced.elf.read import read_object
 from kspliced.kernel.core import SymbolCrc
 from kspliced.kernel.live import LiveKernel
 from kspliced.match import Matched, link, match
 from kspliced.model import Linked
 from kspliced.pack import Pack
-from tests.vm import cache, kmod_build
+from tests.vm import kmod_build, shipped
 from tests.vm.errors import GuestLost
 from tests.vm.guest import FAULT
 from tests.vm.initramfs import Initramfs
@@ -32,12 +32,8 @@ from tests.vm.initramfs import Initramfs
 CORE = "/sys/kernel/kspliced"
 UPDATES = f"{CORE}/updates"
 KERNEL = kmod_build.KERNELS[0]
-# In the order in which they are loaded.
-_SHARE = (
-    "drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev",
-    "drivers/virtio/virtio_pci_modern_dev", "drivers/virtio/virtio_pci", "net/9p/9pnet",
-    "net/9p/9pnet_virtio", "fs/netfs/netfs", "fs/fscache/fscache", "fs/9p/9p",
-)  # fmt: skip
+# What the shared directory takes, as far as the kernel has it in modules.
+_SHARE = ("virtio_pci", "9pnet_virtio", "9p")
 _BUSY_TRIES = 40
 
 # What LiveKernel reads; kcore is made from QEMU's memory.
@@ -58,7 +54,13 @@ cat /proc/kallsyms > new/proc/kallsyms
 """
 _ELF = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM = struct.Struct("<IIQQQQQQ")
-_RANGES = (("_text", "_etext"), ("__start_rodata", "__end_rodata"), ("_sdata", "_edata"))
+_RANGES = (
+    *(("_text", "_etext"), ("__start_rodata", "__end_rodata")),
+    *(("_sdata", "_edata"), ("__bss_start", "__bss_stop")),
+)
+_PAGE = 4096
+# Sections of modules that are freed, or elsewhere.
+_NOT_THERE = (".init.", ".data..percpu")
 
 
 class _Monitor:
@@ -107,15 +109,20 @@ class ScenarioGuest:
         self._folder = Path(tempfile.mkdtemp(prefix="ks-share-"))
         self.share = self._folder / "share"
         self.share.mkdir()
-        every = dict.fromkeys((*_SHARE, *modules))
-        files = {f"{Path(m).name}.ko": path for m, path in _shipped(kernel, every).items()}
-        core = self._folder / "core"
-        shutil.copytree(kmod_build.TREE / "kmod", core)
-        cache.command("make", "-C", core, f"KDIR={kmod_build.headers(kernel)}")
+        top = shipped.modules(kernel)
+        needs = shipped.dependencies(top)
+        share = [p for m in _SHARE for p in needs.get(m, ())]
+        paths = dict.fromkeys((*share, *(f"kernel/{m}.ko" for m in modules)))
+        files = {Path(path).name: top / path for path in paths}
+        self._modules = {shipped.target_of(path): top / path for path in paths}
+        core = kmod_build.TREE / "build" / "vm" / name / "core"
+        shutil.rmtree(core, ignore_errors=True)
+        kmod_build.build_core(kmod_build.headers(kernel), core)
         files["kspliced.ko"] = core / "kspliced.ko"
         files.update(further or {})
         self._load = "\n".join(
-            f"insmod /{Path(m).name}.ko || {'true' if m in may_fail else 'exit 1'}" for m in every
+            f"insmod /{Path(p).name} || {'true' if _name(p) in may_fail else 'exit 1'}"
+            for p in paths
         )
         self.machine = Initramfs(
             name,
@@ -178,12 +185,19 @@ class ScenarioGuest:
                 if name in marks:
                     places.setdefault(name, int(address, 16))
         found = [(places[start], places[end]) for start, end in _RANGES]
-        for line in (proc / "modules").read_text().splitlines():
-            words = line.split()
-            if words[0] in targets:
-                start = int(words[5], 16)
-                found.append((start, start + int(words[1])))
+        for target in targets:
+            if target != "vmlinux":
+                found += self._module_ranges(target)
         return found
+
+    def _module_ranges(self, target: str) -> Iterator[tuple[int, int]]:
+        """The pages of a module's sections, which need not lie together."""
+        obj = read_object(self._modules[target].read_bytes(), target)
+        for path in (self.share / f"new/sys/module/{target}/sections").iterdir():
+            section = obj.section_named(path.name)
+            start = int(path.read_text(), 16)
+            if section is not None and not path.name.startswith(_NOT_THERE):
+                yield start // _PAGE * _PAGE, -(-(start + section.size) // _PAGE) * _PAGE
 
     def _write_core(self, path: Path, ranges: list[tuple[int, int]]) -> None:
         offset = _ELF.size + _PROGRAM.size * len(ranges)
@@ -211,9 +225,9 @@ class ScenarioGuest:
         with self.snapshot(targets) as kernel:
             return match(pack, kernel)
 
-    def load(self, pack: Pack) -> Linked:
-        """Match, link and load a pack."""
-        matched = self.match(pack)
+    def load(self, pack: Pack, matched: Matched | None = None) -> Linked:
+        """Match, where that is not done yet, link and load a pack."""
+        matched = matched or self.match(pack)
         linked = link(pack, matched, self.crcs())
         (self.share / "update.ko").write_bytes(linked.content)
         self.check("insmod /mnt/update.ko", 120)
@@ -232,9 +246,9 @@ class ScenarioGuest:
             time.sleep(0.1)
         raise AssertionError(f"{word} {update}: busy {_BUSY_TRIES} times: {evidence}")
 
-    def apply(self, pack: Pack) -> Linked:
+    def apply(self, pack: Pack, matched: Matched | None = None) -> Linked:
         """Make a pack live, as far as its targets are loaded."""
-        linked = self.load(pack)
+        linked = self.load(pack, matched)
         self.switch(linked.name, "apply")
         return linked
 
@@ -249,14 +263,6 @@ class ScenarioGuest:
         return self.check(f"cat {UPDATES}/{pack.manifest.update}/stage").strip()
 
 
-def _shipped(kernel: kmod_build.Kernel, modules: Iterable[str]) -> dict[str, Path]:
-    """Modules of the image package."""
-
-    def make(folder: Path) -> None:
-        (deb,) = cache.debs(f"linux-image-{kernel.release}={kernel.version}")
-        pipe = f"dpkg-deb --fsys-tarfile {deb} | tar -x -C {folder} --strip-components=5 "
-        pipe += "--wildcards './lib/modules/*/kernel/*.ko'"
-        subprocess.run(["bash", "-o", "pipefail", "-c", pipe], check=True)
-
-    top = cache.made(f"modules-{kernel.version}", make)
-    return {module: top / f"{module}.ko" for module in modules}
+def _name(path: str) -> str:
+    """A module as callers call it."""
+    return path.removeprefix("kernel/").removesuffix(".ko")

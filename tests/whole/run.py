@@ -30,7 +30,7 @@ from kspliced.match.report import Cause, Mismatch
 from kspliced.match.unit import Unit
 from tests.whole.capture import captured
 from tests.whole.kernels import UPGRADES, Upgrade, dependencies, modules
-from tests.whole.units import changed, compiled, failures, store
+from tests.whole.units import changed, compiled, failures, matched
 
 BUILD = Path(__file__).parents[2] / "build"
 # vmlinux's units at a time: each is some megabytes once it is read.
@@ -80,7 +80,7 @@ def _batches(target: str, paths: list[str]) -> Iterator[list[str]]:
 
 def _target(job: tuple[Upgrade, Path, str, list[str]]) -> list[Finding]:
     upgrade, place, target, paths = job
-    units = [Unit(target, path, (store(upgrade) / path).read_bytes()) for path in paths]
+    units = [Unit(target, path, matched(upgrade, path)) for path in paths]
     with image(upgrade, place, target) as (kernel, live):
         match = TargetMatch(target, units, kernel)
         for _ in match.run():

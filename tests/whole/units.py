@@ -18,16 +18,25 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from kspliced.build.kbuild import Kbuild, Unit, ancestors, find_unit, open_headers
+from kspliced.build.kbuild import (
+    FLAGS,
+    PLAIN_FLAGS,
+    Kbuild,
+    Unit,
+    ancestors,
+    find_unit,
+    open_headers,
+)
+from kspliced.build.plain import needs_plain, prove_alike
 from kspliced.build.select import directories, select
+from kspliced.elf.read import read_object
 from kspliced.source.compare import ChangeType, FileChange
-from tests.vm import cache, kmod_build
-from tests.whole import trixie
+from tests.vm import cache, kmod_build, trixie
 from tests.whole.kernels import UPGRADES, Upgrade, fetched, source
 
 SLICE = 60
-_FAILED = ".failed"
-_SPLIT = "-ffunction-sections -fdata-sections"
+# Beside an object: it does not compile, and why; it is to be compiled plainly, too.
+_FAILED, _PLAIN = ".failed", ".plain"
 # Only another architecture's Makefile descends there.
 _OTHER_MACHINES = ("drivers/s390/", "drivers/parisc/")
 
@@ -92,34 +101,37 @@ def _differing(old: Path, new: Path) -> list[str]:
     return sorted(found)
 
 
-class _Unsplit(Kbuild):
-    """Compiles as the kernel itself was."""
-
-    def _command(self, goal: str, *variables: str) -> list[str]:
-        return super()._command(goal, *(v.replace(_SPLIT, "") for v in variables))
-
-
-def _kbuild(upgrade: Upgrade, objects: Path) -> Kbuild:
+def _kbuild(upgrade: Upgrade, objects: Path, flags: str = FLAGS) -> Kbuild:
     top = kmod_build.headers(upgrade.kernel)
     jobs = len(os.sched_getaffinity(0))
     old = source(upgrade, upgrade.kernel.version)
-    kind = Kbuild if upgrade.split else _Unsplit
-    return kind(old, objects, open_headers(top, top / ".config"), jobs)
+    return Kbuild(old, objects, open_headers(top, top / ".config"), jobs, flags)
 
 
-def store(upgrade: Upgrade) -> Path:
-    """Where the compiled units are kept, each at its path."""
-    path = cache.root() / f"objects-{upgrade.name}"
+def store(upgrade: Upgrade, flags: str = FLAGS) -> Path:
+    """Where the units compiled with ``flags`` are kept, each at its path."""
+    path = cache.root() / f"objects-{upgrade.name}-{cache.digest(flags)}"
     path.mkdir(exist_ok=True)
     return path
 
 
-def missing(upgrade: Upgrade, units: Iterable[Unit]) -> list[Unit]:
-    """Those of ``units`` that were not tried yet, each object once."""
+def matched(upgrade: Upgrade, path: str) -> bytes:
+    """The object of a unit that a pack has for matching, which is proved to be the split one."""
+    split = (store(upgrade) / path).read_bytes()
+    before = read_object(split, path)
+    if not needs_plain(before):
+        return split
+    plain = (store(upgrade, PLAIN_FLAGS) / path).read_bytes()
+    prove_alike(before, read_object(plain, path))
+    return plain
+
+
+def missing(upgrade: Upgrade, units: Iterable[Unit], flags: str = FLAGS) -> list[Unit]:
+    """Those of ``units`` that were not tried with ``flags`` yet, each object once."""
     # In no order of theirs, so that what is compiled when time is up is a fair sample.
     by_path = {u.path: u for u in sorted(units, key=lambda u: cache.digest(u.path))}
     failed = failures(upgrade)
-    place = store(upgrade)
+    place = store(upgrade, flags)
     return [u for p, u in by_path.items() if p not in failed and not (place / p).is_file()]
 
 
@@ -137,29 +149,43 @@ def compiled(upgrade: Upgrade, units: Iterable[Unit], until: float = float("inf"
 
     Returns how many are left; what does not compile is not among them, see failures().
     """
-    left = missing(upgrade, units)
+    units = tuple(units)
+    left = _left(upgrade, units)
     if left and shutil.which(upgrade.compiler) is None:
         seconds = str(until - time.monotonic())
-        _elsewhere(upgrade, [seconds, *(unit.path for unit in left)])
-        return len(missing(upgrade, left))
+        _elsewhere(upgrade, [seconds, *(unit.path for unit, _ in left)])
+        return len(_left(upgrade, units))
     while left and time.monotonic() < until:
-        _compile(upgrade, left[:SLICE])
-        left = left[SLICE:]
+        flags = left[0][1]
+        _compile(upgrade, [unit for unit, with_ in left if with_ == flags][:SLICE], flags)
+        left = _left(upgrade, units)
     return len(left)
 
 
-def _compile(upgrade: Upgrade, units: list[Unit]) -> None:
+def _left(upgrade: Upgrade, units: tuple[Unit, ...]) -> list[tuple[Unit, str]]:
+    """What is to be compiled, with which flags; plainly, what the builder compiles so, too."""
+    place = store(upgrade)
+    plain = [u for u in units if (place / f"{u.path}{_PLAIN}").is_file()]
+    return [
+        *((unit, FLAGS) for unit in missing(upgrade, units)),
+        *((unit, PLAIN_FLAGS) for unit in missing(upgrade, plain, PLAIN_FLAGS)),
+    ]
+
+
+def _compile(upgrade: Upgrade, units: list[Unit], flags: str) -> None:
     with tempfile.TemporaryDirectory(prefix="ks-units.", dir="/var/tmp") as folder:
-        kbuild = _kbuild(upgrade, Path(folder) / "objects")
+        kbuild = _kbuild(upgrade, Path(folder) / "objects", flags)
         failed = kbuild.compile(units)
         for unit in units:
-            target = store(upgrade) / unit.path
+            target = store(upgrade, flags) / unit.path
             target.parent.mkdir(parents=True, exist_ok=True)
             if unit.path in failed:
                 target.with_name(target.name + _FAILED).write_text(failed[unit.path])
                 continue
             fresh = target.with_suffix(f".{os.getpid()}")
             shutil.copyfile(kbuild.object_path(unit), fresh)
+            if flags == FLAGS and needs_plain(read_object(fresh.read_bytes(), unit.path)):
+                target.with_name(target.name + _PLAIN).touch()
             fresh.rename(target)
 
 

@@ -115,10 +115,11 @@ def test_equal_functions_that_nothing_tells_apart_are_refused() -> None:
         assert f"{symbol.address:#x}" in str(caught.value)
 
 
-def test_equal_functions_are_told_apart_by_their_neighbours() -> None:
+@pytest.mark.parametrize("padding", [(), ("-fpatchable-function-entry=16,16",)])
+def test_equal_functions_are_told_apart_by_their_neighbours(padding: tuple[str, ...]) -> None:
     marked = LONE + "int marker(int n) { return n * 11; }\n"
-    kernel = running(linked(compiled(LONE, split=False), compiled(marked, split=False)))
-    pre = compiled(marked)
+    kernel = running(linked(*(compiled(u, *padding, split=False) for u in (LONE, marked))))
+    pre = compiled(marked, *padding)
     matched = match(packed({"a.o": pre}, (unit_import(pre, "lone"),)), kernel)
     lones = [s.address for s in kernel.symbols.named("lone", "mod")]
     marker = address_of(kernel, "marker")
@@ -207,8 +208,9 @@ int entry(int n) { return hook(n) * 2; }
 """
 
 
-def test_a_weak_function_that_another_unit_overrides() -> None:
-    pre = compiled(WEAK)
+@pytest.mark.parametrize("split", [True, False])
+def test_a_weak_function_that_another_unit_overrides(split: bool) -> None:
+    pre = compiled(WEAK, split=split)
     strong = compiled("int hook(int n) { return n * n * n; }", split=False)
     kernel = running(linked(compiled(WEAK, split=False), strong))
     imports = (unit_import(pre, "hook"),)
@@ -217,6 +219,23 @@ def test_a_weak_function_that_another_unit_overrides() -> None:
     assert [m.cause for m in matched.unmatched] == [Cause.OVERRIDDEN]
     with pytest.raises(NoMatchError):
         match(packed({"a.o": pre}, (), (span_of(pre, "hook"),)), kernel)
+
+
+WEAK_DATUM = """
+int before = 1;
+__attribute__((weak)) int level = 2;
+int entry(int n) { return before + level * n; }
+"""
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_a_weak_variable_that_another_unit_overrides(split: bool) -> None:
+    pre = compiled(WEAK_DATUM, split=split)
+    strong = compiled("int first = 3, level = 4;", split=False)
+    kernel = running(linked(compiled(WEAK_DATUM, split=False), strong))
+    matched = match(packed({"a.o": pre}, (unit_import(pre, "level"),)), kernel)
+    assert matched.imports[0].address == address_of(kernel, "level")
+    assert matched.unmatched == ()
 
 
 def test_externs_come_from_the_code_or_from_the_only_export() -> None:

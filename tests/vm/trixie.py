@@ -13,9 +13,9 @@ from tests.vm import cache, image
 from tests.vm.errors import HarnessError
 
 TREE = Path(__file__).parents[2]
-# What the builder depends on, and certificates for apt.
+# What the builder depends on, what tests of it need, and certificates for apt.
 PACKAGES = (
-    *("gcc-14", "make", "libelf1t64", "universal-ctags", "xz-utils", "ca-certificates"),
+    *("gcc-14", "make", "libelf1t64", "universal-ctags", "xz-utils", "patch", "ca-certificates"),
     *("python3", "python3-debian", "python3-pyelftools", "python3-capstone"),
 )
 
