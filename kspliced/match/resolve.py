@@ -150,7 +150,11 @@ class Resolver:
         return address
 
     def _extern(self, wanted: Import) -> int:
-        """By the scope of ld and the module loader: the target's own, or what others export."""
+        """By the scope of ld and the module loader: the target's own, or what others export.
+
+        An upgrade may export a function of the kernel proper for a module's new code. The hot
+        kernel does not export it, but knows one function of that name.
+        """
         target, name = wanted.target, wanted.symbol
         if target in self._targets:
             shown = self._targets[target].externs.get(name)
@@ -164,6 +168,7 @@ class Resolver:
             found = own
         else:
             found = own + symbols.exported(name)
+            found = found or tuple(s for s in symbols.named(name, VMLINUX) if s.type.isupper())
         addresses = sorted({s.address for s in found})
         if not addresses:
             raise MatchError(

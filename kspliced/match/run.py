@@ -13,7 +13,7 @@ from kspliced.match.matcher import TargetMatch
 from kspliced.match.report import Counts, Matched
 from kspliced.match.resolve import Resolver
 from kspliced.match.unit import Unit
-from kspliced.model import Group, ImportKind, Progress, ProgressSink, no_progress
+from kspliced.model import Group, Import, ImportKind, Progress, ProgressSink, no_progress
 from kspliced.pack import Pack
 
 _PHASE = "match"
@@ -64,14 +64,16 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
     every = dict.fromkeys(i for g in (pack.manifest.glue, *groups) for i in g.imports)
     wanted = [i for i in every if i.kind is not ImportKind.CORE]
     # Spans first: a mismatch of what is to be replaced is what people want to hear about.
-    troubles: list[tuple[str, MatchError]] = []
+    troubles: list[tuple[tuple[str, ...], MatchError]] = []
     every_span = (span for group in groups for span in group.spans)
-    spans = tuple(_kept(troubles, s.unit, partial(resolver.span, s)) for s in every_span)
+    spans = tuple(_kept(troubles, (s.unit,), partial(resolver.span, s)) for s in every_span)
     every_datum = (datum for group in groups for datum in group.data)
-    data = tuple(_kept(troubles, d.unit, partial(resolver.datum, d)) for d in every_datum)
+    data = tuple(_kept(troubles, (d.unit,), partial(resolver.datum, d)) for d in every_datum)
     every_constant = (constant for group in groups for constant in group.constants)
-    constants = tuple(_kept(troubles, "", partial(resolver.constant, c)) for c in every_constant)
-    imports = tuple(_kept(troubles, i.unit, partial(resolver.address, i)) for i in wanted)
+    constants = tuple(_kept(troubles, (), partial(resolver.constant, c)) for c in every_constant)
+    imports = tuple(
+        _kept(troubles, _askers(pack, groups, i), partial(resolver.address, i)) for i in wanted
+    )
     if troubles:
         raise _first(troubles)
     matches = [m for target in targets.values() for m in target.units.values()]
@@ -97,22 +99,33 @@ def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
     )
 
 
+def _askers(pack: Pack, groups: tuple[Group, ...], wanted: Import) -> tuple[str, ...]:
+    """The units to blame where ``wanted`` is not found; none where all of the update needs it."""
+    if wanted.unit:
+        return (wanted.unit,)
+    if wanted in pack.manifest.glue.imports:
+        return ()
+    return tuple(unit for group in groups if wanted in group.imports for unit in group.units)
+
+
 def _kept(
-    troubles: list[tuple[str, MatchError]], unit: str, ask: Callable[[], Answer]
+    troubles: list[tuple[tuple[str, ...], MatchError]],
+    units: tuple[str, ...],
+    ask: Callable[[], Answer],
 ) -> Answer | None:
     """The answer, or None with the trouble noted: all of it is told at once."""
     try:
         return ask()
     except MatchError as error:
-        troubles.append((unit, error))
+        troubles.append((units, error))
         return None
 
 
-def _first(troubles: list[tuple[str, MatchError]]) -> MatchError:
+def _first(troubles: list[tuple[tuple[str, ...], MatchError]]) -> MatchError:
     """The first error, with all units that have one, if it is known for each of them."""
     error = troubles[0][1]
-    units = tuple(dict.fromkeys(unit for unit, _ in troubles))
-    error.blamed = units if all(units) else ()
+    units = tuple(dict.fromkeys(unit for some, _ in troubles for unit in some))
+    error.blamed = units if all(some for some, _ in troubles) else ()
     return error
 
 

@@ -29,22 +29,16 @@ pytestmark = pytest.mark.vm
 UPGRADE = UPGRADES["6.1.187-1"]
 SUBSYSTEMS = ("net/sched/*", "net/netfilter/*", "fs/ext4/*")
 MODULES = (
-    *(
-        "ext4",
-        "nf_tables",
-        "nf_conntrack",
-        "nf_conntrack_netlink",
-        "nf_nat",
-        "nf_nat_sip",
-        "nft_ct",
-    ),
-    *("nft_nat", "nft_chain_nat", "nft_log", "nf_log_syslog", "nft_synproxy", "nfnetlink_log"),
-    *("nfnetlink_queue", "nf_flow_table", "ip_vs", "ip_vs_ftp", "ip_set_hash_ip", "xt_CHECKSUM"),
-    *("xt_cgroup", "xt_hl", "act_csum", "act_ct", "act_gate", "act_skbmod", "cls_route", "cls_u32"),
-    *("sch_codel", "sch_drr", "sch_ets", "sch_fq_codel", "sch_fq_pie", "sch_hfsc", "sch_hhf"),
-    *("sch_htb", "sch_ingress", "sch_pie", "sch_sfq", "sch_teql", "loop", "overlay", "bridge"),
-    *("veth", "virtio_net"),
-)
+    # libcrc32c asks for it by the name of the algorithm.
+    "crc32c_generic",
+    "ext4", "nf_tables", "nf_conntrack", "nf_conntrack_netlink", "nf_nat", "nf_nat_sip", "nft_ct",
+    "nft_nat", "nft_chain_nat", "nft_log", "nf_log_syslog", "nft_synproxy", "nfnetlink_log",
+    "nfnetlink_queue", "nf_flow_table", "ip_vs", "ip_vs_ftp", "ip_set_hash_ip", "xt_CHECKSUM",
+    "xt_cgroup", "xt_hl", "act_csum", "act_ct", "act_gate", "act_skbmod", "cls_route", "cls_u32",
+    "sch_codel", "sch_drr", "sch_ets", "sch_fq_pie", "sch_hfsc", "sch_hhf", "sch_htb",
+    "sch_ingress", "sch_pie", "sch_sfq", "sch_teql", "loop", "overlay", "bridge", "veth",
+    "virtio_net",
+)  # fmt: skip
 SCRIPT = Path(guest_tools.__file__).with_name("network.sh").read_text()
 WORK = f"{live.WORK}\n{guest_tools.NETWORK}\n{SCRIPT}"
 

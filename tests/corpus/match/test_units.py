@@ -257,6 +257,18 @@ def test_an_extern_with_two_possible_definitions_is_refused() -> None:
     with pytest.raises(MatchError) as caught:
         match(packed({"a.o": pre}, (extern_import("nowhere"),)), kernel)
     assert caught.value.code is Code.UNRESOLVED
+    assert caught.value.blamed == ("a.o",)
+
+
+def test_what_new_code_of_a_module_may_use_is_not_exported_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vmlinux = compiled("int both(int n) { return n; }", split=False)
+    kernel = running(linked(compiled(UNIT, split=False)), vmlinux)
+    # Offline kernels do not tell what is exported.
+    monkeypatch.setattr(type(kernel.symbols), "exported", lambda _, name: ())
+    matched = match(packed({"a.o": compiled(UNIT)}, (extern_import("both"),)), kernel)
+    assert matched.imports[0].address == address_of(kernel, "both", "vmlinux")
 
 
 def test_data_that_no_code_shows_is_unresolved() -> None:

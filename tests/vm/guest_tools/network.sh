@@ -6,7 +6,7 @@
 
 set -e
 ip link set lo up
-carries() { ping -q -c 2 -W 3 127.0.0.1 > /dev/null; }
+carries() { ping -q -c 1 -W 3 127.0.0.1 > /dev/null; }
 
 for kind in codel fq_codel fq_pie pie sfq hhf teql0; do
 	tc qdisc add dev lo root $kind 2> /dev/null || [ $kind = teql0 ]
