@@ -346,7 +346,7 @@ class _Search:
             if not units:
                 continue
             loops = tuple(r for u in units for r in self._loops(source_of(u), changed[u.path]))
-            found = doubts(self._edits(component))
+            found = doubts(self._edits(component), self._texts)
             if loops:
                 self._drop(component.id, Decision.REBOOT, loops)
             elif not passes(self._wish.policy, found):

@@ -2,7 +2,8 @@
 """Doubts about a component that compiles and differs as it may: what only reading it can settle.
 
 Objects that exist when the switch comes were made by the old code. Each rule looks for one way in
-which new code may be wrong about them. A doubt is not a proof; who asks decides by policy.
+which new code may be wrong about them. A doubt is not a proof; who asks decides by policy. What the
+rules find is measured against components labelled by hand (tests/corpus/safety.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kspliced.model import Refusal
-from kspliced.plan.edits import Edit
+from kspliced.plan.components import Texts
+from kspliced.plan.declarations import Declaration, DeclarationKind
+from kspliced.plan.edits import Edit, SourceText
 from kspliced.plan.text import identifiers
 
 
@@ -35,7 +38,22 @@ class Doubt:
     strong: bool
 
 
-Rule = Callable[[tuple[Edit, ...]], Iterator[Doubt]]
+@dataclass(frozen=True)
+class _Part:
+    """An edit with the name of its function, what it calls ``more`` and ``less`` often than before,
+    and ``uses``, the identifiers of the whole new bodies of the functions it changes.
+
+    ``lives_on``: old objects have gone through such a function, and more will."""
+
+    edit: Edit
+    name: str
+    more: Counter[str]
+    less: Counter[str]
+    uses: frozenset[str]
+    lives_on: bool
+
+
+Rule = Callable[[tuple[_Part, ...]], Iterator[Doubt]]
 
 # What one function does to an object and another undoes: (does, undoes), by the end of the name.
 _PAIRS = (
@@ -50,21 +68,45 @@ _PAIRS = (
 )  # fmt: skip
 _CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 _LOCK = re.compile(
-    r"\b(?:mutex_lock|mutex_lock_\w+|(?:raw_)?(?:spin|read|write)_lock\w*|down_(?:read|write)\w*"
-    r"|lock_sock\w*|rtnl_lock|inode_lock\w*|device_lock\w*|bh_lock_sock\w*)\s*\("
+    r"\b((?:mutex_lock|mutex_lock_\w+|(?:raw_)?(?:spin|read|write)_lock(?!dep)\w*|rtnl_lock"
+    r"|down_(?:read|write)\w*|lock_sock\w*|inode_lock\w*|device_lock\w*|bh_lock_sock\w*)\s*\("
+    r"|(?:scoped_)?guard\s*\(\s*(?:mutex|rwsem|(?:raw_)?spinlock)\w*\s*[,)]\s*\(?)\s*([^(),;]*)"
 )
+_GUARD = re.compile(r"^(?:scoped_)?guard\s*\(\s*")
+_SET_BIT = re.compile(r"\b(?:set|clear)_bit\s*\(\s*([A-Z][A-Z0-9_]+)")
+_NEW_LOCK = re.compile(r"\bDEFINE_(?:\w*SPINLOCK|MUTEX|RWLOCK|RWSEM)\s*\(\s*(\w+)")
 _STORED = re.compile(
     r"(?:->|\.)(\w+)\s*(?:\[[^]]*\]\s*)?[-+|&^]?=(?!=)|\b(?:INIT_\w+|\w*_init\w*)\s*\(\s*&?[\w>.()-]*?(?:->|\.)(\w+)"
+)
+# Only through a pointer: what a function stores in its own variables is gone when it returns.
+_KEPT = re.compile(
+    r"->[\w.]*?(\w+)\s*(?:(?:\[[^]]*\]\s*)?[-+|&^]?=(?!=)|\+\+|--)"
+    r"|(?:\+\+|--)\s*\w+->[\w.>-]*?(\w+)\s*[;)]"
+    r"|\bmem(?:cpy|set)\s*\(\s*&?\w+->[\w.>-]*?(\w+)\s*,"
 )
 _MAKER = re.compile(
     r"(?:^|_)(?:probe|create|alloc|new|init|setup|open|attach|register|bind|mount|fill_super)(?:_|$)"
 )
+_ALLOCATES = re.compile(r"^(?:k[vmzc]*alloc(?:_\w+)?|kmem_cache_z?alloc\w*|kmemdup\w*)$")
+_FILLS = re.compile(r"(?:^|_)(?:fill|init|setup)(?:_|$)|^INIT_")
+_LARGE = re.compile(r"^(?:kv[mzc]*alloc\w*|v[mz]alloc\w*)$")
+_SMALL = re.compile(r"^k[mzc]alloc\w*$")
+_FREES_LARGE = frozenset({"kvfree", "vfree"})
+# Moving what is done to an object matters if it may be done twice or never; a lock is released by
+# who took it, and a bit may be set or cleared again.
+_STEADY = frozenset({
+    "lock", "trylock", "unlock", "down", "up", "read", "write", "set", "clear", "enter", "exit",
+    "begin", "end", "start", "stop", "alloc", "malloc", "zalloc", "free", "init", "map", "unmap",
+})  # fmt: skip
+_ONCE = frozenset(word for pair in _PAIRS for word in pair) - _STEADY
 _NEVER_LEAVES = re.compile(r"\bkthread_(?:freezable_)?should_(?:stop|park)\b")
 
 
-def doubts(edits: tuple[Edit, ...]) -> tuple[Doubt, ...]:
+def doubts(edits: tuple[Edit, ...], texts: Texts) -> tuple[Doubt, ...]:
     """Every doubt about the edits of one component, in the order of the rules."""
-    return tuple(doubt for rule in RULES for doubt in rule(edits))
+    old, new = ({edit.path: read(edit.path) for edit in edits} for read in (texts.old, texts.new))
+    parts = tuple(_part(edit, old[edit.path], new[edit.path]) for edit in edits)
+    return tuple(doubt for rule in RULES for doubt in rule(parts))
 
 
 def passes(policy: Policy, found: tuple[Doubt, ...]) -> bool:
@@ -76,33 +118,31 @@ def passes(policy: Policy, found: tuple[Doubt, ...]) -> bool:
     return not found
 
 
-def _function(edit: Edit) -> str:
-    functions = edit.changed_functions or tuple(edit.removed)
-    return functions[0].name if functions else ""
+def _part(edit: Edit, old: SourceText, new: SourceText) -> _Part:
+    # A hunk that only adds or only removes lies in a declaration of one side alone.
+    changed = [f for f in new.declarations if _is_function(f) and f.name in edit.names]
+    known = {f.name for f in old.declarations if _is_function(f)}
+    after, before = _calls(edit, edit.new_lines), _calls(edit, edit.old_lines)
+    bodies = (new.lines(f.start, f.end - f.start + 1) for f in changed)
+    uses = identifiers(line for body in bodies for line in body)
+    lives_on = any(function.name in known for function in changed)
+    first = next(iter(changed or edit.removed), None)
+    name = "" if first is None else first.name
+    return _Part(edit, name, after - before, before - after, uses, lives_on)
 
 
-def _net_calls(edit: Edit) -> Counter[str]:
-    """How often each function is called more often than before."""
-    net = Counter(name for line in edit.new_lines for name in _CALL.findall(line))
-    net.subtract(name for line in edit.old_lines for name in _CALL.findall(line))
-    return +net
+def _is_function(declaration: Declaration) -> bool:
+    return declaration.kind is DeclarationKind.FUNCTION
 
 
-def _pairs(edits: tuple[Edit, ...]) -> Iterator[Doubt]:
-    """One changed function now does something that another now undoes."""
-    net = [(edit, _net_calls(edit)) for edit in edits]
-    for does, undoes in _PAIRS:
-        doing = [(e, name) for e, calls in net for name in calls if _ends(name, does)]
-        undoing = [(e, name) for e, calls in net for name in calls if _ends(name, undoes)]
-        for edit, name in doing:
-            other = next((o for o in undoing if o[0] is not edit and _akin(name, o[1])), None)
-            if other is not None:
-                where, undone = other
-                reason = "objects of before the switch miss what the new code undoes"
-                evidence = f"{_function(edit)} calls {name}, {_function(where)} calls {undone}"
-                refusal = Refusal("invariant", edit.path, _function(edit), reason, evidence)
-                yield Doubt(refusal, strong=True)
-                return
+def _calls(edit: Edit, lines: tuple[str, ...]) -> Counter[str]:
+    """What lines call; where a function is defined it is not called."""
+    found = (name for line in lines for name in _CALL.findall(line))
+    return Counter(name for name in found if name not in edit.names)
+
+
+def _doubt(code: str, part: _Part, reason: str, evidence: str, *, strong: bool = True) -> Doubt:
+    return Doubt(Refusal(code, part.edit.path, part.name, reason, evidence), strong)
 
 
 def _ends(name: str, word: str) -> bool:
@@ -114,19 +154,106 @@ def _akin(one: str, other: str) -> bool:
     return one[:3].lower() == other[:3].lower()
 
 
-def _state(edits: tuple[Edit, ...]) -> Iterator[Doubt]:
-    """A function that makes objects now sets a member that other changed lines rely on."""
-    for edit in edits:
-        if not _MAKER.search(_function(edit)):
+def _pairs(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """One changed function now does something that another now undoes; or neither does now."""
+    more = sum((part.more for part in parts), Counter[str]())
+    less = sum((part.less for part in parts), Counter[str]())
+    begun = "objects of before the switch miss what the new code undoes"
+    ended = "the new code no longer undoes what the old did to objects that exist"
+    for does, undoes in _PAIRS:
+        found = _halves(parts, does, undoes, more - less, lambda part: part.more)
+        if found is not None:
+            yield _doubt("invariant", found[0], begun, f"{_names(found)}")
+            return
+        found = _halves(parts, does, undoes, less - more, lambda part: part.less)
+        if found is not None and found[0].lives_on and found[2].lives_on:
+            yield _doubt("invariant", found[0], ended, f"no longer: {_names(found)}")
+            return
+
+
+_Found = tuple[_Part, str, _Part, str]
+
+
+def _names(found: _Found) -> str:
+    one, does, other, undoes = found
+    return f"{one.name} calls {does}, {other.name} calls {undoes}"
+
+
+def _halves(
+    parts: tuple[_Part, ...],
+    does: str,
+    undoes: str,
+    net: Counter[str],
+    calls: Callable[[_Part], Counter[str]],
+) -> _Found | None:
+    """Two functions of which one only does and the other only undoes; each is counted in ``net``,
+    so that what merely moved between functions is no change."""
+
+    def only(part: _Part, word: str, opposite: str) -> list[str]:
+        names = [name for name in calls(part) if _ends(name, word) and net[name] > 0]
+        against = [name for name in calls(part) if _ends(name, opposite)]
+        return [name for name in names if not any(_akin(name, other) for other in against)]
+
+    doing = [(part, name) for part in parts for name in only(part, does, undoes)]
+    undoing = [(part, name) for part in parts for name in only(part, undoes, does)]
+    for part, name in doing:
+        for other, undone in undoing:
+            if other is not part and _akin(name, undone):
+                return part, name, other, undone
+    return None
+
+
+def _moved(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """What has to be done once to an object is done by another function than before. It is the same
+    act if one of them runs within the other, which nobody is inside of when the switch comes."""
+    within = _callees(parts)
+    for part in parts:
+        for name in part.less:
+            if not part.lives_on or not any(_ends(name, word) for word in _ONCE):
+                continue
+            for other in parts:
+                if other is part or name not in other.more or _related(within, part, other):
+                    continue
+                reason = "to an object between the two it is done twice, or never"
+                evidence = f"{name} moves from {part.name} to {other.name}"
+                yield _doubt("moved", part, reason, evidence)
+                return
+
+
+def _callees(parts: tuple[_Part, ...]) -> dict[str, set[str]]:
+    """The changed functions that each changed function reaches through changed ones."""
+    names = {part.name for part in parts}
+    within = {part.name: set(part.uses & names) for part in parts}
+    for _ in parts:
+        for reached in within.values():
+            reached |= {far for near in tuple(reached) for far in within.get(near, ())}
+    return within
+
+
+def _related(within: dict[str, set[str]], one: _Part, other: _Part) -> bool:
+    return other.name in within.get(one.name, ()) or one.name in within.get(other.name, ())
+
+
+def _state(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """A function that makes objects now sets up what other changed lines rely on."""
+    reason = "objects that exist already were made without this"
+    before = {member for part in parts for member in _stored(part.edit.old_lines)}
+    for part in parts:
+        made = any(_ALLOCATES.match(name) for name in part.uses)
+        if not (made or _MAKER.search(part.name)):
             continue
-        before = set(_stored(edit.old_lines))
-        for member in dict.fromkeys(_stored(edit.new_lines)):
-            user = _user(edits, edit, member)
+        for member in dict.fromkeys(_stored(part.edit.new_lines)):
+            user = _user(parts, part, member)
             if member not in before and user is not None:
-                reason = "objects that exist already were made without this"
-                evidence = f"{_function(edit)} sets {member}, {_function(user)} uses it"
-                refusal = Refusal("existing_objects", edit.path, _function(edit), reason, evidence)
-                yield Doubt(refusal, strong=True)
+                evidence = f"{part.name} sets {member}, {user.name} uses it"
+                yield _doubt("existing_objects", part, reason, evidence)
+                return
+        for name in part.more:
+            stem = re.sub(r"_(?:setup|init)$", "_", name)
+            user = None if stem == name else _user(parts, part, stem)
+            if user is not None:
+                evidence = f"{part.name} calls {name}, {user.name} uses {stem}..."
+                yield _doubt("existing_objects", part, reason, evidence)
                 return
 
 
@@ -134,27 +261,111 @@ def _stored(lines: tuple[str, ...]) -> list[str]:
     return [a or b for line in lines for a, b in _STORED.findall(line)]
 
 
-def _user(edits: tuple[Edit, ...], maker: Edit, member: str) -> Edit | None:
-    for edit in edits:
-        if edit is not maker and member in identifiers(edit.new_lines):
-            return edit
+def _user(parts: tuple[_Part, ...], maker: _Part, member: str) -> _Part | None:
+    """Who else newly uses a member, or calls a function if ``member`` ends in ``_``."""
+    for part in parts:
+        if part is maker:
+            continue
+        if member.endswith("_") and any(name.startswith(member) for name in part.more):
+            return part
+        if member in identifiers(part.edit.new_lines):
+            return part
     return None
 
 
-def _locks(edits: tuple[Edit, ...]) -> Iterator[Doubt]:
-    """A function takes a lock that it did not take: the order of locks may change."""
-    for edit in edits:
-        locks = Counter(_LOCK.findall("\n".join(edit.new_lines)))
-        locks.subtract(_LOCK.findall("\n".join(edit.old_lines)))
-        taken = sorted((+locks).keys())
-        if taken:
-            reason = "it takes a lock that it did not take, and who waits holds others"
-            name = taken[0].rstrip("( ")
-            yield Doubt(Refusal("lock_order", edit.path, _function(edit), reason, name), False)
+def _dropped(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """A function no longer stores what it kept in objects, and no other changed one does."""
+    kept = identifiers(line for part in parts for line in part.edit.new_lines)
+    more = sum((part.more for part in parts), Counter[str]())
+    for part in parts:
+        if not part.lives_on:
+            continue
+        gone = [m for m in _members(part.edit.old_lines) if m not in kept]
+        gone += [name for name in part.less if _FILLS.search(name) and name not in more]
+        if gone:
+            reason = "who relies on it may not have been changed with it"
+            yield _doubt("no_longer_stored", part, reason, ", ".join(gone))
             return
 
 
-RULES: tuple[Rule, ...] = (_pairs, _state, _locks)
+def _members(lines: tuple[str, ...]) -> list[str]:
+    return [next(filter(None, found)) for found in _KEPT.findall("\n".join(lines))]
+
+
+def _allocators(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """Memory comes from where kfree may not return it."""
+    if any(part.more.keys() & _FREES_LARGE for part in parts):
+        return
+    for part in parts:
+        large = next(filter(_LARGE.match, part.more), "")
+        small = next(filter(_SMALL.match, part.less), "")
+        if large and small:
+            reason = "what frees it has not been changed with it"
+            yield _doubt("allocator", part, reason, f"{large} for {small}")
+            return
+
+
+def _locks(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """A function takes a lock that it did not take: another one in place of the old, which old
+    code elsewhere may go by; or one more, and the order of locks may change. A lock that comes with
+    the component is taken by nobody else."""
+    own = {name for p in parts for line in p.edit.new_lines for name in _NEW_LOCK.findall(line)}
+    for part in parts:
+        new, old = (
+            {what for _, what in _taken(lines)}
+            for lines in (part.edit.new_lines, part.edit.old_lines)
+        )
+        came, went = new - old, old - new
+        if part.lives_on and came and went:
+            reason = "unchanged code guards the same by the old lock"
+            evidence = f"{min(came)} in place of {min(went)}"
+            yield _doubt("lock_changed", part, reason, evidence)
+            return
+    for part in parts:
+        before, after = (
+            Counter(how for how, what in _taken(lines) if what not in own)
+            for lines in (part.edit.old_lines, part.edit.new_lines)
+        )
+        more = sorted(after - before)
+        if more:
+            reason = "it takes a lock that it did not take, and who waits holds others"
+            yield _doubt("lock_order", part, reason, more[0], strong=False)
+            return
+
+
+def _taken(lines: tuple[str, ...]) -> list[tuple[str, str]]:
+    """How each lock is taken, and which: of ``mutex_lock(&a->b.c)`` that is ``b.c``."""
+    found = _LOCK.findall("\n".join(lines))
+    return [(_how(spelt), _last(what)) for spelt, what in found]
+
+
+def _how(spelt: str) -> str:
+    """The function that takes a lock, also of a guard."""
+    if "guard" not in spelt:
+        return spelt.strip("( ")
+    kind = _GUARD.sub("", spelt).strip("( ,)")
+    return kind.replace("spinlock", "spin_lock").replace("mutex", "mutex_lock")
+
+
+def _last(expression: str) -> str:
+    return expression.split("->")[-1].strip("&* ")
+
+
+def _flags(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """A flag is set that nobody here asks: the other half is elsewhere."""
+    asked = identifiers(
+        line for p in parts for line in p.edit.new_lines if not _SET_BIT.search(line)
+    )
+    before = identifiers(line for part in parts for line in part.edit.old_lines)
+    for part in parts:
+        for flag in _SET_BIT.findall("\n".join(part.edit.new_lines)):
+            if flag not in asked and flag not in before:
+                reason = "what obeys the flag is not changed with it"
+                yield _doubt("flag_unread", part, reason, flag, strong=False)
+                return
+
+
+RULES: tuple[Rule, ...] = (_pairs, _moved, _state, _dropped, _allocators, _locks, _flags)
 
 
 def never_leaves(lines: list[str]) -> bool:

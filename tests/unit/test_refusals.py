@@ -17,7 +17,7 @@ FILES = (
 
 def test_every_code_is_documented() -> None:
     text = "".join((TOP / "kspliced" / name).read_text() for name in FILES)
-    given = set(re.findall(r'(?:Refusal|_refuse|_each)\(\s*"([a-z_]+)"', text))
+    given = set(re.findall(r'(?:Refusal|_refuse|_each|_doubt)\(\s*"([a-z_]+)"', text))
     documented = re.findall(r"^\| `([a-z_]+)` \|", (TOP / "docs/refusals.md").read_text(), re.M)
     assert set(documented) == given
     assert len(documented) == len(given)

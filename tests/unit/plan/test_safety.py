@@ -29,9 +29,33 @@ void foo_close(struct foo *f)
 {
 	kfree(f);
 }
+
+static void foo_quiet(struct foo *f)
+{
+	list_add(&f->list, &foos);
+	f->quiet = 1;
+}
+
+void foo_remove(struct foo *f)
+{
+	foo_quiet(f);
+	bar_put(f->bar);
+}
+
+void foo_swap(struct foo *f)
+{
+	list_del(&f->list);
+	f->buf = kmalloc(9, GFP_KERNEL);
+}
 """
 GET_AND_PUT = (("f->b++;", "f->b++;\n\tfoo_get(f);"), ("kfree(f);", "foo_put(f);\n\tkfree(f);"))
 FLAG = (("f->a = 1;", "f->a = 1;\n\tf->fresh = true;"), ("return f->a;", "return f->fresh;"))
+PUT = ("\tbar_put(f->bar);\n", "")
+LISTED = (("\tlist_add(&f->list, &foos);\n", ""), ("\tlist_del(&f->list);\n", ""))
+QUIET = ("f->quiet = 1;", "foo_log(f);")
+LARGE = ("= kmalloc(", "= kvmalloc(")
+FLUSH = ("return f->a;", "set_bit(FOO_FLUSH, &f->flags);\n\treturn f->a;")
+BALANCED = "foo_get(f);\n\tfoo_put(f);\n\t"
 
 
 def codes(folder: Path, *changes: tuple[str, str]) -> list[str]:
@@ -43,7 +67,7 @@ def codes(folder: Path, *changes: tuple[str, str]) -> list[str]:
         (folder / name).mkdir()
         (folder / name / "a.c").write_text(text)
     texts = Texts(folder / "old", folder / "new", ["a.c"])
-    return [doubt.refusal.code for doubt in doubts(texts.edits("a.c"))]
+    return [doubt.refusal.code for doubt in doubts(texts.edits("a.c"), texts)]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +86,43 @@ def codes(folder: Path, *changes: tuple[str, str]) -> list[str]:
             ["lock_order"],
         ),
         ((("spin_lock(&f->lock);", "spin_lock_bh(&f->lock);"),), ["lock_order"]),
+        ((("return 0;", "guard(mutex)(&f->m);\n\treturn 0;"),), ["lock_order"]),
+        ((("spin_lock(&f->lock);", "guard(spinlock)(&f->lock);"),), []),
+        # Both functions do and undo it themselves.
+        ((("return 0;", BALANCED + "return 0;"), ("kfree(f);", BALANCED + "kfree(f);")), []),
+        # Nobody but the component takes a lock that comes with it.
+        (
+            (
+                ("int foo_probe", "static DEFINE_MUTEX(m);\nint foo_probe"),
+                ("return 0;", "mutex_lock(&m);\n\treturn 0;"),
+            ),
+            [],
+        ),
+        ((("spin_lock(&f->lock);", "spin_lock(&all);"),), ["lock_changed"]),
+        (LISTED, ["invariant"]),
+        (LISTED[:1], []),
+        ((PUT, ("kfree(f);", "bar_put(f->bar);\n\tkfree(f);")), ["moved"]),
+        # foo_remove calls foo_quiet: the same act.
+        ((PUT, ("f->quiet = 1;", "f->quiet = 1;\n\tbar_put(f->bar);")), []),
+        ((QUIET,), ["no_longer_stored"]),
+        ((QUIET, ("kfree(f);", "f->quiet = 1;\n\tkfree(f);")), []),
+        ((("f->quiet = 1;", "WRITE_ONCE(f->quiet, 1);"),), []),
+        ((LARGE,), ["allocator"]),
+        ((LARGE, ("kfree(f);", "kvfree(f->buf);\n\tkfree(f);")), []),
+        ((FLUSH,), ["flag_unread"]),
+        ((FLUSH, ("kfree(f);", "if (test_bit(FOO_FLUSH, &f->flags))\n\t\tkfree(f);")), []),
+        # Who allocates makes objects, whatever it is called.
+        (
+            (
+                ("= kmalloc(9, GFP_KERNEL);", "= kmalloc(9, GFP_KERNEL);\n\tf->fresh = 1;"),
+                ("return f->a;", "return f->fresh;"),
+            ),
+            ["existing_objects"],
+        ),
+        (
+            (("return 0;", "dump_setup(f);\n\treturn 0;"), ("kfree(f);", "dump_reset(f);")),
+            ["existing_objects"],
+        ),
     ],
 )
 def test_rules(tmp_path: Path, changes: tuple[tuple[str, str], ...], expected: list[str]) -> None:
@@ -72,7 +133,8 @@ def test_policies(tmp_path: Path) -> None:
     for name, text in (("old", OLD), ("new", OLD.replace("f->b++", "mutex_lock(&m); f->b++"))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.c").write_text(text)
-    weak = doubts(Texts(tmp_path / "old", tmp_path / "new", ["a.c"]).edits("a.c"))
+    texts = Texts(tmp_path / "old", tmp_path / "new", ["a.c"])
+    weak = doubts(texts.edits("a.c"), texts)
     assert [doubt.strong for doubt in weak] == [False]
     assert [passes(policy, weak) for policy in Policy] == [False, True, False]
     assert [passes(policy, ()) for policy in Policy] == [True, True, False]
