@@ -195,6 +195,8 @@ class _Search:
         self._sources = {node.path: node for node in decomposition.sources}
         self._dropped: dict[str, Fate] = {}
         self._completed = False
+        self._settled = False
+        self._heated: dict[str, Component] = {}
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
     def run(self) -> Found:
@@ -212,6 +214,9 @@ class _Search:
             headers = {path: self._header_paths(c) for c in live for path in c.files}
             diffed = list(join_units(self._diff(u, headers[source_of(u)]) for u in units))
             if self._charge_refusals(live, diffed) or self._doubt(live, diffed):
+                continue
+            if not self._settled:
+                self._settled = True
                 continue
             diffed = list(with_plain(diffed, self._compile_plain))
             if not self._charge_refusals(live, diffed):
@@ -302,11 +307,17 @@ class _Search:
         return tuple(self._units[path] for path in paths)
 
     def _hot(self, live: list[Component]) -> dict[str, bytes | None]:
-        """The hot tree's files that are not the old ones; None stands for the new file."""
+        """The hot tree's files that are not the old ones; None stands for the new file.
+
+        Headers keep the edits of what was dropped until nothing else is: whoever mentions what
+        they change was dropped with it, and half of the tree includes them.
+        """
         files: dict[str, bytes | None] = {}
         edits: dict[str, list[HeaderEdit]] = {}
         for component in live:
             files.update((path, None) for path in component.files if self._texts.changed(path))
+        self._heated.update((component.id, component) for component in live)
+        for component in live if self._settled else self._heated.values():
             for header in component.headers:
                 edits.setdefault(header.edit.path, []).append(header)
         for path, headers in edits.items():
