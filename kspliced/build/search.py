@@ -20,7 +20,6 @@ from kspliced.build.select import Irrelevant, Selection
 from kspliced.build.unit import DiffedUnit, diff_unit, join_units
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.model import Refusal
-from kspliced.plan.attribution import FileFacts
 from kspliced.plan.components import Component, Decomposition, Texts, decompose
 from kspliced.plan.edits import Edit, apply_edits
 from kspliced.plan.headers import HeaderEdit
@@ -57,20 +56,21 @@ class Fate:
 @dataclass(frozen=True)
 class Found:
     """``diffed`` are the units of the live components that have something to replace; ``same``
-    are files whose code is the same; ``facts`` are for telling the files of changelog entries."""
+    are files whose code is the same."""
 
     fates: tuple[Fate, ...]
     diffed: tuple[DiffedUnit, ...]
     same: tuple[Irrelevant, ...] = ()
-    facts: tuple[FileFacts, ...] = ()
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the caller wants: a policy, and globs of units to leave out."""
+    """What the caller wants: a policy, globs of units to leave out, and groups of sources that go
+    live together or not at all."""
 
     policy: Policy
     exclude: tuple[str, ...]
+    together: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def search(
         # A source that is not built is not concerned.
         return _built_only(old.mentions(names), neighbours)
 
-    decomposition = decompose(texts, sources, selection.headers, mentions, reads)
+    decomposition = decompose(texts, sources, selection.headers, mentions, reads, wish.together)
     concerned = {n.path for n in decomposition.sources if not n.edits} - set(sources)
     found = neighbours.units(concerned)
     units, later = selection.units + found.units, selection.later + found.later
@@ -351,7 +351,6 @@ class _Search:
             fates=tuple(fate for _, fate in sorted(fates.items())),
             diffed=used,
             same=tuple(Irrelevant(path, "only comments") for path in decomposition.comments),
-            facts=tuple(FileFacts(node.path, node.words) for node in decomposition.sources),
         )
 
     def _headers(self, fates: Mapping[str, Fate]) -> dict[str, Fate]:
