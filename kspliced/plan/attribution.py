@@ -31,7 +31,7 @@ _NO_NAME = re.compile(r"EXPORT_SYMBOL|MODULE_|DEFINE_|\w+_initcall$")
 # What remains of the confidence in an entry that claims no hunk.
 _WITHOUT = 0.6
 # Confidence from which an entry's files are taken to be all of them.
-CERTAIN = 0.7
+CERTAIN = 0.8
 # A claim that is beyond doubt; files that may mention what two hunks share; files of a group.
 _SURE, _RARE, _GROUP = 0.9, 20, 12
 _CANCELLED = "the same upgrade takes it back"

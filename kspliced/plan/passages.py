@@ -103,8 +103,9 @@ def _read(
     old, new = _side(old_top / path, found[0]), _side(new_top / path, found[1])
     # What a modified file was is not kept for all of them; then nothing is known of its hunks.
     whole = bool(old.raw) or change.type is not ChangeType.MODIFIED
-    files = all(not p.exists() or p.is_file() for p in (old_top / path, new_top / path))
-    parts = hunks(old_top / path, new_top / path) if whole and files else ()
+    there = [place for place in (old_top / path, new_top / path) if place.exists()]
+    readable = there and all(place.is_file() for place in there)
+    parts = hunks(old_top / path, new_top / path) if whole and readable else ()
     passages = tuple(_passage(path, hunk, old, new) for hunk in parts)
     return ChangedFile(
         path=path,
