@@ -19,13 +19,12 @@ from kspliced.plan.subject import WORD, Subject, pairs, parts, says_something, s
 # What a word counts by where it stands, and if only a part of an identifier is it.
 _OWNER, _TOUCHED, _KEPT, _AROUND, _DEFINED, _MENTIONED = 1.0, 0.9, 0.65, 0.35, 0.6, 0.5
 _PART, _PART_AROUND = 0.75, 0.6
-# A subject's identifier, of which only parts are found; a word of the prefix, said already.
-_SOME, _PAIR, _MOST, _PREFIX = 0.5, 0.6, 0.8, 1.0
-# In nats: the most that one word is worth, and below what it says nothing.
-_CAP, _LEAST = 7.0, 0.7
-# Words of a hunk of usual length, and lines of a body whose words' parts are looked at.
+# A subject's identifier of which only parts are found, or pairs, and the most that they amount to.
+_SOME, _PAIR, _MOST = 0.5, 0.6, 0.8
+# In nats: the most that one word is worth, below what it says nothing, and all words of a hunk.
+_CAP, _LEAST, _SLIGHT = 7.0, 0.7, 1.0
+# Words of a hunk of usual length.
 _USUAL = 50
-_MANY = 900
 # In nats: files this much worse than an entry's best are not looked at.
 _WINDOW = 12.0
 
@@ -76,7 +75,7 @@ class Evidence:
             for word in _words(part):
                 self._prefix_word(subject, word, text, at)
         for word in _words(subject.text):
-            self._word(subject, word, 1.0, text, named)
+            self._word(subject, word, text, named)
             self._definition(subject, word, at)
         best = self._best(text)
         files = {n: at.get(n, 0.0) + best.get(n, 0.0) - place.loss for n in at.keys() | best}
@@ -84,7 +83,7 @@ class Evidence:
         return Fit(
             place={n: worth - place.loss for n, worth in at.items()},
             loss=place.loss,
-            text=dict(text),
+            text={number: worth for number, worth in text.items() if worth > _SLIGHT},
             named=frozenset(named),
             files={n: worth for n, worth in files.items() if worth > least},
         )
@@ -103,7 +102,7 @@ class Evidence:
         module calls itself, in all of its functions."""
         places = self._places.named(word)
         found: dict[int, float] = defaultdict(float)
-        self._word(subject, word, _PREFIX if places else 1.0, found, set())
+        self._word(subject, word, found, set())
         if places:
             for passage, worth in found.items():
                 if self.home[passage] not in places:
@@ -112,9 +111,7 @@ class Evidence:
             for number, worth in self._best(found).items():
                 at[number] = at.get(number, 0.0) + worth
 
-    def _word(
-        self, subject: Subject, word: str, scale: float, text: dict[int, float], named: set[int]
-    ) -> None:
+    def _word(self, subject: Subject, word: str, text: dict[int, float], named: set[int]) -> None:
         identifier = subject.names(word)
         found = dict(self._matches(word))
         if identifier:
@@ -132,7 +129,7 @@ class Evidence:
             for passage, worth in some.items():
                 found[passage] = max(min(worth, most), found.get(passage, 0.0))
         for passage, worth in found.items():
-            text[passage] += worth * scale
+            text[passage] += worth
 
     def _definition(self, subject: Subject, word: str, at: dict[int, float]) -> None:
         """A file that defines, or mentions, what the subject names, changed or not."""

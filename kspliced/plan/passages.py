@@ -8,6 +8,7 @@ kernel count too, for the entries that are about them.
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -112,8 +113,8 @@ def _read(
         passages=passages or (Passage(),),
         defined=frozenset(d.name for side in found for d in side),
         labels=frozenset(word for hunk in parts for word in _labels(path, hunk, old, new)),
-        old=frozenset(_words(old.raw)),
-        new=frozenset(_words(new.raw)),
+        old=_vocabulary(old.raw),
+        new=_vocabulary(new.raw),
     )
 
 
@@ -128,10 +129,12 @@ def _side(file: Path, found: list[Declaration]) -> _Side:
 
 
 def _words(lines: Iterable[str]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for line in lines:
-        found.update(WORD.findall(line))
-    return found
+    return Counter(WORD.findall("\n".join(lines)))
+
+
+def _vocabulary(lines: list[str]) -> frozenset[str]:
+    # Thousands of files have most of their words in common: each is kept once.
+    return frozenset(map(sys.intern, set(WORD.findall("\n".join(lines)))))
 
 
 def _passage(path: str, hunk: Hunk, old: _Side, new: _Side) -> Passage:
@@ -161,7 +164,7 @@ def _around(owners: list[tuple[_Side, Declaration]]) -> set[str]:
     for side, owner in owners:
         if owner.kind in _BODIES:
             count = min(owner.end - owner.start + 1, _AROUND)
-            found.update(_words(side.lines(owner.start, count)))
+            found.update(_vocabulary(side.lines(owner.start, count)))
     return found - KEYWORDS
 
 
