@@ -55,10 +55,11 @@ from kspliced.model import (
 )
 from kspliced.oserror import translated
 from kspliced.pack import Blob
-from kspliced.plan.attribution import FileFacts
+from kspliced.plan.attribution import Attribution, attribute
+from kspliced.plan.passages import read_changes
 from kspliced.plan.safety import Policy
 from kspliced.source.cache import SourceCache, locked
-from kspliced.source.changelog import new_entries
+from kspliced.source.changelog import News, read_news
 from kspliced.source.compare import FileChange, compare
 from kspliced.source.differences import FileDiff, differences
 from kspliced.source.package import open_source
@@ -105,8 +106,8 @@ class StageTime:
 class BuildResult:
     """What came of it. ``manifest`` is None when nothing may go live; then ``refused`` says why,
     or it is empty too and nothing in the upgrade concerns this kernel. Otherwise ``refused`` is
-    what of the upgrade waits for the reboot; ``fates`` has both, by component. ``facts`` are what
-    a changelog entry may mention of each changed file."""
+    what of the upgrade waits for the reboot; ``fates`` has both, by component. ``attributions``
+    are the files of each entry; ``changelog`` says why there are no entries, or ''."""
 
     manifest: Manifest | None
     blobs: tuple[Blob, ...]
@@ -114,9 +115,10 @@ class BuildResult:
     refused: tuple[Refusal, ...]
     irrelevant: tuple[Irrelevant, ...]
     fates: tuple[Fate, ...]
-    facts: tuple[FileFacts, ...]
+    attributions: tuple[Attribution, ...]
     entries: tuple[ChangelogEntry, ...]
     seconds: tuple[StageTime, ...]
+    changelog: str = ""
     from_version: str = ""
     to_version: str = ""
     diffs: tuple[FileDiff, ...] = ()
@@ -148,7 +150,8 @@ class _Upgrade:
     from_version: str
     to_version: str
     changes: tuple[FileChange, ...]
-    entries: tuple[ChangelogEntry, ...]
+    news: News
+    attributions: tuple[Attribution, ...] = ()
     diffs: tuple[FileDiff, ...] = ()
 
 
@@ -233,8 +236,8 @@ def _compare(
         changes = compare(
             old, new, workspace.changed, lambda count: stages.walked(1, count, "compared")
         )
-        entries = new_entries(new.changelog, old.version)
-        return _Upgrade(old.version, new.version, changes, entries)
+        news = read_news(new.changelog, old.version)
+        return _Upgrade(old.version, new.version, changes, news)
 
 
 class _Pipeline:
@@ -260,9 +263,10 @@ class _Pipeline:
             paths = sorted(change.path for change in upgrade.changes)
             upgrade = replace(upgrade, diffs=tuple(differences(old, new, paths)))
         if not (selection.units or selection.later or selection.headers):
+            upgrade = replace(upgrade, attributions=self._attributed(upgrade))
             return _result(selection, upgrade, Found((), ()), None, (), self._stages)
         with stage("compile"):
-            found = self._search(selection)
+            found, upgrade = self._search(selection, upgrade)
         if not found.diffed:
             return _result(selection, upgrade, found, None, (), self._stages)
         with stage("emit"):
@@ -290,7 +294,7 @@ class _Pipeline:
             units=tuple(PreUnit(d.unit.target, d.unit.path, _blob(d.unit)) for d in found.diffed),
             functions=tuple(function for d in found.diffed for function in d.functions),
             refused=_refusals(selection, found),
-            entries=upgrade.entries,
+            entries=upgrade.news.entries,
             glue=parts.glue,
             groups=parts.groups,
         )
@@ -322,22 +326,33 @@ class _Pipeline:
             refused=tuple(r for r in found.refused if self._asked_for(r.unit)),
         )
 
-    def _search(self, selection: Selection) -> Found:
+    def _search(self, selection: Selection, upgrade: _Upgrade) -> tuple[Found, _Upgrade]:
         """Compile, compare and judge until what remains may go live."""
-        workspace = self._workspace
+        workspace, request = self._workspace, self._request
         workspace.add_near(selection.units)
         with ThreadPoolExecutor(1) as pool:
             compiled = pool.submit(self._compile_pre, selection.units)
-            return search(
+            upgrade = replace(upgrade, attributions=self._attributed(upgrade))
+            together = tuple(group for told in upgrade.attributions for group in told.together)
+            found = search(
                 selection,
                 self._old,
                 workspace,
                 self._kbuild,
                 self._neighbours,
-                Wish(self._request.policy, self._request.exclude, self._request.only),
+                Wish(request.policy, request.exclude, request.only, together),
                 Compiled(compiled.result, self._compile_more),
                 lambda text: self._stages.say("compile", text),
             )
+            return found, upgrade
+
+    def _attributed(self, upgrade: _Upgrade) -> tuple[Attribution, ...]:
+        """Tell which files the changelog entries are about."""
+        if not upgrade.news.entries:
+            return ()
+        workspace = self._workspace
+        files = read_changes(workspace.old.top, workspace.changed.top, upgrade.changes)
+        return attribute(upgrade.news.entries, files)
 
     def _compile_more(self, units: tuple[Unit, ...]) -> Pre:
         self._workspace.add_near(units)
@@ -422,9 +437,10 @@ def _result(
         refused=_refusals(selection, found),
         irrelevant=selection.irrelevant + found.same,
         fates=found.fates,
-        facts=found.facts,
-        entries=upgrade.entries,
+        attributions=upgrade.attributions,
+        entries=upgrade.news.entries,
         seconds=stages.seconds,
+        changelog=upgrade.news.problem,
         from_version=upgrade.from_version,
         to_version=upgrade.to_version,
         diffs=upgrade.diffs,

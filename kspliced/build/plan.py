@@ -7,14 +7,15 @@ fate of the files it may be in. Nothing is rounded up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import zip_longest
 
 from kspliced.build.pipeline import BuildResult
 from kspliced.build.search import Decision, Fate
-from kspliced.model import FunctionChange, Refusal
-from kspliced.plan.attribution import Attributor, FileFacts, fold
+from kspliced.model import ChangelogEntry, FunctionChange, Refusal
+from kspliced.plan.attribution import CERTAIN, Attribution, fold
 
 
 class EntryStatus(str, Enum):
@@ -30,6 +31,7 @@ class EntryStatus(str, Enum):
 
 # Of the files an entry may be in, the first of these that one has is the entry's.
 _RANKS = (Decision.REBOOT, Decision.ASK, Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
+_UNSURE = "it may be in other files than those that it names"
 _STATUS = {
     Decision.REBOOT: EntryStatus.REBOOT,
     Decision.ASK: EntryStatus.ASK,
@@ -62,13 +64,15 @@ class Component:
 
 @dataclass(frozen=True)
 class PlannedEntry:
-    """A changelog entry with its fate. ``confidence`` 0..1 that ``components`` carry it."""
+    """A changelog entry with its fate. ``components`` may carry it, ``confidence`` 0..1 that no
+    others do; ``reason`` why the status is unknown, or ''."""
 
     subject: str
     cves: tuple[str, ...]
     status: EntryStatus
     confidence: float
     components: tuple[str, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,13 @@ class Totals:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole plan; :func:`kspliced.record.encode` gives its JSON."""
+    """The whole plan; :func:`kspliced.record.encode` gives its JSON. ``changelog`` says why there
+    are no entries, or ''."""
 
     components: tuple[Component, ...]
     entries: tuple[PlannedEntry, ...]
     totals: Totals
+    changelog: str = ""
 
 
 def plan_of(result: BuildResult) -> Plan:
@@ -108,7 +114,7 @@ def plan_of(result: BuildResult) -> Plan:
         *_irrelevant(result),
     )
     entries = _entries(result, components)
-    return Plan(components, entries, _totals(components, entries))
+    return Plan(components, entries, _totals(components, entries), result.changelog)
 
 
 def _component(fate: Fate, functions: tuple[FunctionChange, ...]) -> Component:
@@ -148,20 +154,28 @@ def _irrelevant(result: BuildResult) -> Iterable[Component]:
 def _entries(result: BuildResult, components: tuple[Component, ...]) -> tuple[PlannedEntry, ...]:
     fates = {path: c.decision.value for c in components for path in c.files}
     homes = {path: component.id for component in components for path in component.files}
-    named = {facts.path: facts for facts in result.facts}
-    none: frozenset[str] = frozenset()
-    attributor = Attributor(named.get(path, FileFacts(path, none)) for path in fates)
     nothing = all(component.decision is Decision.IRRELEVANT for component in components)
     planned = []
-    for entry in result.entries:
-        found = attributor.attribute(entry)
-        worst = fold(found.files, fates, tuple(rank.value for rank in _RANKS))
-        status = _STATUS[Decision(worst)] if worst else EntryStatus.UNKNOWN
-        if nothing:
-            status = EntryStatus.ABSENT  # wherever it is, it is not in this kernel
-        carriers = _unique(homes[path] for path in found.files)
-        planned.append(PlannedEntry(entry.subject, entry.cves, status, found.confidence, carriers))
+    for entry, told in zip_longest(result.entries, result.attributions, fillvalue=Attribution()):
+        assert isinstance(entry, ChangelogEntry) and isinstance(told, Attribution)
+        # Wherever it is, it is not in this kernel.
+        status = EntryStatus.ABSENT if nothing else _status(told, fates)
+        reason = ""
+        if status is EntryStatus.UNKNOWN:
+            reason = told.reason or _UNSURE
+        carriers = _unique(homes[path] for path in told.files if path in homes)
+        planned.append(
+            PlannedEntry(entry.subject, entry.cves, status, told.confidence, carriers, reason)
+        )
     return tuple(planned)
+
+
+def _status(told: Attribution, fates: Mapping[str, str]) -> EntryStatus:
+    """The worst fate of its files; only the reboot is said of an entry that may be elsewhere."""
+    worst = fold(told.files, fates, tuple(rank.value for rank in _RANKS))
+    if not worst or (told.confidence < CERTAIN and worst != Decision.REBOOT.value):
+        return EntryStatus.UNKNOWN
+    return _STATUS[Decision(worst)]
 
 
 def _totals(components: tuple[Component, ...], entries: tuple[PlannedEntry, ...]) -> Totals:

@@ -21,7 +21,6 @@ from kspliced.build.unit import DiffedUnit, diff_unit, join_units, with_plain
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.errors import BuildError, Code
 from kspliced.model import Refusal
-from kspliced.plan.attribution import FileFacts
 from kspliced.plan.components import Component, Decomposition, Texts, decompose
 from kspliced.plan.edits import Edit, apply_edits
 from kspliced.plan.headers import HeaderEdit
@@ -58,22 +57,22 @@ class Fate:
 @dataclass(frozen=True)
 class Found:
     """``diffed`` are the units of the live components that have something to replace; ``same``
-    are files whose code is the same; ``facts`` are for telling the files of changelog entries."""
+    are files whose code is the same."""
 
     fates: tuple[Fate, ...]
     diffed: tuple[DiffedUnit, ...]
     same: tuple[Irrelevant, ...] = ()
-    facts: tuple[FileFacts, ...] = ()
 
 
 @dataclass(frozen=True)
 class Wish:
     """What the caller wants: a policy, globs of units to leave out, and of the only ones to take,
-    if not all."""
+    if not all; groups of sources that go live together or not at all."""
 
     policy: Policy
     exclude: tuple[str, ...]
     only: tuple[str, ...] = ()
+    together: tuple[tuple[str, ...], ...] = ()
 
     def leaves_out(self, unit: str) -> bool:
         """Whether the caller named ``unit``, an object, as one to leave out."""
@@ -127,7 +126,8 @@ def search(
         # A source that is not built is not concerned.
         return _built_only(old.mentions(names), neighbours)
 
-    decomposition = _wanted(decompose(texts, sources, selection.headers, mentions, reads), wish)
+    whole = decompose(texts, sources, selection.headers, mentions, reads, wish.together)
+    decomposition = _wanted(whole, wish)
     concerned = {n.path for n in decomposition.sources if not n.edits} - set(sources)
     found = neighbours.units(concerned)
     units, later = selection.units + found.units, selection.later + found.later
@@ -415,7 +415,6 @@ class _Search:
             fates=tuple(fate for _, fate in sorted(fates.items())),
             diffed=used,
             same=tuple(Irrelevant(path, "only comments") for path in decomposition.comments),
-            facts=tuple(FileFacts(node.path, node.words) for node in decomposition.sources),
         )
 
     def _headers(self, fates: Mapping[str, Fate]) -> dict[str, Fate]:

@@ -144,7 +144,8 @@ def _component(
 
 def _entry(entry: PlannedEntry) -> str:
     status = entry.status.value
-    sure = "" if entry.status is EntryStatus.UNKNOWN else f", {entry.confidence:.0%} sure"
+    told = entry.status is not EntryStatus.UNKNOWN
+    sure = f", {entry.confidence:.0%} sure" if told else f": {escape(entry.reason)}"
     cves = " ".join(f"<b>{escape(cve)}</b>" for cve in entry.cves)
     return (
         f'<p class="entry"><span class="badge {status}">{_WORDS[status]}</span> '

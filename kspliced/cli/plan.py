@@ -67,6 +67,8 @@ def _show(plan: Plan, entries: tuple[ChangelogEntry, ...]) -> None:
         for entry in entries[:_LISTED]:
             output.field("", entry_text(entry))
         _more(len(entries))
+    if plan.changelog:
+        output.field("changelog", plan.changelog)
 
 
 def _show_component(component: Component) -> None:

@@ -1,99 +1,212 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which changed files a changelog entry may be about, from its words alone.
+"""Which changed files each changelog entry may be in.
 
-An entry has a subject as the kernel's commits have: "subsystem: part: what it does". Its files are
-those that the most specific part of the prefix names, narrowed by the earlier parts and by the
-identifiers in the text. Where that leaves several files the entry may be in any or all of them.
+The commits are not in a source package, only what they did together: every entry is somewhere in
+the difference, and most hunks are some entry's (claims.py tells which). What cannot be told apart
+stays in an entry's set, and so does what its hunks were made for, or made for them.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from kspliced.model import ChangelogEntry
+from kspliced.plan.claims import Claims
+from kspliced.plan.evidence import Evidence, Fit
+from kspliced.plan.passages import ChangedFile
+from kspliced.plan.subject import Subject, read_subject
 
-_TAG = re.compile(r"^(?:\[[^]]*\]\s*)+")
-_TAIL = re.compile(r"\s*\((?:CVE-|[Cc]loses:).*$")
-_WORD = re.compile(r"[A-Za-z0-9]+")
-_IDENTIFIER = re.compile(r"\b[A-Za-z]\w*_\w+\b|\b[A-Za-z_]\w*(?=\(\))")
-# Subsystems whose directories have another name.
-_ALIASES = {
-    "asoc": "soc",
-    "alsa": "sound",
-    "rdma": "infiniband",
-    "wifi": "wireless",
-    "tracing": "trace",
-    "cifs": "client",
-    "ksmbd": "server",
-    "vfs": "fs",
-    "btf": "bpf",
-    "nfsv4": "nfs",
-}
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """A changed file: the identifiers that its edits touch or its changed lines use."""
-
-    path: str
-    identifiers: frozenset[str]
+# Shares that make a file a candidate: as a home, by words alone, by a claim on one of its hunks,
+# among the best for one that nobody claims, and on a hunk that something holds others to.
+_HOME, _BY_WORDS, _CLAIM, _ORPHAN, _ANCHOR = 0.05, 0.06, 0.2, 0.3, 0.3
+# An entry without any good home has so many of them.
+_VAGUE = 8
+# Files that a name may be in to hold hunks together, if it is new or gone, and if not.
+_COHORT_NEW, _COHORT = 60, 5
+_NO_NAME = re.compile(r"EXPORT_SYMBOL|MODULE_|DEFINE_|\w+_initcall$")
+# What remains of the confidence in an entry that claims no hunk.
+_WITHOUT = 0.6
+# Confidence from which an entry's files are taken to be all of them.
+CERTAIN = 0.8
+# A claim that is beyond doubt; files that may mention what two hunks share; files of a group.
+_SURE, _RARE, _GROUP = 0.9, 20, 12
+_CANCELLED = "the same upgrade takes it back"
+_NOTHING = "its words name no changed file"
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """``files`` the entry may be in, and how sure it is, 0 to 1, that it is in no other."""
+    """``files`` the entry may be in; ``confidence`` 0..1 that it is in no other; ``together`` are
+    groups of source files that its commit changed as one; ``reason`` why there are no files."""
 
-    files: tuple[str, ...]
-    confidence: float
+    files: tuple[str, ...] = ()
+    confidence: float = 0.0
+    together: tuple[tuple[str, ...], ...] = ()
+    reason: str = ""
 
 
-class Attributor:
-    """Holds the changed files by the words of their paths."""
+def attribute(
+    entries: Iterable[ChangelogEntry], files: tuple[ChangedFile, ...]
+) -> tuple[Attribution, ...]:
+    """Tell the entries of an upgrade's changelog by what its ``files`` say, in order."""
+    subjects = [read_subject(entry.subject) for entry in entries]
+    return tuple(_Sets(subjects, files).attributions())
 
-    def __init__(self, files: Iterable[FileFacts]) -> None:
-        self._facts = {facts.path: facts for facts in files}
-        self._by_word: dict[str, set[str]] = {}
-        self._by_identifier: dict[str, set[str]] = {}
-        for facts in self._facts.values():
-            for word in _words(facts.path):
-                self._by_word.setdefault(word, set()).add(facts.path)
-            for identifier in facts.identifiers:
-                self._by_identifier.setdefault(identifier, set()).add(facts.path)
 
-    def attribute(self, entry: ChangelogEntry) -> Attribution:
-        """The files of one entry; none where nothing in it names one."""
-        subject = _TAIL.sub("", _TAG.sub("", entry.subject))
-        *prefix, _ = subject.split(": ")
-        near = self._named(prefix)
-        mentioned = [self._by_identifier.get(name, set()) for name in _IDENTIFIER.findall(subject)]
-        by_name = set().union(*mentioned)
-        if near and by_name & near:
-            return _answer(by_name & near, 0.9)
-        if near:
-            return _answer(near, 0.8 if len(near) == 1 else 0.6)
-        if by_name:
-            return _answer(by_name, 0.7 if len(by_name) == 1 else 0.5)
-        return Attribution((), 0.0)
+class _Sets:
+    def __init__(self, subjects: list[Subject], files: tuple[ChangedFile, ...]) -> None:
+        cancelled = _cancelled(subjects)
+        self._cancelled = cancelled
+        self._evidence = evidence = Evidence(files, subjects)
+        nothing = Fit({}, 0.0, {}, frozenset(), {})
+        self._fits = [
+            nothing if number in cancelled else evidence.fit(subject)
+            for number, subject in enumerate(subjects)
+        ]
+        self._told = Claims(evidence, subjects, self._fits)
+        self._claims = self._told.of_files()
+        self._sure: list[list[int]] = [[] for _ in subjects]
+        for number, claims in enumerate(self._told.claims):
+            for entry, share in claims.items():
+                if share >= _SURE:
+                    self._sure[entry].append(number)
 
-    def _named(self, prefix: list[str]) -> set[str]:
-        """The files that the parts of a prefix name, the last part counting most."""
-        found: set[str] = set()
-        for part in reversed(prefix):
-            for word in reversed(_words(part)):
-                named = self._by_word.get(_ALIASES.get(word, word), set())
-                if named:
-                    found = found & named or found or named
+    def attributions(self) -> Iterator[Attribution]:
+        orphans, cohorts = self._orphans(), self._cohorts()
+        for entry in range(len(self._fits)):
+            found = self._homes(entry) | orphans[entry] | cohorts[entry]
+            claims = self._claims[entry]
+            found |= {file for file, share in claims.items() if share >= _CLAIM}
+            confidence = self._confidence(entry, found)
+            together = self._together(entry) if confidence >= CERTAIN else ()
+            reason = "" if found else _CANCELLED if entry in self._cancelled else _NOTHING
+            yield Attribution(self._paths(found), confidence, together, reason)
+
+    def _paths(self, files: Iterable[int]) -> tuple[str, ...]:
+        return tuple(sorted(self._evidence.files[file].path for file in files))
+
+    def _homes(self, entry: int) -> set[int]:
+        homes, first = self._told.homes[entry], self._told.first[entry]
+        found = {file for file, share in first.items() if share >= _BY_WORDS}
+        half, so_far = sum(homes.values()) / 2, 0.0
+        best = sorted(homes.items(), key=lambda home: (-home[1], home[0]))
+        for place, (file, share) in enumerate(best):
+            if share >= _HOME or (so_far < half and place < _VAGUE):
+                found.add(file)
+            so_far += share
         return found
 
+    def _confidence(self, entry: int, found: set[int]) -> float:
+        """The share of its homes that are among ``found``, less what it may claim elsewhere, and
+        less if no hunk is its own: every entry made one, so it may have made another."""
+        inside = min(
+            sum(share for file, share in homes.items() if file in found)
+            for homes in (self._told.homes[entry], self._told.first[entry])
+        )
+        outside = sum(s for file, s in self._claims[entry].items() if file not in found)
+        own = max(self._claims[entry].values(), default=0.0)
+        return round(inside * math.exp(-outside) * (_WITHOUT + (1 - _WITHOUT) * own), 3)
 
-def _words(text: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(text)]
+    def _together(self, entry: int) -> tuple[tuple[str, ...], ...]:
+        """Groups of its source files: hunks that are its own beyond doubt share a rare name."""
+        place = self._fits[entry].place
+        shared: dict[str, set[int]] = defaultdict(set)
+        for number in self._sure[entry]:
+            file = self._evidence.home[number]
+            if place.get(file, 0.0) > 0 and self._evidence.files[file].path.endswith(".c"):
+                for name in self._evidence.passages[number].code:
+                    if "_" in name and self._told.mentions[name] <= _RARE:
+                        shared[name].add(file)
+        groups: list[set[int]] = []
+        for files in shared.values():
+            apart = [group for group in groups if not group & files]
+            groups = [*apart, files.union(*(group for group in groups if group & files))]
+        return tuple(sorted(self._paths(group) for group in groups if 1 < len(group) <= _GROUP))
+
+    def _orphans(self) -> list[set[int]]:
+        """The files with a hunk that nobody claims, for the entries whose place is there."""
+        found: list[set[int]] = [set() for _ in self._fits]
+        placed: list[dict[int, float]] = [{} for _ in self._evidence.files]
+        for entry, fit in enumerate(self._fits):
+            for file, nats in fit.place.items():
+                if nats > 0:
+                    placed[file][entry] = nats
+        for passage, claims in enumerate(self._told.claims):
+            file = self._evidence.home[passage]
+            if max(claims.values(), default=0.0) > 0.5 or sum(claims.values()) > 0.7:
+                continue
+            worth = {
+                entry: nats + self._fits[entry].text.get(passage, 0.0)
+                for entry, nats in placed[file].items()
+            }
+            for entry, share in _relative(worth).items():
+                if share >= _ORPHAN:
+                    found[entry].add(file)
+        return found
+
+    def _cohorts(self) -> list[set[int]]:
+        """The files that names hold together which the upgrade brings, drops or changes, for the
+        entries that claim one of the hunks with that name."""
+        passages = self._evidence.passages
+        names = self._cohort_names()
+        where: dict[str, list[int]] = defaultdict(list)
+        for number, passage in enumerate(passages):
+            for name in (passage.touched | passage.owners | passage.code) & names:
+                where[name].append(number)
+        found: list[set[int]] = [set() for _ in self._fits]
+        for numbers in where.values():
+            files = {self._evidence.home[number] for number in numbers}
+            if not 1 < len(files) <= _COHORT_NEW:
+                continue
+            for number in numbers:
+                for entry, share in self._told.claims[number].items():
+                    if share >= _ANCHOR:
+                        found[entry] |= files
+        return found
+
+    def _cohort_names(self) -> set[str]:
+        files, mentions = self._evidence.files, self._told.mentions
+        old = frozenset().union(*(file.old for file in files))
+        new = frozenset().union(*(file.new for file in files))
+        one_sided = old ^ new
+        owners = Counter(
+            name
+            for file in files
+            for name in frozenset().union(*(passage.owners for passage in file.passages))
+        )
+        found: set[str] = set()
+        for number, passage in enumerate(self._evidence.passages):
+            header = files[self._evidence.home[number]].path.endswith(".h")
+            moved = (passage.touched & passage.code if header else passage.owners) & one_sided
+            found |= {name for name in moved if mentions[name] <= _COHORT_NEW}
+            given = {name for name in passage.owners if owners[name] <= _COHORT + 1}
+            given = {name for name in given if not _NO_NAME.match(name)} | passage.given
+            found |= {n for n in given if "_" in n and mentions[n] <= _COHORT}
+        return {name for name in found if "_" in name or len(name) >= 6}
 
 
-def _answer(files: set[str], confidence: float) -> Attribution:
-    return Attribution(tuple(sorted(files)), confidence)
+def _cancelled(subjects: list[Subject]) -> set[int]:
+    """The entries that another one of the same upgrade takes back, and these."""
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for number, subject in enumerate(subjects):
+        if not subject.reverts:
+            waiting[subject.body].append(number)
+    found: set[int] = set()
+    for number, subject in enumerate(subjects):
+        if subject.reverts and waiting[subject.body]:
+            found |= {number, waiting[subject.body].pop()}
+    return found
+
+
+def _relative(worth: dict[int, float]) -> dict[int, float]:
+    most = max(worth.values(), default=0.0)
+    weights = {key: math.exp(nats - most) for key, nats in worth.items()}
+    total = sum(weights.values())
+    return {key: weight / total for key, weight in weights.items()}
 
 
 def fold(files: Iterable[str], fates: Mapping[str, str], ranks: tuple[str, ...]) -> str:

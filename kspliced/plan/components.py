@@ -3,7 +3,8 @@
 
 A node is a changed source file, whole, or one edit of a header. Sources are joined where one
 changes a function that other files can call and the changed lines of the other mention it: such
-changes were made for each other. So are those that use what a header changes. A source needs a
+changes were made for each other. So are those that use what a header changes, and those that one
+changelog entry is about (attribution.py). A source needs a
 header's edit when its changed lines mention what the edit declares. What needs a refused node is
 refused with it.
 """
@@ -35,7 +36,6 @@ class SourceNode:
 
     ``functions`` of the new file are changed or added; ``mentioned`` is what the changed lines of
     both sides use, ``used`` those of the new one; ``added`` names new functions for others;
-    ``words`` are what a changelog entry about it may mention: its functions and all they use;
     ``refused`` says what its text alone rules out."""
 
     path: str
@@ -44,7 +44,6 @@ class SourceNode:
     mentioned: frozenset[str]
     used: frozenset[str]
     added: frozenset[str]
-    words: frozenset[str]
     refused: tuple[Refusal, ...] = ()
 
 
@@ -113,11 +112,13 @@ def decompose(
     headers: Iterable[str],
     mentions: Mentions,
     reads: Reads,
+    together: Iterable[tuple[str, ...]] = (),
 ) -> Decomposition:
     """Take the changed ``sources`` and ``headers``, paths in both trees, apart.
 
     :param mentions: gives the files of the old tree that mention each of some identifiers.
     :param reads: gives the headers that a source file includes, directly or not.
+    :param together: groups of sources that one commit changed.
     :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
     """
     comments: list[str] = []
@@ -136,7 +137,7 @@ def decompose(
             comments.append(path)
     reached = settle(judged, texts.old, mentions)
     nodes += _concerned(reached, {node.path for node in nodes})
-    components = _Grouping(nodes, reached, reads).components()
+    components = _Grouping(nodes, reached, reads, together).components()
     settled = tuple(reach.header for reach in reached)
     return Decomposition(components, tuple(comments), settled, tuple(nodes))
 
@@ -153,7 +154,7 @@ def _concerned(reached: tuple[Reach, ...], known: set[str]) -> list[SourceNode]:
     """Nodes for unchanged sources that mention what a header changes."""
     paths = sorted({path for reach in reached for path in reach.sources} - known)
     none: frozenset[str] = frozenset()
-    return [SourceNode(path, (), (), none, none, none, none) for path in paths]
+    return [SourceNode(path, (), (), none, none, none) for path in paths]
 
 
 def _source(texts: Texts, path: str) -> SourceNode:
@@ -165,12 +166,9 @@ def _source(texts: Texts, path: str) -> SourceNode:
     used = identifiers(new_lines)
     added = frozenset(f.name for f in functions if not f.local and f.name not in known)
     mentioned = used | identifiers(old_lines)
-    text = texts.new(path)
-    bodies = (line for f in functions for line in text.lines(f.start, f.end - f.start + 1))
-    words = mentioned | {f.name for f in functions} | identifiers(bodies)
-    old = texts.old(path)
-    refused = tuple(r for edit in found for r in changed_local_types(edit, old, text))
-    return SourceNode(path, found, functions, mentioned, used, added, words, refused)
+    old, new = texts.old(path), texts.new(path)
+    refused = tuple(r for edit in found for r in changed_local_types(edit, old, new))
+    return SourceNode(path, found, functions, mentioned, used, added, refused)
 
 
 def _included(node: SourceNode) -> tuple[str, ...]:
@@ -180,8 +178,15 @@ def _included(node: SourceNode) -> tuple[str, ...]:
 
 
 class _Grouping:
-    def __init__(self, nodes: list[SourceNode], reached: tuple[Reach, ...], reads: Reads) -> None:
+    def __init__(
+        self,
+        nodes: list[SourceNode],
+        reached: tuple[Reach, ...],
+        reads: Reads,
+        together: Iterable[tuple[str, ...]],
+    ) -> None:
         self._nodes, self._reached, self._reads = nodes, reached, reads
+        self._together = tuple(together)
         self._headers = [reach.header for reach in reached]
         self._parent = {node.path: node.path for node in nodes}
         self._declared: dict[str, list[int]] = defaultdict(list)
@@ -254,6 +259,10 @@ class _Grouping:
                 # A change is half made until all who use it have it.
                 for source in sorted(self._reached[number].sources):
                     self._unite(source, node.path)
+        for group in self._together:
+            known = [path for path in group if path in self._parent]
+            for path in known[1:]:
+                self._unite(known[0], path)
 
     def _unite(self, one: str, other: str) -> None:
         self._parent[self._find(other)] = self._find(one)

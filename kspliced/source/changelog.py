@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from kspliced.model import ChangelogEntry
 
@@ -11,12 +12,23 @@ _HEADER = re.compile(r"^\S+ \(([^)]+)\)", re.MULTILINE)
 _TRAILER = re.compile(r"^ -- .*$", re.MULTILINE)
 _BULLET = re.compile(r"^\s+[*-] ")
 _PERSON = re.compile(r"^\s+\[ .* \]\s*$")
+# What was merged stands below its heading, and before the next list.
+_ADDRESS = re.compile(r"^\s+https?://\S+\s*$")
 _CVE = re.compile(r"CVE-\d{4}-\d{4,}")
 _CLOSES = re.compile(r"closes:\s*(?:bug)?#?\s?\d+(?:,\s*(?:bug)?#?\s?\d+)*", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
+_EMPTY = "the changelog says nothing of what changed"
 
 
-def new_entries(changelog: str, from_version: str) -> tuple[ChangelogEntry, ...]:
+@dataclass(frozen=True)
+class News:
+    """What an upgrade adds to the changelog; ``problem`` says why that is unknown, or ''."""
+
+    entries: tuple[ChangelogEntry, ...]
+    problem: str = ""
+
+
+def read_news(changelog: str, from_version: str) -> News:
     """The bullets of all versions above the one called ``from_version``, newest first.
 
     A changelog that does not hold ``from_version`` gives nothing: better no entry than ones the
@@ -25,26 +37,31 @@ def new_entries(changelog: str, from_version: str) -> tuple[ChangelogEntry, ...]
     """
     headers = list(_HEADER.finditer(changelog))
     versions = [match.group(1) for match in headers]
+    if not headers:
+        return News((), "the new source has no changelog that can be read")
     if from_version not in versions:
-        return ()
+        return News((), f"the changelog of {versions[0]} does not mention {from_version}")
     entries: list[ChangelogEntry] = []
     for number, header in enumerate(headers[: versions.index(from_version)]):
         body = changelog[header.end() : headers[number + 1].start()]
         body = _TRAILER.sub("", body)
         entries += (_entry(versions[number], text) for text in _bullets(body))
-    return tuple(entries)
+    problem = "" if entries or versions[0] == from_version else _EMPTY
+    return News(tuple(entries), problem)
 
 
 def _bullets(body: str) -> list[str]:
     """The text of each bullet, its continuation lines joined."""
     bullets: list[list[str]] = []
     for line in body.splitlines()[1:]:
+        if _ADDRESS.match(line):
+            continue
         if _BULLET.match(line):
             bullets.append([line.split(None, 1)[1]])
         elif line.strip() and bullets and not _PERSON.match(line):
             bullets[-1].append(line.strip())
     texts = [" ".join(lines) for lines in bullets]
-    return [text for text in texts if not re.search(r":(\s+https?://\S+)?$", text)]
+    return [text for text in texts if not text.endswith(":")]
 
 
 def _entry(version: str, text: str) -> ChangelogEntry:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from kspliced.build.pipeline import BuildResult
@@ -10,7 +12,7 @@ from kspliced.build.plan import EntryStatus, plan_of
 from kspliced.build.search import Decision, Fate
 from kspliced.build.select import Irrelevant
 from kspliced.model import ChangeKind, ChangelogEntry, FunctionChange, Refusal
-from kspliced.plan.attribution import Attributor, FileFacts
+from kspliced.plan.attribution import CERTAIN, Attribution
 from kspliced.plan.components import Component
 
 ENTRIES = (
@@ -28,11 +30,17 @@ def fate(path: str, decision: Decision, *reasons: Refusal) -> Fate:
     return Fate(Component(path, (path,), (), (), ()), decision, reasons, ())
 
 
-def result(*fates: Fate) -> BuildResult:
+PLACES = ("fs/ext4/", "fs/xfs/", "drivers/gpu/drm/radeon/", "nowhere/")
+
+
+def result(*fates: Fate, confidence: float = 0.9) -> BuildResult:
+    """A build whose entries may be in all files of their places."""
     live = (FUNCTION,) if any(f.decision is Decision.LIVE for f in fates) else ()
     refused = tuple(reason for f in fates for reason in f.reasons)
-    facts = (FileFacts("fs/xfs/b.c", frozenset({"xfs_one"})),)
-    return BuildResult(None, (), live, refused, IRRELEVANT, fates, facts, ENTRIES, ())
+    paths = [*(f.component.id for f in fates), *(item.path for item in IRRELEVANT)]
+    told = (tuple(path for path in paths if path.startswith(place)) for place in PLACES)
+    attributions = tuple(Attribution(files, confidence if files else 0.0) for files in told)
+    return BuildResult(None, (), live, refused, IRRELEVANT, fates, attributions, ENTRIES, ())
 
 
 LIVE = fate("fs/ext4/a.c", Decision.LIVE)
@@ -61,13 +69,31 @@ def test_every_entry_has_its_own_fate() -> None:
 
 
 def test_an_entry_that_may_be_in_several_files_has_the_worst_fate() -> None:
-    vague = ChangelogEntry("6.1.2-1", "xfs: fix something", (), ())
-    plan = plan_of(result(REBOOT, OTHER))
-    attributor = Attributor(FileFacts(c.id, frozenset()) for c in plan.components)
-    assert attributor.attribute(vague).files == ("fs/xfs/b.c", "fs/xfs/c.c")
-    assert attributor.attribute(vague).confidence < 0.7
-    assert statuses(REBOOT, OTHER)[1] == "reboot", "the identifier tells which"
+    assert statuses(REBOOT, OTHER)[1] == "reboot"
     assert statuses(fate("fs/xfs/b.c", Decision.LIVE), OTHER)[1] == "live"
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_of_an_entry_that_may_be_elsewhere_only_the_reboot_is_said(decision: Decision) -> None:
+    build = result(LIVE, fate("fs/xfs/b.c", decision), confidence=CERTAIN - 0.01)
+    entry = plan_of(build).entries[1]
+    assert entry.status.value == ("reboot" if decision is Decision.REBOOT else "unknown")
+    assert bool(entry.reason) == (entry.status is EntryStatus.UNKNOWN)
+    build = result(LIVE, fate("fs/xfs/b.c", decision), confidence=CERTAIN)
+    assert plan_of(build).entries[1].status is not EntryStatus.UNKNOWN
+
+
+def test_what_is_unknown_has_one_reason() -> None:
+    unknown = plan_of(result(LIVE, REBOOT)).entries[3]
+    assert (unknown.status, unknown.components) == (EntryStatus.UNKNOWN, ())
+    assert unknown.reason
+    silent = dataclasses.replace(
+        result(LIVE), entries=(), attributions=(), changelog="no changelog"
+    )
+    plan = plan_of(silent)
+    assert (plan.changelog, plan.entries, plan.totals.cves) == ("no changelog", (), 0)
+    lost = dataclasses.replace(result(LIVE), attributions=())
+    assert {entry.status for entry in plan_of(lost).entries} == {EntryStatus.UNKNOWN}
 
 
 @pytest.mark.parametrize("decision", [Decision.ASK, Decision.LATER, Decision.REBOOT])
@@ -79,29 +105,7 @@ def test_what_is_not_live_is_not_called_so(decision: Decision) -> None:
 def test_a_cve_has_the_worst_of_its_entries() -> None:
     both = (ENTRIES[0], ChangelogEntry("6.1.2-1", "xfs: more of it", ("CVE-2026-12345",), ()))
     mixed = result(LIVE, REBOOT)
-    plan = plan_of(BuildResult(None, (), (), (), (), mixed.fates, (), both, ()))
+    told = mixed.attributions[:2]
+    plan = plan_of(BuildResult(None, (), (), (), (), mixed.fates, told, both, ()))
     assert [e.status for e in plan.entries] == [EntryStatus.LIVE, EntryStatus.REBOOT]
     assert (plan.totals.cves, plan.totals.cves_live, plan.totals.cves_reboot) == (1, 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("subject", "files"),
-    [
-        ("[x86] KVM: nVMX: fix it", ("arch/x86/kvm/vmx/nested.c", "arch/x86/kvm/x86.c")),
-        ("RDMA/mlx5: fix it", ("drivers/infiniband/hw/mlx5/qp.c",)),
-        ("Bluetooth: L2CAP: fix it (CVE-2026-1)", ("net/bluetooth/l2cap_core.c",)),
-        ("fix frobnicate_it() at last", ("net/bluetooth/l2cap_core.c",)),
-        ("netlink: fix it", ()),
-    ],
-)
-def test_attribution(subject: str, files: tuple[str, ...]) -> None:
-    paths = (
-        "arch/x86/kvm/x86.c",
-        "arch/x86/kvm/vmx/nested.c",
-        "drivers/infiniband/hw/mlx5/qp.c",
-        "net/bluetooth/hci_core.c",
-        "net/bluetooth/l2cap_core.c",
-    )
-    words = frozenset({"frobnicate_it"})
-    attributor = Attributor(FileFacts(p, words if "l2cap" in p else frozenset()) for p in paths)
-    assert attributor.attribute(ChangelogEntry("1", subject, (), ())).files == files

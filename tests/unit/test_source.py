@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from kspliced.errors import Code, SourceError
 from kspliced.model import ChangelogEntry
 from kspliced.source.cache import SourceCache
-from kspliced.source.changelog import new_entries
+from kspliced.source.changelog import News, read_news
 from kspliced.source.compare import ChangeType, FileChange, Tree
 from kspliced.source.compare import compare as differing
 from kspliced.source.functions import touched_functions
@@ -56,7 +56,9 @@ linux (6.1.2-1) bookworm; urgency=high
 
 
 def test_new_entries_are_those_above_the_running_version() -> None:
-    assert new_entries(CHANGELOG, "6.1.2-1") == (
+    news = read_news(CHANGELOG, "6.1.2-1")
+    assert news.problem == ""
+    assert news.entries == (
         ChangelogEntry("6.1.3-2", "ext4: fix a thing (Closes: #100, #101)", (), ("100", "101")),
         ChangelogEntry(
             "6.1.3-1",
@@ -67,8 +69,30 @@ def test_new_entries_are_those_above_the_running_version() -> None:
         ChangelogEntry("6.1.3-1", "mm: plain", (), ()),
         ChangelogEntry("6.1.3-1", "arch: enable it", (), ()),
     )
-    assert new_entries(CHANGELOG, "6.1.3-2") == ()
-    assert new_entries(CHANGELOG, "5.10.1-1") == ()
+    assert read_news(CHANGELOG, "6.1.3-2") == News(())
+
+
+@pytest.mark.parametrize(
+    ("changelog", "problem"),
+    [
+        ("", "no changelog that can be read"),
+        ("\0\xff\n * what is this\n", "no changelog that can be read"),
+        (CHANGELOG.replace("6.1.2-1", "6.1.1-9"), "of 6.1.3-2 does not mention 6.1.2-1"),
+        ("linux (2) x; y\n\n -- A\n\nlinux (6.1.2-1) x; y\n", "says nothing of what changed"),
+    ],
+)
+def test_a_changelog_that_cannot_be_used_says_why(changelog: str, problem: str) -> None:
+    news = read_news(changelog, "6.1.2-1")
+    assert news.entries == () and problem in news.problem
+
+
+def test_an_address_between_two_lists_is_no_part_of_an_entry() -> None:
+    both = CHANGELOG.replace(
+        "    - mm: plain\n",
+        "    - mm: plain\n    https://example.org/ChangeLog-6.1.4\n    - fs: more\n",
+    )
+    subjects = [entry.subject for entry in read_news(both, "6.1.2-1").entries]
+    assert subjects[2:4] == ["mm: plain", "fs: more"]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from kspliced.cli.main import main
 from kspliced.errors import BuildError, Code, ExitCode
 from kspliced.model import KernelId, Progress, ProgressSink, Refusal
 from kspliced.pack import Blob, read_pack, write_pack
+from kspliced.plan.attribution import Attribution
 from kspliced.plan.components import Component
 from tests.unit.engine.fakes import MALLOC, UPDATE, manifest
 
@@ -84,7 +85,7 @@ def _result(**changes: Any) -> BuildResult:
         refused=(),
         irrelevant=(Irrelevant("Documentation/a.rst", "not kernel code"),),
         fates=(Fate(component, Decision.LIVE, (), ("ext4",)),),
-        facts=(),
+        attributions=(Attribution(("fs/ext4/a.c",), 0.9),),
         entries=of.entries,
         seconds=(StageTime("unpack", 1.5),),
     )
