@@ -170,13 +170,14 @@ class ScenarioGuest:
 
     def snapshot(self, targets: tuple[str, ...]) -> LiveKernel:
         """The guest's kernel as it is now; use it in a ``with`` statement."""
-        names = " ".join(t for t in targets if t != "vmlinux")
-        self.check(_COPY.format(targets=names), 120)
+        loaded = {line.split()[0] for line in self.check("cat /proc/modules").splitlines()}
+        names = [target for target in targets if target in loaded]
+        self.check(_COPY.format(targets=" ".join(names)), 120)
         proc = self.share / "new/proc"
-        self._write_core(proc / "kcore", self._ranges(proc, targets))
+        self._write_core(proc / "kcore", self._ranges(proc, names))
         return LiveKernel(proc, self.share / "new/sys")
 
-    def _ranges(self, proc: Path, targets: tuple[str, ...]) -> list[tuple[int, int]]:
+    def _ranges(self, proc: Path, modules: list[str]) -> list[tuple[int, int]]:
         marks = {name for pair in _RANGES for name in pair}
         places: dict[str, int] = {}
         with (proc / "kallsyms").open() as lines:
@@ -185,9 +186,8 @@ class ScenarioGuest:
                 if name in marks:
                     places.setdefault(name, int(address, 16))
         found = [(places[start], places[end]) for start, end in _RANGES]
-        for target in targets:
-            if target != "vmlinux":
-                found += self._module_ranges(target)
+        for module in modules:
+            found += self._module_ranges(module)
         return found
 
     def _module_ranges(self, target: str) -> Iterator[tuple[int, int]]:
