@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.vm import kmod_build
 from tests.vm.errors import GuestLost, GuestTimeout
 from tests.vm.guest import CommandFailed, Guest
 from tests.vm.image import Image
+from tests.vm.initramfs import BOOTS, Initramfs
 
 pytestmark = pytest.mark.vm
 
@@ -80,3 +82,26 @@ def test_two_guests_at_once_share_nothing(guest: Guest, guest_image: Image) -> N
         with pytest.raises(GuestLost):
             second.run("true")
     assert guest.run("uname -r").ok
+
+
+@pytest.mark.parametrize("deaths", [BOOTS - 1, BOOTS])
+def test_a_kernel_that_dies_while_it_boots(monkeypatch: pytest.MonkeyPatch, deaths: int) -> None:
+    """It is booted again, but not for ever."""
+    start, boots = Initramfs._start, iter(range(BOOTS))
+
+    def dying(machine: Initramfs, folder: Path) -> None:
+        dies = next(boots) < deaths
+        machine.arguments = ("-append", "console=ttyS0 panic=-1 rdinit=/none") if dies else ()
+        start(machine, folder)
+
+    monkeypatch.setattr(Initramfs, "_start", dying)
+    machine = Initramfs("dying", kmod_build.image(kmod_build.KERNELS[0]), {})
+    if deaths == BOOTS:
+        with pytest.raises(GuestLost, match="the kernel has died"), machine:
+            pass
+    else:
+        with machine:
+            assert machine.check("echo alive") == "alive\n"
+    logs = sorted(path.name for path in machine.console_path.parent.glob("console*.log"))
+    assert logs == ["console.1.log", "console.2.log", "console.log"]
+    assert "Kernel panic" in machine.console_path.with_suffix(".1.log").read_text()
