@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.neighbours import Neighbours
-from kspliced.build.select import Irrelevant, Selection
+from kspliced.build.select import Irrelevant, Selection, not_kernel
 from kspliced.build.unit import DiffedUnit, diff_unit, join_units, with_plain
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.errors import BuildError, Code
@@ -163,8 +163,12 @@ def _with_more(compiled: Compiled, units: tuple[Unit, ...]) -> Callable[[], Pre]
 def _built_only(
     found: Mapping[str, frozenset[str]], neighbours: Neighbours
 ) -> Mapping[str, frozenset[str]]:
-    """Names with the files that mention them, without sources that are not built. What very many
-    mention is refused in any case."""
+    """Names with the files that mention them, without sources that are not built, and what is no
+    code of this kernel. What very many mention is refused in any case."""
+    found = {
+        name: frozenset(path for path in files if not not_kernel(path))
+        for name, files in found.items()
+    }
     near = {name: files for name, files in found.items() if len(files) <= _MANY}
     sources = {path for files in near.values() for path in files if path.endswith(".c")}
     absent = sources - neighbours.built(sources)
@@ -414,7 +418,10 @@ class _Search:
         return Found(
             fates=tuple(fate for _, fate in sorted(fates.items())),
             diffed=used,
-            same=tuple(Irrelevant(path, "only comments") for path in decomposition.comments),
+            same=tuple(
+                Irrelevant(path, "only comments, or what to inline")
+                for path in decomposition.comments
+            ),
         )
 
     def _headers(self, fates: Mapping[str, Fate]) -> dict[str, Fate]:

@@ -72,7 +72,7 @@ def every_unit_reads(path: str) -> bool:
 def not_kernel(path: str) -> str:
     """Why a path is no part of an x86 kernel, or ''."""
     name = PurePosixPath(path).name
-    if path.startswith(_NOT_KERNEL) or path in _PROSE or name in _PROSE:
+    if path.startswith(_NOT_KERNEL) or path in _PROSE or name in _PROSE or name.startswith("."):
         return "not kernel code"
     if path.endswith((".rst", ".txt", ".yaml", ".dts", ".dtsi")):
         return "not kernel code"

@@ -25,6 +25,7 @@ from kspliced.plan.local_types import changed_local_types
 from kspliced.plan.reach import Mentions, Reach, settle
 from kspliced.plan.text import identifiers
 
+_WORD = re.compile(r"\w+|[^\w\s]")
 _INCLUDE = re.compile(r'#\s*include\s*[<"]([^>"]+)[>"]')
 
 Reads = Callable[[str], frozenset[str]]
@@ -62,7 +63,8 @@ class Component:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """``comments`` are changed files whose code is the same; ``headers`` all judged edits."""
+    """``comments`` are changed files whose code is the same, but for how it is inlined;
+    ``headers`` all judged edits."""
 
     components: tuple[Component, ...]
     comments: tuple[str, ...]
@@ -131,7 +133,7 @@ def decompose(
             comments.append(path)
     judged: list[HeaderEdit] = []
     for path in headers:
-        found = texts.edits(path)
+        found = tuple(edit for edit in texts.edits(path) if not _inlining_only(edit))
         judged += (_judged(texts, edit) for edit in found)
         if not found:
             comments.append(path)
@@ -140,6 +142,16 @@ def decompose(
     components = _Grouping(nodes, reached, reads, together).components()
     settled = tuple(reach.header for reach in reached)
     return Decomposition(components, tuple(comments), settled, tuple(nodes))
+
+
+def _inlining_only(edit: Edit) -> bool:
+    """Whether an edit only tells the compiler how much to inline: the old header does as well."""
+
+    def words(lines: tuple[str, ...]) -> list[str]:
+        found = _WORD.findall(" ".join(lines))
+        return ["inline" if word == "__always_inline" else word for word in found]
+
+    return words(edit.old_lines) == words(edit.new_lines)
 
 
 def _judged(texts: Texts, edit: Edit) -> HeaderEdit:
@@ -171,10 +183,21 @@ def _source(texts: Texts, path: str) -> SourceNode:
     return SourceNode(path, found, functions, mentioned, used, added, refused)
 
 
-def _included(node: SourceNode) -> tuple[str, ...]:
+def _included(edits: Iterable[Edit]) -> tuple[str, ...]:
     """The ends of the paths of headers that the new lines include."""
-    found = (_INCLUDE.match(line) for edit in node.edits for line in edit.new_lines)
+    found = (_INCLUDE.match(line) for edit in edits for line in edit.new_lines)
     return tuple(f"/{match.group(1).lstrip('./')}" for match in found if match is not None)
+
+
+def _includers(headers: list[HeaderEdit]) -> dict[str, frozenset[str]]:
+    """By new header, the changed ones that include it."""
+    ends = {header.edit.path: _included((header.edit,)) for header in headers}
+    for header in headers:
+        ends[header.edit.path] += _included((header.edit,))
+    return {
+        path: frozenset(by for by, some in ends.items() if f"/{path}".endswith(some))
+        for path in {header.edit.path for header in headers if header.new}
+    }
 
 
 class _Grouping:
@@ -193,6 +216,7 @@ class _Grouping:
         for number, header in enumerate(self._headers):
             for name in header.names:
                 self._declared[name].append(number)
+        self._includers = _includers(self._headers)
 
     def components(self) -> tuple[Component, ...]:
         self._join()
@@ -222,9 +246,11 @@ class _Grouping:
         """The header edits that what the node mentions comes from, and those that these need."""
         if not self._headers:
             return set()  # without waiting for what is read
-        included = _included(node)
+        included = _included(node.edits)
         near = [n for n, h in enumerate(self._headers) if f"/{h.edit.path}".endswith(included)]
-        read = self._reads(node.path) | {self._headers[number].edit.path for number in near}
+        read = self._brought(
+            self._reads(node.path) | {self._headers[number].edit.path for number in near}
+        )
         found: set[int] = set()
         waiting = [number for number in near if self._headers[number].new]
         waiting += (
@@ -232,7 +258,7 @@ class _Grouping:
             for name in node.mentioned
             for number in self._declared.get(name, ())
             if name not in self._headers[number].proven
-            if self._headers[number].edit.path in read or self._headers[number].new
+            if self._headers[number].edit.path in read
         )
         waiting += (n for n, reach in enumerate(self._reached) if node.path in reach.sources)
         while waiting:
@@ -243,6 +269,12 @@ class _Grouping:
             used = identifiers(self._headers[number].edit.new_lines)
             waiting += (n for name in used for n in self._declared.get(name, ()))
         return found
+
+    def _brought(self, read: frozenset[str]) -> frozenset[str]:
+        """``read``, with the new headers that these include from now on."""
+        while more := {path for path, by in self._includers.items() if by & read} - read:
+            read |= more
+        return read
 
     def _join(self) -> None:
         changed: dict[str, list[str]] = defaultdict(list)

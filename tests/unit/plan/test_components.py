@@ -33,10 +33,12 @@ int one(int n);
 
 @dataclass(frozen=True)
 class Trees:
-    """Files by path: (old text, new text); '' where there is none."""
+    """Files by path: (old text, new text); '' where there is none. ``reads``: the headers that
+    sources include, all that changed if not said."""
 
     folder: Path
     files: dict[str, tuple[str, str]]
+    reads: frozenset[str] | None = None
 
     def decompose(self) -> Decomposition:
         for path, both in self.files.items():
@@ -49,7 +51,8 @@ class Trees:
         texts = Texts(self.folder / "old", self.folder / "new", changed)
         sources = [path for path in changed if path.endswith(".c")]
         headers = [path for path in changed if path.endswith(".h")]
-        return decompose(texts, sources, headers, self.mentions, lambda _: frozenset(headers))
+        reads = frozenset(headers) if self.reads is None else self.reads
+        return decompose(texts, sources, headers, self.mentions, lambda _: reads)
 
     def mentions(self, names: frozenset[str]) -> dict[str, frozenset[str]]:
         return {
@@ -268,3 +271,33 @@ def test_a_type_inside_a_function_may_not_change(
 def test_other_changes_beside_a_type_inside_a_function(tmp_path: Path, old: str, new: str) -> None:
     found = Trees(tmp_path, {"a.c": (LOCAL, LOCAL.replace(old, new))}).decompose()
     assert [component.refused for component in found.components] in ([()], [])
+
+
+def test_a_header_that_changes_how_it_is_inlined_only(tmp_path: Path) -> None:
+    """Who mentions the function is not held by that."""
+    user = "int use(struct s *s)\n{\n\treturn pick(s);\n}\n"
+    inlined = HEADER.replace(
+        "static inline int pick(struct s", "static __always_inline int\npick(struct s"
+    )
+    files = {"h.h": (HEADER, inlined), "a.c": (user, user.replace("pick(s)", "pick(s) + 1"))}
+    found = Trees(tmp_path, files).decompose()
+    assert (found.headers, found.comments) == ((), ("h.h",))
+    assert (only(found).headers, only(found).refused) == ((), ())
+
+
+def test_a_new_header_concerns_who_includes_it(tmp_path: Path) -> None:
+    """Directly or through a header that changes; not whoever uses one of its names."""
+    new = "#ifndef N\n#define N\n#define SIZE 4\n#endif\n"
+    user = "int use(void)\n{\n\treturn 1;\n}\n"
+    changed = user.replace("1", "SIZE")
+    through = HEADER.replace("#define H\n", "#define H\n#include <linux/n.h>\n")
+    for headers, includes, needed in (
+        ({"include/linux/n.h": ("", new)}, "", ()),
+        ({"include/linux/n.h": ("", new)}, "#include <linux/n.h>\n", ("include/linux/n.h",)),
+        ({"include/linux/n.h": ("", new), "h.h": (HEADER, through)}, "", ("include/linux/n.h",)),
+    ):
+        files = {**headers, "a.c": (user, includes + changed)}
+        folder = tmp_path / f"{len(headers)}{len(includes)}"
+        reads = frozenset(path for path, (old, _) in headers.items() if old)
+        found = only(Trees(folder, files, reads).decompose())
+        assert {header.edit.path for header in found.headers} == set(needed)
