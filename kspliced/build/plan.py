@@ -15,7 +15,7 @@ from itertools import zip_longest
 from kspliced.build.pipeline import BuildResult
 from kspliced.build.search import Decision, Fate
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
-from kspliced.plan.attribution import CERTAIN, Attribution, fold
+from kspliced.plan.attribution import CERTAIN, Attribution
 
 
 class EntryStatus(str, Enum):
@@ -32,6 +32,8 @@ class EntryStatus(str, Enum):
 # Of the files an entry may be in, the first of these that one has is the entry's.
 _RANKS = (Decision.REBOOT, Decision.ASK, Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
 _UNSURE = "it may be in other files than those that it names"
+_NOTHING = "nothing that changes is code of this kernel"
+_SAME = "its code is the same"
 _STATUS = {
     Decision.REBOOT: EntryStatus.REBOOT,
     Decision.ASK: EntryStatus.ASK,
@@ -65,7 +67,7 @@ class Component:
 @dataclass(frozen=True)
 class PlannedEntry:
     """A changelog entry with its fate. ``components`` may carry it, ``confidence`` 0..1 that no
-    others do; ``reason`` why the status is unknown, or ''."""
+    others do; ``reason`` why it is not live, or ''."""
 
     subject: str
     cves: tuple[str, ...]
@@ -152,30 +154,41 @@ def _irrelevant(result: BuildResult) -> Iterable[Component]:
 
 
 def _entries(result: BuildResult, components: tuple[Component, ...]) -> tuple[PlannedEntry, ...]:
-    fates = {path: c.decision.value for c in components for path in c.files}
-    homes = {path: component.id for component in components for path in component.files}
+    # Should a file be in several, it has the worst.
+    best_first = sorted(components, key=lambda component: -_RANKS.index(component.decision))
+    homes = {path: component for component in best_first for path in component.files}
     nothing = all(component.decision is Decision.IRRELEVANT for component in components)
     planned = []
     for entry, told in zip_longest(result.entries, result.attributions, fillvalue=Attribution()):
         assert isinstance(entry, ChangelogEntry) and isinstance(told, Attribution)
         # Wherever it is, it is not in this kernel.
-        status = EntryStatus.ABSENT if nothing else _status(told, fates)
-        reason = ""
-        if status is EntryStatus.UNKNOWN:
-            reason = told.reason or _UNSURE
-        carriers = _unique(homes[path] for path in told.files if path in homes)
+        status, reason = (EntryStatus.ABSENT, _NOTHING) if nothing else _status(told, homes)
+        carriers = _unique(homes[path].id for path in told.files if path in homes)
         planned.append(
             PlannedEntry(entry.subject, entry.cves, status, told.confidence, carriers, reason)
         )
     return tuple(planned)
 
 
-def _status(told: Attribution, fates: Mapping[str, str]) -> EntryStatus:
-    """The worst fate of its files; only the reboot is said of an entry that may be elsewhere."""
-    worst = fold(told.files, fates, tuple(rank.value for rank in _RANKS))
-    if not worst or (told.confidence < CERTAIN and worst != Decision.REBOOT.value):
-        return EntryStatus.UNKNOWN
-    return _STATUS[Decision(worst)]
+def _status(told: Attribution, homes: Mapping[str, Component]) -> tuple[EntryStatus, str]:
+    """The worst fate of its files, and why; only the reboot is said of an entry that may be
+    elsewhere."""
+    found = [homes[path] for path in told.files if path in homes]
+    lost = [path for path in told.files if path not in homes]
+    worst = min(found, key=lambda component: _RANKS.index(component.decision), default=None)
+    if worst is None or (told.confidence < CERTAIN and worst.decision is not Decision.REBOOT):
+        return EntryStatus.UNKNOWN, told.reason or _UNSURE
+    if lost and worst.decision is not Decision.REBOOT:
+        return EntryStatus.UNKNOWN, f"what becomes of {lost[0]} is not known"
+    return _STATUS[worst.decision], _why(worst)
+
+
+def _why(component: Component) -> str:
+    """Why an entry of this component is not live, or ''."""
+    if component.decision is Decision.LIVE:
+        return ""
+    reason = component.reasons[0].reason if component.reasons else _SAME
+    return reason if reason == component.id else f"{component.id}: {reason}"
 
 
 def _totals(components: tuple[Component, ...], entries: tuple[PlannedEntry, ...]) -> Totals:

@@ -145,7 +145,8 @@ def _component(
 def _entry(entry: PlannedEntry) -> str:
     status = entry.status.value
     told = entry.status is not EntryStatus.UNKNOWN
-    sure = f", {entry.confidence:.0%} sure" if told else f": {escape(entry.reason)}"
+    sure = f", {entry.confidence:.0%} sure" if told else ""
+    sure += f": {escape(entry.reason)}" if entry.reason else ""
     cves = " ".join(f"<b>{escape(cve)}</b>" for cve in entry.cves)
     return (
         f'<p class="entry"><span class="badge {status}">{_WORDS[status]}</span> '

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from kspliced.model import ChangelogEntry
 from kspliced.plan.claims import Claims
 from kspliced.plan.evidence import Evidence, Fit
-from kspliced.plan.passages import ChangedFile
-from kspliced.plan.subject import Subject, read_subject
+from kspliced.plan.passages import ChangedFile, Passage
+from kspliced.plan.subject import WORD, Subject, read_subject
 
 # Shares that make a file a candidate: as a home, by words alone, by a claim on one of its hunks,
 # among the best for one that nobody claims, and on a hunk that something holds others to.
@@ -27,6 +28,10 @@ _HOME, _BY_WORDS, _CLAIM, _ORPHAN, _ANCHOR = 0.05, 0.06, 0.2, 0.3, 0.3
 _VAGUE = 8
 # Files that a name may be in to hold hunks together, if it is new or gone, and if not.
 _COHORT_NEW, _COHORT = 60, 5
+# A name without an underscore that is long enough to be no usual word.
+_LONG = 8
+# Files that hunks with a name in common are in, for the share of the entry that claims one.
+_ALIKE, _ALIKE_CLAIM = 4, 0.5
 _NO_NAME = re.compile(r"EXPORT_SYMBOL|MODULE_|DEFINE_|\w+_initcall$")
 # What remains of the confidence in an entry that claims no hunk.
 _WITHOUT = 0.6
@@ -59,6 +64,7 @@ def attribute(
 
 class _Sets:
     def __init__(self, subjects: list[Subject], files: tuple[ChangedFile, ...]) -> None:
+        self._subjects = subjects
         cancelled = _cancelled(subjects)
         self._cancelled = cancelled
         self._evidence = evidence = Evidence(files, subjects)
@@ -76,9 +82,9 @@ class _Sets:
                     self._sure[entry].append(number)
 
     def attributions(self) -> Iterator[Attribution]:
-        orphans, cohorts = self._orphans(), self._cohorts()
+        orphans, cohorts, likes = self._orphans(), self._cohorts(), self._likes()
         for entry in range(len(self._fits)):
-            found = self._homes(entry) | orphans[entry] | cohorts[entry]
+            found = self._homes(entry) | orphans[entry] | cohorts[entry] | likes[entry]
             claims = self._claims[entry]
             found |= {file for file, share in claims.items() if share >= _CLAIM}
             confidence = self._confidence(entry, found)
@@ -168,8 +174,57 @@ class _Sets:
                         found[entry] |= files
         return found
 
+    def _likes(self) -> list[set[int]]:
+        """The files where hunks do what an entry names, or what its own hunks do, and which are
+        where its subject is: a commit often does the same to several drivers or protocols, and
+        each of them may have an entry of its own that its words fit better. With a new source
+        goes the Makefile that builds it."""
+        touched = self._files_with(lambda passage: passage.touched)
+        found: list[set[int]] = []
+        for subject, fit in zip(self._subjects, self._fits, strict=True):
+            words = {word for word in WORD.findall(subject.text) if subject.names(word)}
+            named = {n for n in touched if any(f"_{word}_" in f"_{n}_" for word in words)}
+            files = set().union(*(touched[name] for name in named))
+            found.append({file for file in files if fit.place.get(file, 0.0) > 0})
+        for number, passage in enumerate(self._evidence.passages):
+            rare = [n for n in passage.touched if "_" in n and 1 < len(touched[n]) <= _ALIKE]
+            files = set().union(*(touched[name] for name in rare))
+            files |= self._makefiles.get(self._evidence.home[number], set())
+            for entry, share in self._told.claims[number].items():
+                if share >= _ALIKE_CLAIM:
+                    place = self._fits[entry].place
+                    found[entry] |= {file for file in files if place.get(file, 0.0) > 0}
+        return found
+
+    def _files_with(self, words: Callable[[Passage], frozenset[str]]) -> dict[str, set[int]]:
+        """The files of which a passage has each word."""
+        found: dict[str, set[int]] = defaultdict(set)
+        for number, passage in enumerate(self._evidence.passages):
+            for name in words(passage):
+                found[name].add(self._evidence.home[number])
+        return found
+
+    @cached_property
+    def _makefiles(self) -> dict[int, set[int]]:
+        """The changed Makefiles that build each new source."""
+        files = self._evidence.files
+        makefiles = [n for n, f in enumerate(files) if f.path.endswith(("/Makefile", "/Kbuild"))]
+        found: dict[int, set[int]] = defaultdict(set)
+        for number, file in enumerate(files):
+            folder, _, name = file.path.rpartition("/")
+            if name.endswith(".c") and not file.old:
+                words = set(re.split(r"[_-]", name.removesuffix(".c").lower()))
+                found[number] |= {
+                    m
+                    for m in makefiles
+                    if folder.startswith(files[m].path.rpartition("/")[0])
+                    and words <= files[m].labels
+                }
+        return found
+
     def _cohort_names(self) -> set[str]:
         files, mentions = self._evidence.files, self._told.mentions
+        coded = self._files_with(lambda passage: passage.code)
         old = frozenset().union(*(file.old for file in files))
         new = frozenset().union(*(file.new for file in files))
         one_sided = old ^ new
@@ -185,7 +240,9 @@ class _Sets:
             found |= {name for name in moved if mentions[name] <= _COHORT_NEW}
             given = {name for name in passage.owners if owners[name] <= _COHORT + 1}
             given = {name for name in given if not _NO_NAME.match(name)} | passage.given
-            found |= {n for n in given if "_" in n and mentions[n] <= _COHORT}
+            given = {name for name in given if "_" in name or len(name) >= _LONG}
+            found |= {name for name in given if mentions[name] <= _COHORT}
+            found |= {name for name in passage.given & given if len(coded[name]) <= _ALIKE}
         return {name for name in found if "_" in name or len(name) >= 6}
 
 
@@ -207,9 +264,3 @@ def _relative(worth: dict[int, float]) -> dict[int, float]:
     weights = {key: math.exp(nats - most) for key, nats in worth.items()}
     total = sum(weights.values())
     return {key: weight / total for key, weight in weights.items()}
-
-
-def fold(files: Iterable[str], fates: Mapping[str, str], ranks: tuple[str, ...]) -> str:
-    """The first of ``ranks`` that the fate of one of ``files`` is, '' without files."""
-    present = {fates[path] for path in files if path in fates}
-    return next((rank for rank in ranks if rank in present), "")

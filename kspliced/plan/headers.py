@@ -17,7 +17,12 @@ from kspliced.model import Refusal
 from kspliced.plan.declarations import TYPES, DeclarationKind
 from kspliced.plan.edits import Edit
 
-_MEMBER = re.compile(r"(\w+)\s*(?:\[[^]]*\]\s*)*(?::\s*\w+\s*)?;|\(\s*\*\s*(\w+)\s*\)")
+_MEMBER = re.compile(
+    r"\b([A-Za-z_]\w*)\s*(?:\[[^]]*\]\s*)*(?::\s*\w+\s*[;,]|;)|\(\s*\*\s*(\w+)\s*\)"
+)
+# Of members in one declaration, each before the last; parameters stand in parentheses.
+_SEVERAL = re.compile(r"^[^()]*,[^()]*;")
+_BEFORE = re.compile(r"\b([A-Za-z_]\w*)\s*(?:\[[^]]*\]\s*)*,")
 _CALLABLE = frozenset({DeclarationKind.FUNCTION, DeclarationKind.MACRO, DeclarationKind.PROTOTYPE})
 
 
@@ -116,6 +121,8 @@ def members(lines: tuple[str, ...]) -> tuple[str, ...]:
     found = []
     for line in lines:
         found += [a or b for a, b in _MEMBER.findall(line)]
+        if _SEVERAL.match(line):
+            found += [name for name in _BEFORE.findall(line) if name not in found]
     return tuple(found)
 
 

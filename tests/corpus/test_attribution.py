@@ -38,10 +38,10 @@ def test_nothing_is_called_live_that_is_in_other_files(entries: tuple[Told, ...]
 def test_few_files_are_missing_and_few_too_many(entries: tuple[Told, ...]) -> None:
     known = certain(entries)
     sure = [one for one in known if one.attribution.confidence >= CERTAIN]
-    assert sum(one.complete for one in known) >= 0.97 * len(known)
-    assert sum(one.complete for one in sure) >= 0.98 * len(sure)
-    assert sum(one.exact for one in known) >= 0.70 * len(known)
-    assert sum(len(one.candidates) for one in entries) <= 2 * len(entries)
+    assert sum(one.complete for one in known) >= 0.98 * len(known)
+    assert sum(one.complete for one in sure) >= 0.99 * len(sure)
+    assert sum(one.exact for one in known) >= 0.62 * len(known)
+    assert sum(len(one.candidates) for one in entries) <= 2.2 * len(entries)
 
 
 def test_most_entries_are_told_with_confidence(entries: tuple[Told, ...]) -> None:

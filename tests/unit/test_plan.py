@@ -78,7 +78,7 @@ def test_of_an_entry_that_may_be_elsewhere_only_the_reboot_is_said(decision: Dec
     build = result(LIVE, fate("fs/xfs/b.c", decision), confidence=CERTAIN - 0.01)
     entry = plan_of(build).entries[1]
     assert entry.status.value == ("reboot" if decision is Decision.REBOOT else "unknown")
-    assert bool(entry.reason) == (entry.status is EntryStatus.UNKNOWN)
+    assert entry.reason
     build = result(LIVE, fate("fs/xfs/b.c", decision), confidence=CERTAIN)
     assert plan_of(build).entries[1].status is not EntryStatus.UNKNOWN
 
@@ -109,3 +109,39 @@ def test_a_cve_has_the_worst_of_its_entries() -> None:
     plan = plan_of(BuildResult(None, (), (), (), (), mixed.fates, told, both, ()))
     assert [e.status for e in plan.entries] == [EntryStatus.LIVE, EntryStatus.REBOOT]
     assert (plan.totals.cves, plan.totals.cves_live, plan.totals.cves_reboot) == (1, 0, 1)
+
+
+def test_what_is_not_live_has_its_reason() -> None:
+    reasons = [entry.reason for entry in plan_of(result(LIVE, REBOOT)).entries]
+    assert reasons[:3] == ["", "fs/xfs/b.c: it runs only at start-up", "not configured"]
+    later = Refusal("module_not_loaded", "fs/xfs/b.c", "", "the module is not loaded")
+    entry = plan_of(result(LIVE, fate("fs/xfs/b.c", Decision.LATER, later))).entries[1]
+    assert (entry.status, entry.reason) == (
+        EntryStatus.LATER,
+        "fs/xfs/b.c: the module is not loaded",
+    )
+    same = plan_of(result(LIVE, fate("fs/xfs/b.c", Decision.IRRELEVANT))).entries[1]
+    assert (same.status, same.reason) == (EntryStatus.ABSENT, "fs/xfs/b.c: its code is the same")
+    nothing = plan_of(result()).entries
+    assert {e.status for e in nothing} == {EntryStatus.ABSENT} and all(e.reason for e in nothing)
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_a_file_of_which_nothing_is_known_leaves_only_the_reboot(decision: Decision) -> None:
+    build = result(LIVE, fate("fs/xfs/b.c", decision))
+    more = Attribution(("fs/xfs/b.c", "fs/xfs/lost.h"), 0.9)
+    told = (build.attributions[0], more, *build.attributions[2:])
+    entry = plan_of(dataclasses.replace(build, attributions=told)).entries[1]
+    if decision is Decision.REBOOT:
+        assert entry.status is EntryStatus.REBOOT
+    else:
+        assert entry.status is EntryStatus.UNKNOWN and "fs/xfs/lost.h" in entry.reason
+
+
+def test_of_two_components_with_a_file_the_worse_counts() -> None:
+    live = Fate(Component("a", ("fs/xfs/b.c",), (), (), ()), Decision.LIVE, (), ())
+    worse = Fate(Component("b", ("fs/xfs/b.c",), (), (), ()), Decision.ASK, (), ())
+    told = (Attribution(("fs/xfs/b.c",), 0.9),) * 4
+    for fates in ((live, worse), (worse, live)):
+        build = dataclasses.replace(result(*fates), attributions=told)
+        assert plan_of(build).entries[1].status is EntryStatus.ASK

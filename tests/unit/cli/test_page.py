@@ -27,7 +27,14 @@ REBOOT = Component(
 )
 ENTRIES = (
     PlannedEntry("ext4: fix it", ("CVE-2026-1",), EntryStatus.LIVE, 0.9, ("fs/ext4/a.c",)),
-    PlannedEntry(f"net: {HOSTILE}", ("CVE-2026-2",), EntryStatus.REBOOT, 0.6, ("net/core/b.c",)),
+    PlannedEntry(
+        f"net: {HOSTILE}",
+        ("CVE-2026-2",),
+        EntryStatus.REBOOT,
+        0.6,
+        ("net/core/b.c",),
+        "b.c: a type changes",
+    ),
 )
 TOTALS = Totals(1, 1, 0, 0, 0, 2, 1, 2, 1, 1, 0, 0, 0, 0)
 PLAN = Plan((LIVE, REBOOT), ENTRIES, TOTALS)
@@ -65,7 +72,15 @@ def test_it_is_well_formed_and_takes_nothing_for_markup() -> None:
 
 
 def test_everything_is_on_it() -> None:
-    for words in ("ext4_a", "type_changed", "CVE-2026-2", "1 of 2 CVE fixes", "-old", "90% sure"):
+    for words in (
+        "ext4_a",
+        "type_changed",
+        "CVE-2026-2",
+        "1 of 2 CVE fixes",
+        "-old",
+        "90% sure",
+        "b.c: a type changes",
+    ):
         assert words in TEXT
     # What needs a person comes first.
     assert TEXT.index('data-decision="reboot"') < TEXT.index('data-decision="live"')

@@ -115,6 +115,59 @@ def test_what_a_new_name_holds_together_is_one(tmp_path: Path) -> None:
     assert "net/bar/output.c" not in other.files
 
 
+def test_where_what_the_entry_names_is_done_may_be_its_file(tmp_path: Path) -> None:
+    """Also in a file whose own entry has better words for all of it."""
+    files: Files = {
+        **noise(),
+        "net/ipv6/tunnel.c": change("tunnel_rcv", "DEV_STATS_INC(t, rx);"),
+        "net/ipv6/gre.c": change("gre_xmit", "if (!tunnel_info(t))", "\tDEV_STATS_INC(t, tx);"),
+    }
+    files |= {f"fs/far{n}.c": change(f"far{n}_ops", "DEV_STATS_INC(t, tx);") for n in range(4)}
+    entries = (
+        "ipv6: use DEV_STATS_INC() in tunnel_rcv()",
+        "ipv6: gre: check the tunnel info first",
+    )
+    one, other = told(tmp_path, files, *entries)
+    assert {"net/ipv6/gre.c", "net/ipv6/tunnel.c"} <= set(one.files)
+    assert other.files == ("net/ipv6/gre.c",)
+
+
+def test_where_the_same_is_done_as_in_its_hunk_may_be_its_file(tmp_path: Path) -> None:
+    files: Files = {
+        **noise(),
+        "net/log/log_syslog.c": change("log_syslog_ops", "t->pre_exit = 1;"),
+        "net/log/log_netlink.c": change("log_netlink_ops", "t->pre_exit = 1;", "wait_grace(t);"),
+    }
+    entries = ("log: unregister in log_syslog_ops()", "log: netlink: wait for the grace period")
+    one, _ = told(tmp_path, files, *entries)
+    assert one.files == ("net/log/log_netlink.c", "net/log/log_syslog.c")
+
+
+def test_a_new_source_comes_with_its_makefile(tmp_path: Path) -> None:
+    makefile = ("obj-y += hci_core.o\n", "obj-y += hci_core.o\nobj-$(CONFIG_D) += core_dump.o\n")
+    source = ("", function("dump_register", "dump_start(t);"))
+    files: Files = {**noise(), "net/hci/Makefile": makefile, "net/hci/core_dump.c": source}
+    (one, _) = told(
+        tmp_path, files, "hci: add support for dump_register()", "hci: core_dump: build"
+    )
+    assert one.files == ("net/hci/Makefile", "net/hci/core_dump.c")
+
+
+def test_a_bit_that_a_header_adds_is_its_users_too(tmp_path: Path) -> None:
+    header = "struct thing {{\n\tu32 stale : 1,{}\n\t\t__unused : 9;\n}};\n"
+    files: Files = {
+        **noise(),
+        "net/flow/protocol.h": (header.format(""), header.format("\n\t\tresetting : 1,")),
+        "net/flow/subflow.c": change("subflow_reset", "t->resetting = 1;"),
+    }
+    # Others have the word too, where nothing changes.
+    remark = "/* no resetting */\n"
+    files |= {path: (remark + old, remark + new) for path, (old, new) in noise(9).items()}
+    entries = ("flow: avoid actions on subflow reset", "flow: no need to copy the protocol")
+    one, _ = told(tmp_path, files, *entries)
+    assert one.files == ("net/flow/protocol.h", "net/flow/subflow.c")
+
+
 def test_sources_that_a_commit_changed_as_one_are_named(tmp_path: Path) -> None:
     files: Files = {
         **noise(),

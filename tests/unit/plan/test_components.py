@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kspliced.plan.components import Component, Decomposition, Texts, decompose
-from kspliced.plan.headers import HeaderChange
+from kspliced.plan.headers import HeaderChange, members
 
 ONE = "int one(int n)\n{\n\treturn n;\n}\n"
 TWO = "int two(void)\n{\n\treturn 2;\n}\n"
@@ -301,3 +301,18 @@ def test_a_new_header_concerns_who_includes_it(tmp_path: Path) -> None:
         reads = frozenset(path for path, (old, _) in headers.items() if old)
         found = only(Trees(folder, files, reads).decompose())
         assert {header.edit.path for header in found.headers} == set(needed)
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("\tu32 stale : 1,", {"stale"}),
+        ("\t\t__unused : 9;", {"__unused"}),
+        ("\tint a, *b[3], c;", {"a", "b", "c"}),
+        ("\tu8 x:4, y:4;", {"x", "y"}),
+        ("\tint (*open)(struct sock *sk, int how);", {"open"}),
+        ("\t\t\tconst struct sock *sk,", set()),
+    ],
+)
+def test_members_are_all_that_a_line_declares(line: str, names: set[str]) -> None:
+    assert set(members((line,))) == names
