@@ -19,6 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from kspliced.build.compiled import compiler_cache
+from kspliced.build.fates import Fate
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import Parts, emit_parts
 from kspliced.build.kbuild import (
@@ -31,7 +32,7 @@ from kspliced.build.kbuild import (
     open_headers,
 )
 from kspliced.build.neighbours import Neighbours
-from kspliced.build.search import Compiled, Fate, Found, Pre, Wish, search
+from kspliced.build.search import Compiled, Found, Pre, Wish, search
 from kspliced.build.select import (
     Irrelevant,
     Selection,
@@ -333,14 +334,13 @@ class _Pipeline:
         with ThreadPoolExecutor(1) as pool:
             compiled = pool.submit(self._compile_pre, selection.units)
             upgrade = replace(upgrade, attributions=self._attributed(upgrade))
-            together = tuple(group for told in upgrade.attributions for group in told.together)
             found = search(
                 selection,
                 self._old,
                 workspace,
                 self._kbuild,
                 self._neighbours,
-                Wish(request.policy, request.exclude, request.only, together),
+                Wish(request.policy, request.exclude, request.only, upgrade.attributions),
                 Compiled(compiled.result, self._compile_more),
                 lambda text: self._stages.say("compile", text),
             )

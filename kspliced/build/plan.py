@@ -7,15 +7,17 @@ fate of the files it may be in. Nothing is rounded up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from itertools import zip_longest
 
+from kspliced.build.fates import Decision, Fate
 from kspliced.build.pipeline import BuildResult
-from kspliced.build.search import Decision, Fate
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.plan.attribution import CERTAIN, Attribution
+from kspliced.plan.edits import Spot
+from kspliced.plan.makers import Makers
 
 
 class EntryStatus(str, Enum):
@@ -53,8 +55,18 @@ class Reason:
 
 
 @dataclass(frozen=True)
+class Lines:
+    """Lines ``start`` to ``end``, from 1, of the old version of a file, or what was put between."""
+
+    file: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Component:
-    """Changes that go together. ``files`` are source files, ``functions`` symbols."""
+    """Changes that go together. ``files`` are source files, ``functions`` symbols; ``lines`` what
+    it changes of those files that other components change too."""
 
     id: str
     decision: Decision
@@ -62,6 +74,7 @@ class Component:
     files: tuple[str, ...]
     functions: tuple[str, ...]
     reasons: tuple[Reason, ...]
+    lines: tuple[Lines, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,13 +128,12 @@ def plan_of(result: BuildResult) -> Plan:
         *_refused(result),
         *_irrelevant(result),
     )
-    entries = _entries(result, components)
+    entries = _entries(result, components, _Parts(result))
     return Plan(components, entries, _totals(components, entries), result.changelog)
 
 
 def _component(fate: Fate, functions: tuple[FunctionChange, ...]) -> Component:
-    names = {_object(path) for path in fate.component.files}
-    mine = [f for f in functions if f.unit in names] if fate.decision is Decision.LIVE else []
+    mine = [f for f in functions if _has(fate, f)] if fate.decision is Decision.LIVE else []
     return Component(
         id=fate.component.id,
         decision=fate.decision,
@@ -129,7 +141,48 @@ def _component(fate: Fate, functions: tuple[FunctionChange, ...]) -> Component:
         files=fate.component.files,
         functions=tuple(function.name for function in mine),
         reasons=tuple(_reason(refusal) for refusal in fate.reasons),
+        lines=tuple(_lines(fate)),
     )
+
+
+def _lines(fate: Fate) -> Iterator[Lines]:
+    for path in fate.component.divided:
+        for spot in sorted(spot for edit in fate.component.edits(path) for spot in edit.spots):
+            start = spot.hunk.old_start
+            yield Lines(path, start, start + max(spot.hunk.old_count, 1) - 1)
+
+
+def _has(fate: Fate, function: FunctionChange) -> bool:
+    """Whether a function is of a component: of a file of which it has a part, what lies there."""
+    path = next((p for p in fate.component.files if _object(p) == function.unit), None)
+    if path is None or path not in fate.component.divided:
+        return path is not None
+    name = function.name.partition(".")[0]
+    return any(name in edit.names for edit in fate.component.edits(path))
+
+
+class _Parts:
+    """Which components an entry may be in, of those that have a part of a file each."""
+
+    def __init__(self, result: BuildResult) -> None:
+        self._makers = Makers(result.attributions)
+        self._divided: dict[str, dict[str, frozenset[Spot]]] = {}
+        for fate in result.fates:
+            for path in fate.component.divided:
+                spots = (spot for edit in fate.component.edits(path) for spot in edit.spots)
+                self._divided.setdefault(path, {})[fate.component.id] = frozenset(spots)
+
+    def of(self, path: str, told: Attribution) -> frozenset[str] | None:
+        """Ids of components; None where it may be in all that have some of the file."""
+        divided = self._divided.get(path, {})
+        mine = {claim.spot: claim.share for claim in told.claims if claim.spot.path == path}
+        if not divided or max(mine.values(), default=0.0) < CERTAIN:
+            return None
+        return frozenset(
+            name
+            for name, spots in divided.items()
+            if any(spot in mine or not self._makers.known(spot) for spot in spots)
+        )
 
 
 def _refused(result: BuildResult) -> Iterable[Component]:
@@ -153,21 +206,36 @@ def _irrelevant(result: BuildResult) -> Iterable[Component]:
         yield Component(reason, Decision.IRRELEVANT, (), tuple(paths), (), reasons)
 
 
-def _entries(result: BuildResult, components: tuple[Component, ...]) -> tuple[PlannedEntry, ...]:
-    # Should a file be in several, it has the worst.
-    best_first = sorted(components, key=lambda component: -_RANKS.index(component.decision))
-    homes = {path: component for component in best_first for path in component.files}
+def _entries(
+    result: BuildResult, components: tuple[Component, ...], parts: _Parts
+) -> tuple[PlannedEntry, ...]:
+    everywhere: dict[str, list[Component]] = {}
+    for component in components:
+        for path in component.files:
+            everywhere.setdefault(path, []).append(component)
     nothing = all(component.decision is Decision.IRRELEVANT for component in components)
     planned = []
     for entry, told in zip_longest(result.entries, result.attributions, fillvalue=Attribution()):
         assert isinstance(entry, ChangelogEntry) and isinstance(told, Attribution)
+        found = {
+            path: _homes(everywhere[path], parts.of(path, told))
+            for path in told.files
+            if path in everywhere
+        }
         # Wherever it is, it is not in this kernel.
+        homes = {path: some[0] for path, some in found.items()}
         status, reason = (EntryStatus.ABSENT, _NOTHING) if nothing else _status(told, homes)
-        carriers = _unique(homes[path].id for path in told.files if path in homes)
+        carriers = _unique(component.id for some in found.values() for component in some)
         planned.append(
             PlannedEntry(entry.subject, entry.cves, status, told.confidence, carriers, reason)
         )
     return tuple(planned)
+
+
+def _homes(components: list[Component], ids: frozenset[str] | None) -> list[Component]:
+    """The components that an entry in this file may be in, the one with the worst fate first."""
+    some = [c for c in components if ids is None or c.id in ids] or components
+    return sorted(some, key=lambda component: _RANKS.index(component.decision))
 
 
 def _status(told: Attribution, homes: Mapping[str, Component]) -> tuple[EntryStatus, str]:

@@ -2,18 +2,20 @@
 """The largest set of components that compiles, differs as it may, and stands by itself.
 
 The hot tree is the old tree with the accepted components only. What does not compile in it, or
-differs in a way that a rule forbids, is charged to its component, which is dropped with all that
-needs it; then everything that remains is tried again, until nothing is dropped. Dropping only ever
-makes the set smaller, so the search ends, and its order is that of the names.
+differs in a way that a rule forbids, is charged to its component. Its files are taken apart
+(plan/parts.py), or it is dropped with all that needs it; then everything that remains is tried
+again, until nothing is dropped. Each file is divided once and dropping only ever makes the set
+smaller, so the search ends, and its order is that of the names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 from fnmatch import fnmatch
 
+from kspliced.build import blame
+from kspliced.build.fates import LATER, Decision, Fate, each, header_fates
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.neighbours import Neighbours
 from kspliced.build.select import Irrelevant, Selection, not_kernel
@@ -21,37 +23,16 @@ from kspliced.build.unit import DiffedUnit, diff_unit, join_units, with_plain
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.errors import BuildError, Code
 from kspliced.model import Refusal
-from kspliced.plan.components import Component, Decomposition, Texts, decompose
+from kspliced.plan.attribution import Attribution
+from kspliced.plan.components import Component, Decomposer, Decomposition, Texts
 from kspliced.plan.edits import Edit, apply_edits
-from kspliced.plan.headers import HeaderEdit
-from kspliced.plan.safety import Policy, doubts, never_leaves, passes
+from kspliced.plan.makers import Makers
+from kspliced.plan.safety import Doubt, Policy, doubts, never_leaves, passes
 from kspliced.source.functions import touched_functions
 from kspliced.source.snapshot import Snapshot
 
 # Files; a header's edit that more mention is refused without asking what each is.
 _MANY = 300
-
-
-class Decision(str, Enum):
-    """What becomes of a component: ``ask`` could go live but a person should look at it first,
-    ``later`` is code of modules that are not loaded."""
-
-    LIVE = "live"
-    REBOOT = "reboot"
-    ASK = "ask"
-    LATER = "later"
-    IRRELEVANT = "irrelevant"
-
-
-@dataclass(frozen=True)
-class Fate:
-    """A component and what becomes of it; ``reasons`` unless it is live; ``targets`` are vmlinux
-    and the modules that its files are part of."""
-
-    component: Component
-    decision: Decision
-    reasons: tuple[Refusal, ...]
-    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,12 +48,12 @@ class Found:
 @dataclass(frozen=True)
 class Wish:
     """What the caller wants: a policy, globs of units to leave out, and of the only ones to take,
-    if not all; groups of sources that go live together or not at all."""
+    if not all; ``told`` is what the changelog's entries are about."""
 
     policy: Policy
     exclude: tuple[str, ...]
     only: tuple[str, ...] = ()
-    together: tuple[tuple[str, ...], ...] = ()
+    told: tuple[Attribution, ...] = ()
 
     def leaves_out(self, unit: str) -> bool:
         """Whether the caller named ``unit``, an object, as one to leave out."""
@@ -126,16 +107,18 @@ def search(
         # A source that is not built is not concerned.
         return _built_only(old.mentions(names), neighbours)
 
-    whole = decompose(texts, sources, selection.headers, mentions, reads, wish.together)
-    decomposition = _wanted(whole, wish)
-    concerned = {n.path for n in decomposition.sources if not n.edits} - set(sources)
+    together = tuple(group for told in wish.told for group in told.together)
+    makers = Makers(wish.told)
+    decomposer = Decomposer(texts, sources, selection.headers, mentions, reads, together, makers)
+    whole = _wanted(decomposer.decompose(), wish)
+    concerned = {n.path for n in whole.sources if not n.edits} - set(sources)
     found = neighbours.units(concerned)
     units, later = selection.units + found.units, selection.later + found.later
     selection = replace(selection, units=units, later=later)
 
     pre = _with_more(compiled, found.units) if found.units else compiled.first
     workspace.make_hot()
-    return _Search(selection, decomposition, texts, workspace, kbuild, wish, pre, say).run()
+    return _Search(selection, decomposer, makers, texts, workspace, kbuild, wish, pre, say).run()
 
 
 def _wanted(found: Decomposition, wish: Wish) -> Decomposition:
@@ -179,7 +162,8 @@ class _Search:
     def __init__(
         self,
         selection: Selection,
-        decomposition: Decomposition,
+        decomposer: Decomposer,
+        makers: Makers,
         texts: Texts,
         workspace: Workspace,
         kbuild: Callable[[str], Kbuild],
@@ -187,8 +171,7 @@ class _Search:
         pre: Callable[[], Pre],
         say: Callable[[str], None],
     ) -> None:
-        self._decomposition = decomposition
-        self._components = {c.id: c for c in decomposition.components}
+        self._decomposer, self._makers = decomposer, makers
         self._texts, self._workspace, self._kbuild = texts, workspace, kbuild
         self._post = kbuild("post")
         self._units = {source_of(unit): unit for unit in selection.units}
@@ -196,16 +179,16 @@ class _Search:
         self._odd = {refusal.unit: refusal for refusal in selection.refused}
         self._idle = selection.idle_headers
         self._wish, self._pre, self._say = wish, pre, say
-        self._sources = {node.path: node for node in decomposition.sources}
         self._dropped: dict[str, Fate] = {}
+        self._divided: frozenset[str] = frozenset()
+        self._to_divide: set[str] = set()
         self._completed = False
         self._settled = False
         self._heated: dict[str, Component] = {}
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
     def run(self) -> Found:
-        for component in self._components.values():
-            self._judge(component)
+        self._decompose()
         while True:
             self._drop_dependents()
             live = self._live()
@@ -214,10 +197,12 @@ class _Search:
             self._say(f"{len(live)} components, {len(units)} units")
             failed = self._compile(units)
             if self._charge_failures(live, failed):
+                self._decompose()
                 continue
-            headers = {path: self._header_paths(c) for c in live for path in c.files}
+            headers = _header_paths(live)
             diffed = list(join_units(self._diff(u, headers[source_of(u)]) for u in units))
             if self._charge_refusals(live, diffed) or self._doubt(live, diffed):
+                self._decompose()
                 continue
             if not self._settled:
                 self._settled = True
@@ -225,6 +210,40 @@ class _Search:
             diffed = list(with_plain(diffed, self._compile_plain))
             if not self._charge_refusals(live, diffed):
                 return self._found(live, diffed)
+            self._decompose()
+
+    def _decompose(self) -> None:
+        """Take apart what is to be divided, and judge all components by their text, until none
+        is to be divided any more."""
+        while True:
+            self._divided |= self._to_divide
+            self._to_divide.clear()
+            self._decomposition = _wanted(self._decomposer.decompose(self._divided), self._wish)
+            self._components = {c.id: c for c in self._decomposition.components}
+            self._dropped = {
+                name: fate
+                for name, fate in self._dropped.items()
+                if self._components.get(name) == fate.component
+            }
+            for component in self._components.values():
+                if component.id not in self._dropped:
+                    self._judge(component)
+            if not self._to_divide:
+                return
+
+    def _give_up(
+        self, component: Component, decision: Decision, reasons: tuple[Refusal, ...]
+    ) -> None:
+        """Divide the files of a component if they can be, else drop it."""
+        apart = {
+            path
+            for path in component.files
+            if path not in self._divided and len(self._decomposer.parts(path)) > 1
+        }
+        if apart:
+            self._to_divide |= apart
+        else:
+            self._drop(component.id, decision, reasons)
 
     def _compile(self, units: tuple[Unit, ...]) -> dict[str, str]:
         """Compile the hot tree; what does not compile before or after the change."""
@@ -259,21 +278,24 @@ class _Search:
         halved = [path for path in component.files if self._halved(path)]
         unknown = [p for p in component.files if p not in self._units and p not in self._later]
         if len(later) == len(component.files):
-            self._drop(component.id, Decision.LATER, _each("module_not_loaded", later, _LATER))
-        elif component.refused or odd:
+            self._drop(component.id, Decision.LATER, each("module_not_loaded", later, LATER))
+        elif odd:
             self._drop(component.id, Decision.REBOOT, component.refused + odd)
+        elif component.refused:
+            self._give_up(component, Decision.REBOOT, component.refused)
         elif later:
             reason = "a module that is not loaded changes together with code that runs"
-            self._drop(component.id, Decision.REBOOT, _each("module_not_loaded", later, reason))
+            reasons = each("module_not_loaded", later, reason)
+            self._give_up(component, Decision.REBOOT, reasons)
         elif left_out:
             reason = "it was left out: the running code differs, or threads are always in it"
-            self._drop(component.id, Decision.REBOOT, _each("left_out", left_out, reason))
+            self._drop(component.id, Decision.REBOOT, each("left_out", left_out, reason))
         elif halved:
             reason = "it changes together with what is asked for, and is not asked for"
-            self._drop(component.id, Decision.REBOOT, _each("left_out", halved, reason))
+            self._drop(component.id, Decision.REBOOT, each("left_out", halved, reason))
         elif unknown:
             reason = "what a header changes concerns this file, which is built in another way"
-            self._drop(component.id, Decision.REBOOT, _each("unit_unknown", unknown, reason))
+            self._drop(component.id, Decision.REBOOT, each("unit_unknown", unknown, reason))
 
     def _left_out(self, path: str) -> bool:
         unit = self._units.get(path)
@@ -294,20 +316,22 @@ class _Search:
     def _drop_dependents(self) -> None:
         again = True
         while again:
-            again = False
+            dropped = len(self._dropped)
             for component in self._live():
                 missing = [name for name in component.needs if name in self._dropped]
                 if missing:
                     reason = f"it calls what {missing[0]} adds, which is not live"
                     refusal = Refusal("needs_refused", component.id, "", reason)
-                    self._drop(component.id, Decision.REBOOT, (refusal,))
-                    again = True
+                    self._give_up(component, Decision.REBOOT, (refusal,))
+            again = len(self._dropped) > dropped or bool(self._to_divide)
+            if self._to_divide:
+                self._decompose()
 
     def _live(self) -> list[Component]:
         return [c for name, c in sorted(self._components.items()) if name not in self._dropped]
 
     def _units_of(self, components: Iterable[Component]) -> tuple[Unit, ...]:
-        paths = sorted(path for component in components for path in component.files)
+        paths = sorted({path for component in components for path in component.files})
         return tuple(self._units[path] for path in paths)
 
     def _hot(self, live: list[Component]) -> dict[str, bytes | None]:
@@ -317,62 +341,92 @@ class _Search:
         they change was dropped with it, and half of the tree includes them.
         """
         files: dict[str, bytes | None] = {}
-        edits: dict[str, list[HeaderEdit]] = {}
+        edits: dict[str, list[Edit]] = {}
         for component in live:
-            files.update((path, None) for path in component.files if self._texts.changed(path))
+            for path in component.files:
+                if path in component.divided:
+                    edits.setdefault(path, []).extend(component.edits(path))
+                elif self._texts.changed(path):
+                    files[path] = None
         self._heated.update((component.id, component) for component in live)
         for component in live if self._settled else self._heated.values():
             for header in component.headers:
-                edits.setdefault(header.edit.path, []).append(header)
-        for path, headers in edits.items():
-            accepted = [header.edit for header in headers]
+                edits.setdefault(header.edit.path, []).append(header.edit)
+        for path, accepted in edits.items():
             files[path] = apply_edits(self._texts.old(path), self._texts.new(path), accepted)
         return files
 
     def _charge_failures(self, live: list[Component], failed: Mapping[str, str]) -> bool:
-        for component in live:
-            reasons = tuple(
-                Refusal("does_not_compile", source_of(unit), "", _COMPILE, failed[unit.path])
-                for unit in self._units_of([component])
-                if unit.path in failed
-            )
-            if reasons:
-                self._drop(component.id, Decision.REBOOT, reasons)
-        return any(unit.path in failed for unit in self._units_of(live))
+        before = self._pre().failed
+        guilty: dict[str, list[Refusal]] = {}
+        for unit, users in self._users(live):
+            if unit.path in failed:
+                source, words = source_of(unit), failed[unit.path]
+                refusal = Refusal("does_not_compile", source, "", _COMPILE, words)
+                some = users if unit.path in before else blame.of_words(words, source, users)
+                _blame(guilty, some, refusal)
+        return self._give_up_all(live, guilty)
 
     def _charge_refusals(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
         refused = {d.unit.path: d.refused for d in diffed if d.refused}
+        guilty: dict[str, list[Refusal]] = {}
+        for unit, users in self._users(live):
+            for refusal in refused.get(unit.path, ()):
+                _blame(guilty, blame.of_symbol(refusal.symbol, source_of(unit), users), refusal)
+        return self._give_up_all(live, guilty)
+
+    def _users(self, live: list[Component]) -> Iterator[tuple[Unit, tuple[Component, ...]]]:
+        """Each unit with the components that share it."""
+        users: dict[str, list[Component]] = {}
         for component in live:
-            reasons = tuple(
-                refusal
-                for unit in self._units_of([component])
-                for refusal in refused.get(unit.path, ())
-            )
-            if reasons:
-                self._drop(component.id, Decision.REBOOT, reasons)
-        return bool(refused)
+            for path in component.files:
+                users.setdefault(path, []).append(component)
+        for path, some in sorted(users.items()):
+            yield self._units[path], tuple(some)
+
+    def _give_up_all(self, live: list[Component], guilty: Mapping[str, list[Refusal]]) -> bool:
+        for component in live:
+            if component.id in guilty:
+                reasons = tuple(dict.fromkeys(guilty[component.id]))
+                self._give_up(component, Decision.REBOOT, reasons)
+        return bool(guilty)
 
     def _doubt(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
-        """Drop what the policy does not let go live by itself; whether there was any."""
+        """Give up what the policy does not let go live by itself; whether there was any."""
         changed = {d.unit.path: {f.name for f in d.functions} for d in diffed if d.functions}
-        dropped = len(self._dropped)
+        guilty: dict[str, list[Refusal]] = {}
+        for unit, users in self._users(live):
+            for loop in self._loops(source_of(unit), changed.get(unit.path, set())):
+                _blame(guilty, blame.of_symbol(loop.symbol, source_of(unit), users), loop)
+        asked = False
         for component in live:
             units = [u for u in self._units_of([component]) if u.path in changed]
-            if not units:
+            if not units or component.id in guilty:
                 continue
-            loops = tuple(r for u in units for r in self._loops(source_of(u), changed[u.path]))
-            found = doubts(self._edits(component), self._texts)
-            if loops:
-                self._drop(component.id, Decision.REBOOT, loops)
-            elif not passes(self._wish.policy, found):
-                asked = Refusal("manual", component.id, "", "the policy is to ask about everything")
-                reasons = tuple(doubt.refusal for doubt in found) or (asked,)
-                self._drop(component.id, Decision.ASK, reasons)
-        return len(self._dropped) > dropped
+            found = (*doubts(self._edits(component), self._texts), *self._untold(component))
+            if not passes(self._wish.policy, found):
+                manual = Refusal(
+                    "manual", component.id, "", "the policy is to ask about everything"
+                )
+                reasons = tuple(doubt.refusal for doubt in found) or (manual,)
+                self._give_up(component, Decision.ASK, reasons)
+                asked = True
+        return self._give_up_all(live, guilty) or asked
+
+    def _untold(self, component: Component) -> Iterator[Doubt]:
+        """Parts of files of which no changelog entry is known to have made them: they may be half
+        of what was done."""
+        for path in component.divided:
+            unknown = [
+                e for e in component.edits(path) if not all(map(self._makers.known, e.spots))
+            ]
+            if unknown:
+                name = min(unknown[0].names, default="")
+                yield Doubt(Refusal("part_untold", path, name, _UNTOLD), strong=False)
 
     def _edits(self, component: Component) -> tuple[Edit, ...]:
         return (
-            *(edit for path in component.files for edit in self._sources[path].edits),
+            *(edit for node in component.nodes for edit in node.edits),
             *(header.edit for header in component.headers),
         )
 
@@ -387,9 +441,6 @@ class _Search:
                 reason = "a kernel thread is in this function as long as it lives"
                 yield Refusal("never_leaves", path, function.name, reason)
 
-    def _header_paths(self, component: Component) -> tuple[str, ...]:
-        return tuple(sorted({header.edit.path for header in component.headers}))
-
     def _diff(self, unit: Unit, headers: tuple[str, ...]) -> DiffedUnit:
         workspace, source = self._workspace, source_of(unit)
         pre = (workspace.objtree("pre") / unit.path).read_bytes()
@@ -399,9 +450,7 @@ class _Search:
             self._say(unit.path)
             touched: tuple[str, ...] = ()
             if self._texts.changed(source):
-                touched = touched_functions(
-                    workspace.old.top / source, workspace.changed.top / source
-                )
+                touched = touched_functions(workspace.old.top / source, workspace.made(source))
             self._diffs[key] = diff_unit(unit, pre, post, touched, headers)
         return self._diffs[key]
 
@@ -412,54 +461,35 @@ class _Search:
             same = all(unit.path not in changed for unit in self._units_of([component]))
             decision = Decision.IRRELEVANT if same else Decision.LIVE
             fates[component.id] = self._fate(component, decision, ())
-        fates.update(self._headers(fates))
-        decomposition = self._decomposition
+        headers = header_fates(self._decomposition.headers, fates.values(), self._idle)
+        fates.update((fate.component.id, fate) for fate in tuple(headers))
         used = tuple(d for d in diffed if d.live)
         return Found(
             fates=tuple(fate for _, fate in sorted(fates.items())),
             diffed=used,
             same=tuple(
                 Irrelevant(path, "only comments, or what to inline")
-                for path in decomposition.comments
+                for path in self._decomposition.comments
             ),
         )
 
-    def _headers(self, fates: Mapping[str, Fate]) -> dict[str, Fate]:
-        """The changed headers as components of their own: each has the worst of its edits'
-        fates, and an edit that of the components which need it."""
-        users: dict[HeaderEdit, list[Fate]] = {}
-        for fate in fates.values():
-            for header in fate.component.headers:
-                users.setdefault(header, []).append(fate)
-        by_path: dict[str, list[HeaderEdit]] = {}
-        for header in self._decomposition.headers:
-            by_path.setdefault(header.edit.path, []).append(header)
-        found = {}
-        for path, headers in by_path.items():
-            refusals = tuple(h.refusal for h in headers if h.refusal is not None)
-            decisions = {fate.decision for header in headers for fate in users.get(header, ())}
-            component = Component(path, (path,), (), (), refusals)
-            if path in self._idle and (refusals or Decision.LIVE not in decisions):
-                later = _each("module_not_loaded", [path], _LATER)
-                found[path] = self._fate(component, Decision.LATER, later)
-            elif refusals:
-                found[path] = self._fate(component, Decision.REBOOT, refusals)
-            elif decisions & {Decision.REBOOT, Decision.ASK}:
-                reason = "code that needs this change does not go live"
-                refusal = Refusal("needs_refused", path, "", reason)
-                found[path] = self._fate(component, Decision.REBOOT, (refusal,))
-            else:
-                order = (Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
-                decision = next((d for d in order if d in decisions), Decision.IRRELEVANT)
-                later = _each("module_not_loaded", [path], _LATER)
-                reasons = later if decision is Decision.LATER else ()
-                found[path] = self._fate(component, decision, reasons)
-        return found
+
+def _header_paths(components: list[Component]) -> dict[str, tuple[str, ...]]:
+    """The headers with edits, by the source files that they are for."""
+    found: dict[str, set[str]] = {}
+    for component in components:
+        paths = {header.edit.path for header in component.headers}
+        for path in component.files:
+            found.setdefault(path, set()).update(paths)
+    return {path: tuple(sorted(paths)) for path, paths in found.items()}
 
 
-_LATER = "the module is not loaded; it would load with the old code"
+def _blame(
+    guilty: dict[str, list[Refusal]], components: Iterable[Component], refusal: Refusal
+) -> None:
+    for component in components:
+        guilty.setdefault(component.id, []).append(refusal)
+
+
+_UNTOLD = "which commit made this part of a file, of which another cannot go live, is not known"
 _COMPILE = "it does not compile without changes that cannot go live"
-
-
-def _each(code: str, paths: list[str], reason: str) -> tuple[Refusal, ...]:
-    return tuple(Refusal(code, path, "", reason) for path in paths)

@@ -30,6 +30,7 @@ class Workspace:
         self.changed = Tree(top / "changed")
         self.hot = top / "hot"
         self._heated: set[str] = set()
+        self._accepted: set[str] = set()
 
     def objtree(self, name: str) -> Path:
         """Where the object tree called ``name`` goes."""
@@ -75,6 +76,11 @@ class Workspace:
         for path, content in files.items():
             self._heat(path, content)
         self._heated = set(files)
+        self._accepted = {path for path, content in files.items() if content is not None}
+
+    def made(self, path: str) -> Path:
+        """A heated file as it was asked for, before what keeps its line numbers."""
+        return (self.top / "accepted" if path in self._accepted else self.changed.top) / path
 
     def _heat(self, path: str, content: bytes | None) -> None:
         new = self.changed.top / path

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from importlib.resources import files
 
-from kspliced.build.plan import Component, EntryStatus, Plan, PlannedEntry
-from kspliced.build.search import Decision
+from kspliced.build.fates import Decision
+from kspliced.build.plan import Component, EntryStatus, Lines, Plan, PlannedEntry
 
 _WORDS = {
     "live": "can go live",
@@ -23,6 +24,7 @@ _WORDS = {
 _ORDER = (Decision.REBOOT, Decision.ASK, Decision.LIVE, Decision.LATER, Decision.IRRELEVANT)
 # Lines of one file's difference, and files of one component that are not code of this kernel.
 _MOST_LINES, _MOST_FILES = 400, 200
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? ")
 
 
 def page(title: str, plan: Plan, diffs: Mapping[str, str]) -> str:
@@ -136,7 +138,7 @@ def _component(
         yield f"<p>functions: <code>{escape(', '.join(component.functions))}</code></p>"
     yield from (_entry(entry) for entry in entries)
     for path in component.files[:_MOST_FILES]:
-        yield _diff(path, diffs.get(path))
+        yield _diff(path, _part(diffs.get(path), [n for n in component.lines if n.file == path]))
     if len(component.files) > _MOST_FILES:
         yield f"<p>and {len(component.files) - _MOST_FILES} further files</p>"
     yield "</details>"
@@ -152,6 +154,22 @@ def _entry(entry: PlannedEntry) -> str:
         f'<p class="entry"><span class="badge {status}">{_WORDS[status]}</span> '
         f'{escape(entry.subject)} {cves}<span class="notes">{sure}</span></p>'
     )
+
+
+def _part(text: str | None, lines: list[Lines]) -> str | None:
+    """The hunks of a unified difference that hold some of ``lines``, or all if there are none."""
+    if text is None or not lines:
+        return text
+    head, *hunks = re.split(r"^(?=@@ )", text, flags=re.MULTILINE)
+    return head + "".join(hunk for hunk in hunks if any(_holds(hunk, part) for part in lines))
+
+
+def _holds(hunk: str, lines: Lines) -> bool:
+    found = _HUNK.match(hunk)
+    if found is None:
+        return True
+    start, count = int(found.group(1)), int(found.group(2) or 1)
+    return lines.start < start + count and start <= lines.end
 
 
 def _diff(path: str, text: str | None) -> str:

@@ -17,6 +17,7 @@ from functools import cached_property
 
 from kspliced.model import ChangelogEntry
 from kspliced.plan.claims import Claims
+from kspliced.plan.edits import Spot
 from kspliced.plan.evidence import Evidence, Fit
 from kspliced.plan.passages import ChangedFile, Passage
 from kspliced.plan.subject import WORD, Subject, read_subject
@@ -37,6 +38,8 @@ _NO_NAME = re.compile(r"EXPORT_SYMBOL|MODULE_|DEFINE_|\w+_initcall$")
 _WITHOUT = 0.6
 # Confidence from which an entry's files are taken to be all of them.
 CERTAIN = 0.8
+# A claim that cannot be ruled out.
+_MAYBE = 0.02
 # A claim that is beyond doubt; files that may mention what two hunks share; files of a group.
 _SURE, _RARE, _GROUP = 0.9, 20, 12
 _CANCELLED = "the same upgrade takes it back"
@@ -44,14 +47,24 @@ _NOTHING = "its words name no changed file"
 
 
 @dataclass(frozen=True)
+class Claim:
+    """``share`` 0..1 of the likelihood that the entry made this hunk."""
+
+    spot: Spot
+    share: float
+
+
+@dataclass(frozen=True)
 class Attribution:
-    """``files`` the entry may be in; ``confidence`` 0..1 that it is in no other; ``together`` are
-    groups of source files that its commit changed as one; ``reason`` why there are no files."""
+    """``files`` the entry may be in; ``confidence`` 0..1 that it is in no other; ``claims`` on
+    their hunks; ``together`` are hunks of several source files that its commit changed as one;
+    ``reason`` why there are no files."""
 
     files: tuple[str, ...] = ()
     confidence: float = 0.0
-    together: tuple[tuple[str, ...], ...] = ()
+    together: tuple[tuple[Spot, ...], ...] = ()
     reason: str = ""
+    claims: tuple[Claim, ...] = ()
 
 
 def attribute(
@@ -85,12 +98,12 @@ class _Sets:
         orphans, cohorts, likes = self._orphans(), self._cohorts(), self._likes()
         for entry in range(len(self._fits)):
             found = self._homes(entry) | orphans[entry] | cohorts[entry] | likes[entry]
-            claims = self._claims[entry]
-            found |= {file for file, share in claims.items() if share >= _CLAIM}
+            found |= {f for f, share in self._claims[entry].items() if share >= _CLAIM}
             confidence = self._confidence(entry, found)
             together = self._together(entry) if confidence >= CERTAIN else ()
             reason = "" if found else _CANCELLED if entry in self._cancelled else _NOTHING
-            yield Attribution(self._paths(found), confidence, together, reason)
+            claims = self._spots(entry, found)
+            yield Attribution(self._paths(found), confidence, together, reason, claims)
 
     def _paths(self, files: Iterable[int]) -> tuple[str, ...]:
         return tuple(sorted(self._evidence.files[file].path for file in files))
@@ -117,7 +130,7 @@ class _Sets:
         own = max(self._claims[entry].values(), default=0.0)
         return round(inside * math.exp(-outside) * (_WITHOUT + (1 - _WITHOUT) * own), 3)
 
-    def _together(self, entry: int) -> tuple[tuple[str, ...], ...]:
+    def _together(self, entry: int) -> tuple[tuple[Spot, ...], ...]:
         """Groups of its source files: hunks that are its own beyond doubt share a rare name."""
         place = self._fits[entry].place
         shared: dict[str, set[int]] = defaultdict(set)
@@ -131,7 +144,23 @@ class _Sets:
         for files in shared.values():
             apart = [group for group in groups if not group & files]
             groups = [*apart, files.union(*(group for group in groups if group & files))]
-        return tuple(sorted(self._paths(group) for group in groups if 1 < len(group) <= _GROUP))
+        wanted = [group for group in groups if 1 < len(group) <= _GROUP]
+        return tuple(sorted(self._sure_spots(entry, group) for group in wanted))
+
+    def _sure_spots(self, entry: int, files: set[int]) -> tuple[Spot, ...]:
+        numbers = [n for n in self._sure[entry] if self._evidence.home[n] in files]
+        return tuple(sorted(spot for n in numbers if (spot := self._evidence.spot(n)) is not None))
+
+    def _spots(self, entry: int, files: set[int]) -> tuple[Claim, ...]:
+        """What the entry claims of the hunks of ``files``."""
+        found = []
+        for file in sorted(files):
+            for number in self._evidence.of_file[file]:
+                share = self._told.claims[number].get(entry, 0.0)
+                spot = self._evidence.spot(number)
+                if share >= _MAYBE and spot is not None:
+                    found.append(Claim(spot, round(share, 3)))
+        return tuple(found)
 
     def _orphans(self) -> list[set[int]]:
         """The files with a hunk that nobody claims, for the entries whose place is there."""

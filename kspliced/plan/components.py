@@ -1,27 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which changes must go together, and which need which: nodes, joins and needs.
 
-A node is a changed source file, whole, or one edit of a header. Sources are joined where one
-changes a function that other files can call and the changed lines of the other mention it: such
-changes were made for each other. So are those that use what a header changes, and those that one
-changelog entry is about (attribution.py). A source needs a
-header's edit when its changed lines mention what the edit declares. What needs a refused node is
-refused with it.
+A node is a changed source file, whole or a part of it (parts.py), or an edit of a header. Sources
+are joined where one changes a function that other files can call and the changed lines of the other
+mention it: such changes were made for each other. So are those that use what a header changes, and
+those that one changelog entry is about (attribution.py). A source needs a header's edit when its
+changed lines mention what the edit declares. What needs a refused node is refused with it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kspliced.model import Refusal
 from kspliced.plan.declarations import Declaration, DeclarationKind, declarations
-from kspliced.plan.edits import Edit, SourceText, edits, read_text
+from kspliced.plan.edits import Edit, SourceText, Spot, edits, read_text
 from kspliced.plan.headers import HeaderChange, HeaderEdit, classify
 from kspliced.plan.local_types import changed_local_types
+from kspliced.plan.makers import Makers
+from kspliced.plan.parts import divide
 from kspliced.plan.reach import Mentions, Reach, settle
 from kspliced.plan.text import identifiers
 
@@ -33,12 +34,14 @@ Reads = Callable[[str], frozenset[str]]
 
 @dataclass(frozen=True)
 class SourceNode:
-    """A changed source file, or one that a header's change concerns (no edits then).
+    """A changed source file, a part of one, or one that a header's change concerns (no edits then).
 
-    ``functions`` of the new file are changed or added; ``mentioned`` is what the changed lines of
-    both sides use, ``used`` those of the new one; ``added`` names new functions for others;
-    ``refused`` says what its text alone rules out."""
+    ``id`` is the path, and for a part what it begins with. ``functions`` of the new file are
+    changed or added; ``mentioned`` is what the changed lines of both sides use, ``used`` those of
+    the new one; ``added`` names new functions for others; ``refused`` says what its text alone
+    rules out."""
 
+    id: str
     path: str
     edits: tuple[Edit, ...]
     functions: tuple[Declaration, ...]
@@ -52,13 +55,20 @@ class SourceNode:
 class Component:
     """Source files whose changes go together. ``headers`` are the header edits they need;
     ``needs`` the ids of components whose new functions they call; ``refused`` says why the
-    component cannot go live, if that is known without compiling it."""
+    component cannot go live, if that is known without compiling it; ``nodes`` are the changed
+    files, or what of them is in it, ``divided`` those of ``files`` of which it has a part."""
 
     id: str
     files: tuple[str, ...]
     headers: tuple[HeaderEdit, ...]
     needs: tuple[str, ...]
     refused: tuple[Refusal, ...]
+    nodes: tuple[SourceNode, ...] = ()
+    divided: tuple[str, ...] = ()
+
+    def edits(self, path: str) -> tuple[Edit, ...]:
+        """What of a source file's change is in it."""
+        return tuple(edit for node in self.nodes if node.path == path for edit in node.edits)
 
 
 @dataclass(frozen=True)
@@ -108,40 +118,90 @@ class Texts:
         return edits(path, self.old_top, self.new_top, self.old(path), self.new(path))
 
 
+class Decomposer:
+    """Takes the changed ``sources`` and ``headers``, paths in both trees, apart.
+
+    :param mentions: gives the files of the old tree that mention each of some identifiers.
+    :param reads: gives the headers that a source file includes, directly or not.
+    :param together: groups of hunks that one commit made.
+    :param makers: tells which changelog entries made a hunk.
+    :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
+    """
+
+    def __init__(
+        self,
+        texts: Texts,
+        sources: Iterable[str],
+        headers: Iterable[str],
+        mentions: Mentions,
+        reads: Reads,
+        together: Iterable[tuple[Spot, ...]] = (),
+        makers: Makers | None = None,
+    ) -> None:
+        self._texts, self._reads, self._makers = texts, reads, makers or Makers()
+        self._together = tuple(together)
+        self._comments: list[str] = []
+        self._whole: dict[str, SourceNode] = {}
+        for path in sources:
+            node = _node(texts, path, path, texts.edits(path))
+            if node.edits:
+                self._whole[path] = node
+            else:
+                self._comments.append(path)
+        judged: list[HeaderEdit] = []
+        for path in headers:
+            found = tuple(edit for edit in texts.edits(path) if not _inlining_only(edit))
+            judged += (_judged(texts, edit) for edit in found)
+            if not found:
+                self._comments.append(path)
+        self._reached = settle(judged, texts.old, mentions)
+        self._parts: dict[str, tuple[SourceNode, ...]] = {}
+
+    def parts(self, path: str) -> tuple[SourceNode, ...]:
+        """What a source file can be divided into; at least one."""
+        if path not in self._parts:
+            self._parts[path] = tuple(self._divided(path))
+        return self._parts[path]
+
+    def decompose(self, divided: frozenset[str] = frozenset()) -> Decomposition:
+        """Find the components, with the sources ``divided`` in parts and the others whole."""
+        nodes = [
+            part
+            for path, node in self._whole.items()
+            for part in (self.parts(path) if path in divided else (node,))
+        ]
+        nodes += _concerned(self._reached, {node.id for node in nodes})
+        together = self._together + tuple(self._commits(divided))
+        groups = _Grouping(nodes, self._reached, self._reads, together, divided)
+        settled = tuple(reach.header for reach in self._reached)
+        return Decomposition(groups.components(), tuple(self._comments), settled, tuple(nodes))
+
+    def _commits(self, divided: Iterable[str]) -> Iterator[tuple[Spot, ...]]:
+        """What the makers of a divided file's hunks made elsewhere."""
+        for path in sorted(divided):
+            for edit in self._whole[path].edits:
+                for spot in edit.spots:
+                    yield (spot, *sorted(self._makers.commit(spot)))
+
+    def _divided(self, path: str) -> Iterator[SourceNode]:
+        whole = self._whole.get(path)
+        if whole is None or not (self._texts.known(path) and self._texts.changed(path)):
+            return
+        old, new = self._texts.old(path), self._texts.new(path)
+        for some in divide(whole.edits, old, new, self._makers):
+            name = next((name for edit in some for name in sorted(edit.names)), "")
+            yield _node(self._texts, f"{path}:{name}", path, some)
+
+
 def decompose(
     texts: Texts,
     sources: Iterable[str],
     headers: Iterable[str],
     mentions: Mentions,
     reads: Reads,
-    together: Iterable[tuple[str, ...]] = (),
 ) -> Decomposition:
-    """Take the changed ``sources`` and ``headers``, paths in both trees, apart.
-
-    :param mentions: gives the files of the old tree that mention each of some identifiers.
-    :param reads: gives the headers that a source file includes, directly or not.
-    :param together: groups of sources that one commit changed.
-    :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
-    """
-    comments: list[str] = []
-    nodes: list[SourceNode] = []
-    for path in sources:
-        node = _source(texts, path)
-        if node.edits:
-            nodes.append(node)
-        else:
-            comments.append(path)
-    judged: list[HeaderEdit] = []
-    for path in headers:
-        found = tuple(edit for edit in texts.edits(path) if not _inlining_only(edit))
-        judged += (_judged(texts, edit) for edit in found)
-        if not found:
-            comments.append(path)
-    reached = settle(judged, texts.old, mentions)
-    nodes += _concerned(reached, {node.path for node in nodes})
-    components = _Grouping(nodes, reached, reads, together).components()
-    settled = tuple(reach.header for reach in reached)
-    return Decomposition(components, tuple(comments), settled, tuple(nodes))
+    """Take an upgrade apart with every source file whole."""
+    return Decomposer(texts, sources, headers, mentions, reads).decompose()
 
 
 def _inlining_only(edit: Edit) -> bool:
@@ -163,14 +223,14 @@ def _judged(texts: Texts, edit: Edit) -> HeaderEdit:
 
 
 def _concerned(reached: tuple[Reach, ...], known: set[str]) -> list[SourceNode]:
-    """Nodes for unchanged sources that mention what a header changes."""
+    """Nodes for what is not changed, or not in a part, of sources that mention what a header
+    changes."""
     paths = sorted({path for reach in reached for path in reach.sources} - known)
     none: frozenset[str] = frozenset()
-    return [SourceNode(path, (), (), none, none, none) for path in paths]
+    return [SourceNode(path, path, (), (), none, none, none) for path in paths]
 
 
-def _source(texts: Texts, path: str) -> SourceNode:
-    found = texts.edits(path)
+def _node(texts: Texts, name: str, path: str, found: tuple[Edit, ...]) -> SourceNode:
     known = {d.name for d in texts.old(path).declarations if d.kind is DeclarationKind.FUNCTION}
     functions = tuple(dict.fromkeys(f for edit in found for f in edit.changed_functions))
     new_lines = tuple(line for edit in found for line in edit.new_lines)
@@ -180,7 +240,7 @@ def _source(texts: Texts, path: str) -> SourceNode:
     mentioned = used | identifiers(old_lines)
     old, new = texts.old(path), texts.new(path)
     refused = tuple(r for edit in found for r in changed_local_types(edit, old, new))
-    return SourceNode(path, found, functions, mentioned, used, added, refused)
+    return SourceNode(name, path, found, functions, mentioned, used, added, refused)
 
 
 def _included(edits: Iterable[Edit]) -> tuple[str, ...]:
@@ -206,12 +266,13 @@ class _Grouping:
         nodes: list[SourceNode],
         reached: tuple[Reach, ...],
         reads: Reads,
-        together: Iterable[tuple[str, ...]],
+        together: tuple[tuple[Spot, ...], ...],
+        divided: frozenset[str],
     ) -> None:
         self._nodes, self._reached, self._reads = nodes, reached, reads
-        self._together = tuple(together)
+        self._together, self._divided = together, divided
         self._headers = [reach.header for reach in reached]
-        self._parent = {node.path: node.path for node in nodes}
+        self._parent = {node.id: node.id for node in nodes}
         self._declared: dict[str, list[int]] = defaultdict(list)
         for number, header in enumerate(self._headers):
             for name in header.names:
@@ -222,8 +283,8 @@ class _Grouping:
         self._join()
         groups: dict[str, list[SourceNode]] = defaultdict(list)
         for node in self._nodes:
-            groups[self._find(node.path)].append(node)
-        makers = {name: self._find(node.path) for node in self._nodes for name in node.added}
+            groups[self._find(node.id)].append(node)
+        makers = {name: self._find(node.id) for node in self._nodes for name in node.added}
         return tuple(self._component(root, groups[root], makers) for root in sorted(groups))
 
     def _component(self, root: str, members: list[SourceNode], makers: dict[str, str]) -> Component:
@@ -231,15 +292,18 @@ class _Grouping:
         numbers = sorted({number for node in members for number in self._needed(node)})
         headers = tuple(self._headers[number] for number in numbers)
         needs = sorted({makers[name] for name in used if name in makers} - {root})
+        files = tuple(dict.fromkeys(node.path for node in members))
         return Component(
             id=root,
-            files=tuple(node.path for node in members),
+            files=files,
             headers=tuple(h for h in headers if h.change is not HeaderChange.REFUSED),
             needs=tuple(needs),
             refused=(
                 *(refusal for node in members for refusal in node.refused),
                 *(h.refusal for h in headers if h.refusal is not None),
             ),
+            nodes=tuple(members),
+            divided=tuple(path for path in files if path in self._divided),
         )
 
     def _needed(self, node: SourceNode) -> set[int]:
@@ -253,22 +317,22 @@ class _Grouping:
         )
         found: set[int] = set()
         waiting = [number for number in near if self._headers[number].new]
-        waiting += (
-            number
-            for name in node.mentioned
-            for number in self._declared.get(name, ())
-            if name not in self._headers[number].proven
-            if self._headers[number].edit.path in read
-        )
-        waiting += (n for n, reach in enumerate(self._reached) if node.path in reach.sources)
+        waiting += self._meant(node.mentioned, read)
+        waiting += (n for n, reach in enumerate(self._reached) if node.id in reach.sources)
         while waiting:
             number = waiting.pop()
-            if number in found:
-                continue
-            found.add(number)
-            used = identifiers(self._headers[number].edit.new_lines)
-            waiting += (n for name in used for n in self._declared.get(name, ()))
+            if number not in found:
+                found.add(number)
+                waiting += self._meant(identifiers(self._headers[number].edit.new_lines), read)
         return found
+
+    def _meant(self, names: frozenset[str], read: frozenset[str]) -> Iterator[int]:
+        """The header edits that ``names`` may come from, in code that reads these headers."""
+        for name in names:
+            for number in self._declared.get(name, ()):
+                header = self._headers[number]
+                if name not in header.proven and header.edit.path in read:
+                    yield number
 
     def _brought(self, read: frozenset[str]) -> frozenset[str]:
         """``read``, with the new headers that these include from now on."""
@@ -281,26 +345,27 @@ class _Grouping:
         for node in self._nodes:
             for function in node.functions:
                 if not function.local:
-                    changed[function.name].append(node.path)
+                    changed[function.name].append(node.id)
         for node in self._nodes:
             for name in node.mentioned & changed.keys():
                 for other in changed[name]:
-                    self._unite(node.path, other)
+                    self._unite(node.id, other)
         for node in self._nodes:
             for number in self._needed(node):
                 # A change is half made until all who use it have it.
                 for source in sorted(self._reached[number].sources):
-                    self._unite(source, node.path)
+                    self._unite(source, node.id)
+        homes = {spot: node.id for node in self._nodes for e in node.edits for spot in e.spots}
         for group in self._together:
-            known = [path for path in group if path in self._parent]
-            for path in known[1:]:
-                self._unite(known[0], path)
+            known = [homes[spot] for spot in group if spot in homes]
+            for name in known[1:]:
+                self._unite(known[0], name)
 
     def _unite(self, one: str, other: str) -> None:
         self._parent[self._find(other)] = self._find(one)
 
-    def _find(self, path: str) -> str:
-        while self._parent[path] != path:
-            self._parent[path] = self._parent[self._parent[path]]
-            path = self._parent[path]
-        return path
+    def _find(self, name: str) -> str:
+        while self._parent[name] != name:
+            self._parent[name] = self._parent[self._parent[name]]
+            name = self._parent[name]
+        return name

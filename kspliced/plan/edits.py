@@ -12,6 +12,14 @@ from kspliced.plan.text import code_lines, identifiers
 from kspliced.source.lines import Hunk, hunks
 
 
+@dataclass(frozen=True, order=True)
+class Spot:
+    """A hunk of a changed file."""
+
+    path: str
+    hunk: Hunk
+
+
 @dataclass(frozen=True)
 class Edit:
     """``added`` and ``removed`` are the declarations of the new and of the old file that the
@@ -28,6 +36,11 @@ class Edit:
     def names(self) -> frozenset[str]:
         """The declarations it concerns."""
         return frozenset(d.name for d in self.removed + self.added)
+
+    @property
+    def spots(self) -> tuple[Spot, ...]:
+        """Where it is."""
+        return tuple(Spot(self.path, hunk) for hunk in self.hunks)
 
     @property
     def changed_functions(self) -> tuple[Declaration, ...]:

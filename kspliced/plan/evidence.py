@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kspliced.plan.edits import Spot
 from kspliced.plan.passages import ChangedFile, Passage
 from kspliced.plan.places import Places
 from kspliced.plan.subject import WORD, Subject, pairs, parts, says_something, stem
@@ -60,6 +61,11 @@ class Evidence:
         for number, file in enumerate(files):
             for name in file.defined:
                 self._defined[name].append(number)
+
+    def spot(self, number: int) -> Spot | None:
+        """Where a passage is."""
+        hunk = self.passages[number].hunk
+        return None if hunk is None else Spot(self.files[self.home[number]].path, hunk)
 
     def rarity(self, count: int) -> float:
         """What a word that ``count`` files have is worth."""

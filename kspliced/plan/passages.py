@@ -35,7 +35,8 @@ class Passage:
     """A hunk of a changed file. ``owners`` are the declarations it lies in; ``touched`` the words
     of which its sides have different numbers, ``kept`` its other words, ``around`` those of its
     owners. ``code`` are the identifiers of its lines without comments, ``given`` those that it
-    gives to other files: members of types in headers, exports. ``size`` is in words."""
+    gives to other files: members of types in headers, exports. ``size`` is in words; ``hunk`` is
+    None where nothing is known of the file."""
 
     owners: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
@@ -44,6 +45,7 @@ class Passage:
     code: frozenset[str] = frozenset()
     given: frozenset[str] = frozenset()
     size: int = 0
+    hunk: Hunk | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def _passage(path: str, hunk: Hunk, old: _Side, new: _Side) -> Passage:
         code=frozenset(_words(code).keys() - KEYWORDS),
         given=_given(path, [d for some in owners for d in some], code),
         size=before.total() + after.total(),
+        hunk=hunk,
     )
 
 

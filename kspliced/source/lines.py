@@ -19,7 +19,7 @@ from kspliced.errors import Code, SourceError
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Hunk:
     """Lines ``old_start`` .. + ``old_count`` became ``new_start`` .. + ``new_count`` (from 1).
 

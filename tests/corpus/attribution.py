@@ -3,7 +3,7 @@
 
     python3 -m tests.corpus.attribution
 
-prints the table of docs/coverage.md: the entries of labels/attribution-6.1.190.tsv, which were told by
+prints the table of docs/coverage.md: the entries of labels/attribution-6.1.190.tsv, told by
 hand, beside what kspliced tells.
 """
 

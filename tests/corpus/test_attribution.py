@@ -51,6 +51,8 @@ def test_most_entries_are_told_with_confidence(entries: tuple[Told, ...]) -> Non
 
 def test_sources_of_one_commit_are_told(entries: tuple[Told, ...]) -> None:
     known = [one for one in certain(entries) if one.attribution.together]
-    groups = [(one, set(group)) for one in known for group in one.attribution.together]
+    groups = [
+        (one, {spot.path for spot in group}) for one in known for group in one.attribution.together
+    ]
     wrong = [one.subject for one, group in groups if one.label and not group <= one.label.files]
     assert len(groups) >= 20 and len(wrong) <= 0.25 * len(groups), wrong

@@ -7,13 +7,16 @@ import dataclasses
 
 import pytest
 
+from kspliced.build.fates import Decision, Fate
 from kspliced.build.pipeline import BuildResult
 from kspliced.build.plan import EntryStatus, plan_of
-from kspliced.build.search import Decision, Fate
 from kspliced.build.select import Irrelevant
 from kspliced.model import ChangeKind, ChangelogEntry, FunctionChange, Refusal
-from kspliced.plan.attribution import CERTAIN, Attribution
-from kspliced.plan.components import Component
+from kspliced.plan.attribution import CERTAIN, Attribution, Claim
+from kspliced.plan.components import Component, SourceNode
+from kspliced.plan.declarations import Declaration, DeclarationKind
+from kspliced.plan.edits import Edit, Spot
+from kspliced.source.lines import Hunk
 
 ENTRIES = (
     ChangelogEntry("6.1.2-1", "ext4: fix it (CVE-2026-12345)", ("CVE-2026-12345",), ()),
@@ -145,3 +148,59 @@ def test_of_two_components_with_a_file_the_worse_counts() -> None:
     for fates in ((live, worse), (worse, live)):
         build = dataclasses.replace(result(*fates), attributions=told)
         assert plan_of(build).entries[1].status is EntryStatus.ASK
+
+
+LINE_4, LINE_9 = (Spot("fs/xfs/b.c", Hunk(line, 1, line, 1)) for line in (4, 9))
+
+
+def part(name: str, spot: Spot, decision: Decision) -> Fate:
+    """A component with the part ``name`` of fs/xfs/b.c."""
+    none: frozenset[str] = frozenset()
+    function = Declaration(spot.path, name, DeclarationKind.FUNCTION, spot.hunk.old_start, 9, False)
+    edit = Edit(spot.path, (spot.hunk,), (), (function,), (), ())
+    node = SourceNode(f"{spot.path}:{name}", spot.path, (edit,), (), none, none, none)
+    component = Component(node.id, (spot.path,), (), (), (), (node,), (spot.path,))
+    return Fate(component, decision, (), ())
+
+
+PARTS = (part("good", LINE_4, Decision.LIVE), part("bad", LINE_9, Decision.REBOOT))
+
+
+@pytest.mark.parametrize(
+    ("claims", "status"),
+    [
+        # It certainly made the good one only.
+        (((LINE_4, 0.9),), "live"),
+        # It may have made the other, too, or one that is not known to be another's.
+        (((LINE_4, 0.9), (LINE_9, 0.03)), "reboot"),
+        (((LINE_4, 0.7),), "reboot"),
+        ((), "reboot"),
+    ],
+)
+def test_an_entry_has_the_fate_of_its_part(
+    claims: tuple[tuple[Spot, float], ...], status: str
+) -> None:
+    mine = Attribution(("fs/xfs/b.c",), 0.9, claims=tuple(Claim(*claim) for claim in claims))
+    other = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_9, 0.9),))
+    build = dataclasses.replace(result(*PARTS), attributions=(mine, other, mine, mine))
+    plan = plan_of(build)
+    assert plan.entries[0].status.value == status
+    assert plan.entries[1].status.value == "reboot"
+    good = next(c for c in plan.components if c.id.endswith(":good"))
+    assert [(lines.start, lines.end) for lines in good.lines] == [(4, 4)]
+
+
+def test_a_part_that_nobody_is_known_to_have_made_may_be_anybodys() -> None:
+    mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_4, 0.9),))
+    build = dataclasses.replace(result(*PARTS), attributions=(mine, *(Attribution(),) * 3))
+    assert plan_of(build).entries[0].status is EntryStatus.REBOOT
+
+
+def test_the_functions_of_a_part() -> None:
+    changes = tuple(
+        FunctionChange("xfs", "fs/xfs/b.o", name, ChangeKind.CHANGED, "")
+        for name in ("good", "bad")
+    )
+    build = dataclasses.replace(result(*PARTS), functions=changes)
+    found = {c.id: c.functions for c in plan_of(build).components}
+    assert found["fs/xfs/b.c:good"] == ("good",) and found["fs/xfs/b.c:bad"] == ()

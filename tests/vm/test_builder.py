@@ -185,6 +185,44 @@ def test_what_can_go_live_goes_without_the_rest(mixed: BuildRequest) -> None:
     assert set(result.manifest.refused) == set(result.refused)
 
 
+def test_a_file_of_which_only_a_part_can_go_live(mixed: BuildRequest, tmp_path: Path) -> None:
+    path = tmp_path / "new/fs/ext4/balloc.c"
+    text = path.read_text()
+    edits = (
+        # A part by itself, and one that does not compile.
+        ("\tif (group == 0)\n\t\treturn 1;\n", "\tif (group == 0)\n\t\treturn 2;\n"),
+        ("itbl_cluster = -1, i, c;\n", "itbl_cluster = EXT4_NOWHERE, i, c;\n"),
+    )
+    for before, after in edits:
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    path.write_text(text)
+    result = build(dataclasses.replace(mixed, policy=Policy.NORMAL), no_progress)
+    fates = {fate.component.id: fate for fate in result.fates}
+    parts = {
+        name.partition(":")[2]: fate.decision.value
+        for name, fate in fates.items()
+        if name.startswith("fs/ext4/balloc.c")
+    }
+    assert parts == {
+        "ext4_get_group_info": "reboot",
+        "ext4_bg_has_super": "live",
+        "ext4_num_overhead_clusters": "reboot",
+    }
+    lost = fates["fs/ext4/balloc.c:ext4_num_overhead_clusters"].reasons
+    assert "EXT4_NOWHERE" in lost[0].evidence
+    found = {f.name for f in result.functions if f.unit == "fs/ext4/balloc.o"}
+    assert "ext4_bg_has_super" in found
+    assert not found & {"ext4_get_group_info", "ext4_num_overhead_clusters"}
+
+    # Nothing says which commit the part is of, and that it is all of that.
+    careful = build(mixed, no_progress)
+    (asked,) = [f for f in careful.fates if f.decision.value == "ask"]
+    assert asked.component.id == "fs/ext4/balloc.c:ext4_bg_has_super"
+    assert [reason.code for reason in asked.reasons] == ["part_untold"]
+    assert {f.unit for f in careful.functions} == {"fs/ext4/mballoc.o"}
+
+
 def test_a_function_that_a_header_changes(on_trees: BuildRequest, tmp_path: Path) -> None:
     request = changed(on_trees, tmp_path / "new", "fs/ext4/mballoc.h", "")
     path = tmp_path / "new/fs/ext4/mballoc.h"

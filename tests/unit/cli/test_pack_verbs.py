@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from kspliced.build import pipeline
+from kspliced.build.fates import Decision, Fate
 from kspliced.build.pipeline import BuildRequest, BuildResult, StageTime
-from kspliced.build.search import Decision, Fate
 from kspliced.build.select import Irrelevant
 from kspliced.cli import build as build_verb
 from kspliced.cli import plan as plan_verb

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.build.plan import Component, EntryStatus, Plan, PlannedEntry, Reason, Totals
-from kspliced.build.search import Decision
+from kspliced.build.fates import Decision
+from kspliced.build.plan import Component, EntryStatus, Lines, Plan, PlannedEntry, Reason, Totals
 from kspliced.cli.page import page
 
 HOSTILE = "</pre><script>alert(1)</script>"
@@ -122,3 +123,11 @@ def test_a_browser_shows_it(tmp_path: Path, width: int) -> None:
         timeout=120,
     )
     assert shot.read_bytes().startswith(b"\x89PNG") and shot.stat().st_size > 5000
+
+
+def test_a_part_of_a_file_shows_its_hunks_only() -> None:
+    diff = "--- a/a.c\n+++ b/a.c\n@@ -1,7 +1,7 @@\n-one\n@@ -30,6 +30,7 @@ int f(void)\n+two\n"
+    part = dataclasses.replace(LIVE, lines=(Lines("fs/ext4/a.c", 33, 33),))
+    text = page("t", dataclasses.replace(PLAN, components=(part,)), {"fs/ext4/a.c": diff})
+    assert "+two" in text and "-one" not in text
+    assert "-one" in page("t", PLAN, {"fs/ext4/a.c": diff})

@@ -178,7 +178,8 @@ def test_sources_that_a_commit_changed_as_one_are_named(tmp_path: Path) -> None:
     one, other = told(
         tmp_path, files, "net: downgrade managed frags in foo heads", "net: apart: reset it"
     )
-    assert one.together == (("net/ipv4/foo4.c", "net/ipv6/foo6.c"),)
+    (group,) = one.together
+    assert [spot.path for spot in group] == ["net/ipv4/foo4.c", "net/ipv6/foo6.c"]
     assert other.together == ()
 
 

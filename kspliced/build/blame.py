@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which of the components that share a unit, each with a part of its source, a failure is due to.
+
+Where that cannot be told it is due to all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from kspliced.plan.components import Component
+from kspliced.plan.edits import Edit
+from kspliced.source.lines import Hunk
+
+
+def of_words(words: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:
+    """Those that the compiler's first error about ``source`` is due to."""
+    found = re.search(rf"\b{re.escape(source)}:(\d+):", words)
+    if found is None:
+        return components
+    line = int(found.group(1))
+    return (
+        _those(components, source, lambda edit: any(_holds(hunk, line) for hunk in edit.hunks))
+        or _those(components, source, lambda edit: _around(edit, line))
+        or components
+    )
+
+
+def of_symbol(symbol: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:
+    """Those that change the function, type or datum ``symbol`` in ``source``."""
+    words = {word.partition(".")[0] for word in symbol.split()}
+    return _those(components, source, lambda edit: bool(edit.names & words)) or components
+
+
+def _those(
+    components: tuple[Component, ...], source: str, guilty: Callable[[Edit], bool]
+) -> tuple[Component, ...]:
+    return tuple(c for c in components if any(guilty(edit) for edit in c.edits(source)))
+
+
+def _holds(hunk: Hunk, line: int) -> bool:
+    """Unchanged lines keep their old numbers (source/lines.py), new ones go on from those."""
+    first = hunk.old_start + (hunk.old_count == 0)
+    return first <= line < first + max(hunk.new_count, 1)
+
+
+def _around(edit: Edit, line: int) -> bool:
+    return any(d.start <= line <= d.end for d in edit.removed)

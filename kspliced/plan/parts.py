@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A changed source file in parts, for when not all of it can go live.
+
+A stable upgrade changes a large file in several commits, of which one may need what cannot go live.
+Edits stay together wherever something says that they may be of one commit: they change the use of
+the same name, one changes what the other's functions use, or one changelog entry may have made
+both (attribution.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from kspliced.plan.edits import Edit, SourceText
+from kspliced.plan.makers import Makers
+from kspliced.plan.text import KEYWORDS, identifiers
+
+_WORD = re.compile(r"[A-Za-z_]\w*")
+# What is reached through an object, called, or a constant; a local variable is none of these.
+_SHARED = re.compile(r"(?:->|\.)\s*([A-Za-z_]\w*)|\b([A-Za-z_]\w*)\s*\(|\b([A-Z][A-Z0-9_]{2,})\b")
+# Every function has error numbers and messages, and tells the compiler what is likely.
+_COMMON = re.compile(
+    r"E[A-Z0-9]{2,}|KERN_[A-Z]+|(?:[a-z]+_)*(?:emerg|alert|crit|err|warn|warning|notice|info|dbg|debug)"
+    r"(?:_once|_ratelimited)?|printk\w*|verbose|WARN\w*|NL_SET_ERR_MSG\w*"
+)
+_NO_LINK = frozenset({"likely", "unlikely", "if", "for", "while", "switch", "return", "sizeof"})
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """An edit with what links it to others: ``words`` whose use it changes, ``names`` that it
+    declares, ``uses`` of the whole declarations it lies in, ``makers`` of its hunks."""
+
+    edit: Edit
+    words: frozenset[str]
+    names: frozenset[str]
+    uses: frozenset[str]
+    makers: frozenset[int]
+
+
+def divide(
+    edits: tuple[Edit, ...], old: SourceText, new: SourceText, makers: Makers
+) -> tuple[tuple[Edit, ...], ...]:
+    """Group the edits of one file by what may be one commit, in the order of the file.
+
+    What includes headers goes with every group. An edit outside of declarations may concern all
+    of the file, which then is not divided.
+    """
+    includes = tuple(edit for edit in edits if _only_includes(edit))
+    rest = [edit for edit in edits if edit not in includes]
+    if any(not edit.names for edit in rest):
+        return (edits,)
+    pieces = [_piece(edit, old, new, makers) for edit in rest]
+    groups = _united(pieces)
+    return tuple((*includes, *(piece.edit for piece in group)) for group in groups) or (edits,)
+
+
+def _united(pieces: list[_Piece]) -> list[list[_Piece]]:
+    """The pieces by what links them, directly or through others."""
+    groups: list[list[_Piece]] = []
+    for piece in pieces:
+        near = [group for group in groups if any(_linked(piece, other) for other in group)]
+        groups = [group for group in groups if group not in near]
+        groups.append([*(other for group in near for other in group), piece])
+    return groups
+
+
+def _piece(edit: Edit, old: SourceText, new: SourceText, makers: Makers) -> _Piece:
+    declared = frozenset(d.name for text in (old, new) for d in text.declarations)
+    sides = ((old, edit.removed), (new, edit.added))
+    uses = frozenset().union(
+        *(identifiers(t.lines(d.start, d.end - d.start + 1)) for t, some in sides for d in some)
+    )
+    return _Piece(
+        edit=edit,
+        words=_changed_words(edit, declared),
+        names=edit.names,
+        uses=uses,
+        makers=frozenset().union(*(makers.of(spot) for spot in edit.spots)),
+    )
+
+
+def _changed_words(edit: Edit, declared: frozenset[str]) -> frozenset[str]:
+    """Names that the two sides use a different number of times, without local variables."""
+    before, after = (Counter(_WORD.findall(" ".join(s))) for s in (edit.old_lines, edit.new_lines))
+    changed = {w for w in before.keys() | after.keys() if before[w] != after[w]}
+    both = " \n".join(edit.old_lines + edit.new_lines)
+    shared = {word for found in _SHARED.findall(both) for word in found} | declared
+    return frozenset(
+        word
+        for word in changed & shared
+        if word not in KEYWORDS and word not in _NO_LINK and not _COMMON.fullmatch(word)
+    )
+
+
+def _linked(one: _Piece, other: _Piece) -> bool:
+    return bool(
+        one.words & other.words
+        or one.names & other.uses
+        or other.names & one.uses
+        or one.makers & other.makers
+    )
+
+
+def _only_includes(edit: Edit) -> bool:
+    lines = edit.old_lines + edit.new_lines
+    return all(line.startswith("#include") for line in lines)

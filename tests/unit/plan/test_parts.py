@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A file's edits in parts: what holds them together, and what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kspliced.plan.attribution import Attribution, Claim
+from kspliced.plan.components import Texts
+from kspliced.plan.edits import Edit, Spot
+from kspliced.plan.makers import Makers
+from kspliced.plan.parts import divide
+
+OLD = """\
+#include <linux/kernel.h>
+
+static int helper(struct s *s)
+{
+	return s->left;
+}
+
+int first(struct s *s)
+{
+	int err = 0;
+
+	return err;
+}
+
+int second(struct s *s)
+{
+	int err = 0;
+
+	return err;
+}
+
+int caller(struct s *s)
+{
+	return first(s);
+}
+"""
+FIRST = (
+    "int first(struct s *s)\n{\n\tint err = 0;\n",
+    "int second(struct s *s)\n{\n\tint err = 0;\n",
+)
+
+
+def changed(first: str, second: str, *more: tuple[str, str]) -> str:
+    """OLD with a line more in first(), one more in second(), and other replacements."""
+    text = OLD
+    pairs = zip(FIRST, (first, second), strict=True)
+    for old, new in (*((head, f"{head}{line}") for head, line in pairs), *more):
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def divided(tmp_path: Path, new: str, makers: Makers | None = None) -> list[list[str]]:
+    """The names that each part declares."""
+    texts, edits = read(tmp_path, new)
+    found = divide(edits, texts.old("a.c"), texts.new("a.c"), makers or Makers())
+    return [sorted({name for edit in part for name in edit.names}) for part in found]
+
+
+def read(tmp_path: Path, new: str) -> tuple[Texts, tuple[Edit, ...]]:
+    for name, text in (("old", OLD), ("new", new)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "a.c").write_text(text)
+    texts = Texts(tmp_path / "old", tmp_path / "new", ["a.c"])
+    return texts, texts.edits("a.c")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("\tcheck_one(s);\n", "\tcheck_two(s);\n"),
+        # Every function has these.
+        ("\terr = -EINVAL;\n", "\terr = -EINVAL;\n"),
+        ('\tpr_warn("one");\n', '\tpr_warn("two");\n'),
+        ("\tif (unlikely(err)) reset_one();\n", "\tif (unlikely(err)) reset_two();\n"),
+    ],
+)
+def test_edits_that_share_nothing_are_apart(tmp_path: Path, first: str, second: str) -> None:
+    assert divided(tmp_path, changed(first, second)) == [["first"], ["second"]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("\tspin_lock(&s->one);\n", "\tspin_lock(&s->two);\n"),
+        ("\ts->users++;\n", "\tWARN_ON(s->users);\n"),
+        ("\tset_one(s, FLAG_DEAD);\n", "\ttest_two(s, FLAG_DEAD);\n"),
+        # One calls what the other changes.
+        ("\tcheck_one(s);\n", "\tfirst(s);\n"),
+    ],
+)
+def test_edits_that_change_one_thing_stay_together(tmp_path: Path, first: str, second: str) -> None:
+    assert divided(tmp_path, changed(first, second)) == [["first", "second"]]
+
+
+def test_a_caller_stays_with_what_it_calls(tmp_path: Path) -> None:
+    new = changed("\tcheck(s);\n", "", ("\treturn first(s);\n", "\treturn first(s) ?: 1;\n"))
+    assert divided(tmp_path, new) == [["caller", "first"]]
+
+
+def test_new_code_stays_with_its_user(tmp_path: Path) -> None:
+    more = ("int first(", "static int fresh(void)\n{\n\treturn 1;\n}\n\nint first(")
+    new = changed("\terr = fresh();\n", "\tcheck_two(s);\n", more)
+    assert divided(tmp_path, new) == [["first", "fresh"], ["second"]]
+
+
+def test_what_includes_headers_goes_with_each(tmp_path: Path) -> None:
+    more = ("#include <linux/kernel.h>\n", "#include <linux/kernel.h>\n#include <linux/more.h>\n")
+    texts, edits = read(tmp_path, changed("\tcheck_one(s);\n", "\tcheck_two(s);\n", more))
+    parts = divide(edits, texts.old("a.c"), texts.new("a.c"), Makers())
+    assert len(parts) == 2
+    assert all(part[0].new_lines == ("#include <linux/more.h>",) for part in parts)
+
+
+def test_what_stands_outside_of_declarations_may_concern_all(tmp_path: Path) -> None:
+    more = ("int caller(", "#undef DEBUG\n\nint caller(")
+    new = changed("\tcheck_one(s);\n", "\tcheck_two(s);\n", more)
+    assert len(divided(tmp_path, new)) == 1
+
+
+@pytest.mark.parametrize(("share", "parts"), [(0.04, 2), (0.06, 1)])
+def test_one_entry_may_have_made_both(tmp_path: Path, share: float, parts: int) -> None:
+    new = changed("\tcheck_one(s);\n", "\tcheck_two(s);\n")
+    spots = [spot for edit in read(tmp_path, new)[1] for spot in edit.spots]
+    one = Attribution(claims=(Claim(spots[0], 0.9), Claim(spots[1], share)))
+    other = Attribution(claims=(Claim(spots[1], 0.9),))
+    assert len(divided(tmp_path, new, Makers((one, other)))) == parts
+
+
+def test_makers_are_known_by_their_claims(tmp_path: Path) -> None:
+    new = changed("\tcheck_one(s);\n", "\tcheck_two(s);\n")
+    one, two = (spot for edit in read(tmp_path, new)[1] for spot in edit.spots)
+    elsewhere = Spot("b.c", one.hunk)
+    makers = Makers(
+        (
+            Attribution(claims=(Claim(one, 0.9), Claim(elsewhere, 0.6))),
+            Attribution(claims=(Claim(two, 0.7), Claim(elsewhere, 0.3))),
+        )
+    )
+    assert makers.known(one) and not makers.known(two) and not makers.known(elsewhere)
+    assert makers.commit(one) == {one, elsewhere}
+    assert makers.commit(two) == {two}
