@@ -417,11 +417,10 @@ class _Search:
         """Parts of files of which no changelog entry is known to have made them: they may be half
         of what was done."""
         for path in component.divided:
-            unknown = [
-                e for e in component.edits(path) if not all(map(self._makers.known, e.spots))
-            ]
+            edits = (edit for edit in component.edits(path) if edit.names)
+            unknown = [e for e in edits if not all(map(self._makers.known, e.spots))]
             if unknown:
-                name = min(unknown[0].names, default="")
+                name = min(unknown[0].names)
                 yield Doubt(Refusal("part_untold", path, name, _UNTOLD), strong=False)
 
     def _edits(self, component: Component) -> tuple[Edit, ...]:

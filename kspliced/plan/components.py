@@ -180,7 +180,8 @@ class Decomposer:
         """What the makers of a divided file's hunks made elsewhere."""
         for path in sorted(divided):
             for edit in self._whole[path].edits:
-                for spot in edit.spots:
+                # What includes headers is in every part.
+                for spot in edit.spots if edit.names else ():
                     yield (spot, *sorted(self._makers.commit(spot)))
 
     def _divided(self, path: str) -> Iterator[SourceNode]:
@@ -355,7 +356,8 @@ class _Grouping:
                 # A change is half made until all who use it have it.
                 for source in sorted(self._reached[number].sources):
                     self._unite(source, node.id)
-        homes = {spot: node.id for node in self._nodes for e in node.edits for spot in e.spots}
+        edits = ((node, edit) for node in self._nodes for edit in node.edits)
+        homes = {spot: node.id for node, edit in edits if edit.names for spot in edit.spots}
         for group in self._together:
             known = [homes[spot] for spot in group if spot in homes]
             for name in known[1:]:

@@ -31,8 +31,9 @@ class Makers:
         return frozenset(entry for entry, share in shares.items() if share >= _MAY)
 
     def known(self, spot: Spot) -> bool:
-        """Whether one entry certainly made a hunk."""
-        return max(self._shares.get(spot, {}).values(), default=0.0) >= CERTAIN
+        """Whether it is certain that one of the entries that may have made a hunk did."""
+        shares = self._shares.get(spot, {})
+        return sum(shares[entry] for entry in self.of(spot)) >= CERTAIN
 
     def commit(self, spot: Spot) -> frozenset[Spot]:
         """The hunks that the likely maker of one made, too."""

@@ -141,8 +141,9 @@ def test_makers_are_known_by_their_claims(tmp_path: Path) -> None:
         (
             Attribution(claims=(Claim(one, 0.9), Claim(elsewhere, 0.6))),
             Attribution(claims=(Claim(two, 0.7), Claim(elsewhere, 0.3))),
+            Attribution(claims=(Claim(two, 0.04), Claim(one, 0.05))),
         )
     )
-    assert makers.known(one) and not makers.known(two) and not makers.known(elsewhere)
+    assert makers.known(one) and not makers.known(two) and makers.known(elsewhere)
     assert makers.commit(one) == {one, elsewhere}
     assert makers.commit(two) == {two}
