@@ -170,15 +170,19 @@ static int __init kspliced_init(void)
 {
 	int error;
 
-	error = kspliced_find_symbols();
+	error = kspliced_find_symbols() ?: kspliced_transition_init();
 	if (error)
 		return error;
-	return kspliced_sysfs_init();
+	error = kspliced_sysfs_init();
+	if (error)
+		kspliced_transition_exit();
+	return error;
 }
 
 static void __exit kspliced_exit(void)
 {
 	kspliced_sysfs_exit();
+	kspliced_transition_exit();
 }
 
 module_init(kspliced_init);

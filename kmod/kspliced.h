@@ -166,6 +166,8 @@ struct kspliced_live;
  * @nr_cpus: how many CPUs take part
  * @arrived: how many have checked their own stack
  * @done: the verdict stands and the text will not change any more
+ * @step: how often the CPUs that wait were asked to serialise
+ * @followed: how many have done so this time
  * @start_ns: when the first CPU was held
  * @pause_ns: how long all were
  * @cause: the verdict
@@ -185,6 +187,8 @@ struct kspliced_attempt {
 	int nr_cpus;
 	atomic_t arrived;
 	bool done;
+	int step;
+	atomic_t followed;
 	u64 start_ns;
 	u64 pause_ns;
 	enum kspliced_cause cause;
@@ -277,8 +281,13 @@ void kspliced_check_tasks(struct kspliced_attempt *attempt);
 void kspliced_make_jump(struct kspliced_site *site);
 void kspliced_verify_jumps(struct kspliced_attempt *attempt);
 void kspliced_verify_spans(struct kspliced_attempt *attempt);
-void kspliced_restore_text(struct kspliced_live *live);
-void kspliced_write_jumps(struct kspliced_live *live);
+void kspliced_keep_originals(struct kspliced_attempt *attempt);
+
+/* transition.c */
+int kspliced_transition_init(void);
+void kspliced_transition_exit(void);
+void kspliced_follow(struct kspliced_attempt *attempt);
+void kspliced_change_text(struct kspliced_attempt *attempt);
 
 /* redirect.c */
 typedef void (*kspliced_visit_fn)(const struct kspliced_span *span, void *data);

@@ -46,14 +46,11 @@ static enum kspliced_cause decide(struct kspliced_attempt *attempt)
 		return KSPLICED_CODE_BUSY;
 
 	/* Nothing fails from here on. */
-	if (attempt->out) {
-		kspliced_restore_text(attempt->out);
+	kspliced_change_text(attempt);
+	if (attempt->out)
 		kspliced_restore_data(attempt->out);
-	}
-	if (attempt->in) {
-		kspliced_write_jumps(attempt->in);
+	if (attempt->in)
 		kspliced_write_data(attempt->in);
-	}
 	return KSPLICED_OK;
 }
 
@@ -76,8 +73,7 @@ static int switch_cpu(void *data)
 		smp_store_release(&attempt->done, true);
 	} else {
 		/* The text is as it will be when this ends. */
-		while (!smp_load_acquire(&attempt->done))
-			cpu_relax();
+		kspliced_follow(attempt);
 	}
 	/* Before this CPU can reach text that changed. */
 	sync_core();

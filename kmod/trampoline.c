@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The bytes of the running kernel: compare them with what user space matched,
- * write the jumps, put back what stood there. Under stop_machine(), with
- * text_mutex held by the thread that stopped the machine. That is not the one
- * that writes, so it takes the variant of text_poke() for a stopped machine,
- * which does not insist on holding the lock itself.
+ * and with the jumps. Under stop_machine().
  */
 #include <linux/string.h>
 
@@ -164,39 +161,25 @@ void kspliced_verify_spans(struct kspliced_attempt *attempt)
 }
 
 /**
- * kspliced_restore_text() - put back what stood where the jumps are
- * @live: an update that is applied, its jumps verified
+ * kspliced_keep_originals() - keep what stands where jumps will be written
+ * @attempt: the attempt at hand, its text verified
+ *
+ * That is what stood there before any update.
  */
-void kspliced_restore_text(struct kspliced_live *live)
+void kspliced_keep_originals(struct kspliced_attempt *attempt)
 {
+	struct kspliced_live *in = attempt->in;
 	struct kspliced_site *site;
-	u32 i;
+	u32 cursor = 0;
+	u32 i, offset;
 
-	for (i = 0; i < live->update->nr_spans; i++) {
-		site = &live->sites[i];
-		if (site->span->new_addr)
-			static_call(kspliced_text_poke)((void *)kspliced_jump_addr(site->span),
-							site->original,
-							JMP32_INSN_SIZE);
-	}
-}
-
-/**
- * kspliced_write_jumps() - keep the original bytes and write the jumps
- * @live: an update whose spans are verified, with no other update applied
- */
-void kspliced_write_jumps(struct kspliced_live *live)
-{
-	struct kspliced_site *site;
-	void *addr;
-	u32 i;
-
-	for (i = 0; i < live->update->nr_spans; i++) {
-		site = &live->sites[i];
+	for (i = 0; i < in->update->nr_spans; i++) {
+		site = &in->sites[i];
 		if (!site->span->new_addr)
 			continue;
-		addr = (void *)kspliced_jump_addr(site->span);
-		memcpy(site->original, addr, JMP32_INSN_SIZE);
-		static_call(kspliced_text_poke)(addr, site->jump, JMP32_INSN_SIZE);
+		for (offset = 0; offset < JMP32_INSN_SIZE; offset++)
+			site->original[offset] =
+				original_byte(attempt->out, &cursor,
+					      kspliced_jump_addr(site->span) + offset);
 	}
 }

@@ -77,3 +77,13 @@ def _header_fate(
     order = (Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
     decision = next((d for d in order if d in decisions), Decision.IRRELEVANT)
     return decision, later if decision is Decision.LATER else ()
+
+
+def header_paths(components: Iterable[Component]) -> dict[str, tuple[str, ...]]:
+    """The headers with edits, by the source files that they are for."""
+    found: dict[str, set[str]] = {}
+    for component in components:
+        paths = {header.edit.path for header in component.headers}
+        for path in component.files:
+            found.setdefault(path, set()).update(paths)
+    return {path: tuple(sorted(paths)) for path, paths in found.items()}

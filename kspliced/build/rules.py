@@ -32,18 +32,15 @@ _EARLY = ("arch/x86/", "drivers/firmware/efi/")
 _NOT_STATE = (".data..ro_after_init", ".init", ".exit", ".data.rel.ro", "__dyndbg", "__param")
 _EXPORT_TABLES = ("___ksymtab", "___kcrctab", "__ksymtab", ".export_symbol")
 _NOINSTR = (".noinstr.text", ".entry.text", ".cpuidle.text")
-# Units with code that a non-maskable interrupt may run: its handlers and what they call (perf,
-# machine checks, the watchdogs, unwinding, tracing, BPF, printk). Interrupts are off while the
-# jumps are written, but these are not.
-_NMI = (
-    "arch/x86/events/", "arch/x86/kernel/nmi", "arch/x86/kernel/cpu/mce/",
-    "arch/x86/kernel/apic/", "arch/x86/kernel/kgdb", "arch/x86/kernel/reboot",
-    "arch/x86/kernel/unwind", "arch/x86/kernel/stacktrace", "arch/x86/kernel/dumpstack",
-    "arch/x86/kernel/alternative", "arch/x86/kernel/traps", "arch/x86/mm/fault",
-    "kernel/events/", "kernel/watchdog", "kernel/printk/", "kernel/trace/", "kernel/bpf/",
-    "kernel/rcu/", "kernel/time/timekeeping", "kernel/panic", "kernel/kexec", "lib/nmi_backtrace",
-    "lib/vsprintf", "mm/maccess", "drivers/acpi/apei/", "drivers/edac/", "drivers/watchdog/",
+# What runs between a breakpoint and the core's handler, or while it stops the machine and looks at
+# stacks (kmod/transition.c): who is sent there by a breakpoint would be sent there again.
+_SWITCHING = (
+    "arch/x86/kernel/nmi", "arch/x86/kernel/kgdb", "arch/x86/kernel/unwind",
+    "arch/x86/kernel/stacktrace", "arch/x86/kernel/dumpstack", "arch/x86/kernel/alternative",
+    "arch/x86/kernel/traps", "arch/x86/kernel/kprobes/", "arch/x86/mm/fault", "kernel/rcu/",
+    "kernel/time/timekeeping", "kernel/stop_machine",
 )  # fmt: skip
+_NO_BREAKPOINTS = "_kprobe_blacklist"
 
 Rule = Callable[[UnitDiff, Carried, str], Iterator[Refusal]]
 
@@ -113,10 +110,15 @@ def _where(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
             yield Refusal("noinstr", unit, name, reason, section)
 
 
-def _nmi(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
-    for changed in diff.changed if unit.startswith(_NMI) else ():
-        reason = "a non-maskable interrupt may run this unit while the jump is being written"
-        yield Refusal("nmi", unit, changed.pre.name, reason)
+def _breakpoint(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """Code that must not run into a breakpoint, as a switch puts one where its jump will be."""
+    table = diff.pre.layout.object.section_named(_NO_BREAKPOINTS)
+    relocations = table.relocations if table is not None else ()
+    listed = {diff.pre.layout.target(table, r).entity for r in relocations if table is not None}
+    for changed in diff.changed:
+        if unit.startswith(_SWITCHING) or changed.pre in listed:
+            reason = "handling a breakpoint runs this, and the switch puts one there"
+            yield Refusal("breakpoint", unit, changed.pre.name, reason)
 
 
 def _entry(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
@@ -228,7 +230,7 @@ RULES: tuple[Rule, ...] = (
     _sections,
     _exports,
     _where,
-    _nmi,
+    _breakpoint,
     _entry,
     _new_data,
     _short_jumps,

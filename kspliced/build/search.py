@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 from kspliced.build import blame
-from kspliced.build.fates import LATER, Decision, Fate, each, header_fates
+from kspliced.build.fates import LATER, Decision, Fate, each, header_fates, header_paths
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.neighbours import Neighbours
 from kspliced.build.select import Irrelevant, Selection, not_kernel
@@ -199,7 +199,7 @@ class _Search:
             if self._charge_failures(live, failed):
                 self._decompose()
                 continue
-            headers = _header_paths(live)
+            headers = header_paths(live)
             diffed = list(join_units(self._diff(u, headers[source_of(u)]) for u in units))
             if self._charge_refusals(live, diffed) or self._doubt(live, diffed):
                 self._decompose()
@@ -373,6 +373,13 @@ class _Search:
         for unit, users in self._users(live):
             for refusal in refused.get(unit.path, ()):
                 _blame(guilty, blame.of_symbol(refusal.symbol, source_of(unit), users), refusal)
+        exposed = {d.unit.path: d.interruptible for d in diffed}
+        several: dict[str, list[Refusal]] = {}
+        for unit, users in self._users(live):
+            for name in exposed.get(unit.path, ()):
+                refusal = Refusal("nmi", unit.path, name, _NMI)
+                _blame(several, blame.of_symbol(name, source_of(unit), users), refusal)
+        guilty.update((name, some) for name, some in several.items() if len(some) > 1)
         return self._give_up_all(live, guilty)
 
     def _users(self, live: list[Component]) -> Iterator[tuple[Unit, tuple[Component, ...]]]:
@@ -473,16 +480,6 @@ class _Search:
         )
 
 
-def _header_paths(components: list[Component]) -> dict[str, tuple[str, ...]]:
-    """The headers with edits, by the source files that they are for."""
-    found: dict[str, set[str]] = {}
-    for component in components:
-        paths = {header.edit.path for header in component.headers}
-        for path in component.files:
-            found.setdefault(path, set()).update(paths)
-    return {path: tuple(sorted(paths)) for path, paths in found.items()}
-
-
 def _blame(
     guilty: dict[str, list[Refusal]], components: Iterable[Component], refusal: Refusal
 ) -> None:
@@ -491,4 +488,5 @@ def _blame(
 
 
 _UNTOLD = "which commit made this part of a file, of which another cannot go live, is not known"
+_NMI = "a non-maskable interrupt that is in one of these functions may call another, new one"
 _COMPILE = "it does not compile without changes that cannot go live"

@@ -13,6 +13,7 @@ from kspliced.build.emit import UnitPart
 from kspliced.build.join import Joined, Member, join
 from kspliced.build.kbuild import Unit
 from kspliced.build.layout import Entity
+from kspliced.build.nmi import interruptible
 from kspliced.build.plain import Plain, Unlike, needs_plain, prove_alike
 from kspliced.build.rules import JUMP_SIZE, check, jump_offset
 from kspliced.build.strip import stripped
@@ -36,7 +37,7 @@ class DiffedUnit:
     """``pre`` is the pre object's file; ``part`` is None when the unit is refused;
     ``origin`` says what of its source differs. ``needed``: nothing in the unit changes, but another
     unit refers to something that only this one's pre object locates; ``lenders``: such units, for
-    this one."""
+    this one; ``interruptible`` are changed functions that a non-maskable interrupt may run."""
 
     unit: Unit
     pre: bytes
@@ -46,6 +47,7 @@ class DiffedUnit:
     origin: Origin
     needed: bool = False
     lenders: tuple[str, ...] = ()
+    interruptible: tuple[str, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -169,7 +171,8 @@ def _judged(unit: Unit, pre: bytes, part: UnitPart, origin: Origin) -> DiffedUni
     if refused:
         return DiffedUnit(unit, pre, None, (), refused, origin)
     functions = tuple(_functions(unit, part.diff, carried, origin))
-    return DiffedUnit(unit, pre, part, functions, (), origin)
+    exposed = interruptible(part.diff, unit.path)
+    return DiffedUnit(unit, pre, part, functions, (), origin, interruptible=exposed)
 
 
 def _functions(

@@ -9,6 +9,7 @@ import pytest
 
 from kspliced.build.closure import Carried, Closure
 from kspliced.build.diff import UnitDiff, diff_objects
+from kspliced.build.nmi import interruptible
 from kspliced.build.rules import check, jump_offset
 from kspliced.model import Import, ImportKind
 from tests.corpus.compiler import compile_object
@@ -236,11 +237,52 @@ def test_untraced_code_of_the_architecture_is_refused() -> None:
     assert jump_offset(branch.diff.pre, branch.diff.changed[0].pre) == 4
 
 
-def test_code_that_an_nmi_may_run_is_refused() -> None:
+def test_code_that_handles_breakpoints_is_refused() -> None:
     verdict = judge(BASE, BASE.replace("total += n", "total -= n"))
-    refused = check(verdict.diff, verdict.carried, "arch/x86/events/core.o")
-    assert [(refusal.code, refusal.symbol) for refusal in refused] == [("nmi", "add")]
+    refused = check(verdict.diff, verdict.carried, "arch/x86/kernel/traps.o")
+    assert [(refusal.code, refusal.symbol) for refusal in refused] == [("breakpoint", "add")]
     assert not check(verdict.diff, verdict.carried, "fs/ext4/mballoc.o")
+
+
+def test_code_that_kprobes_keep_off_is_refused() -> None:
+    source = """
+int f(int n);
+int plain(int n) { return f(n) + f(n + 1); }
+int listed(int n) { return f(n) + f(n + 1); }
+static unsigned long entry __attribute__((used, section("_kprobe_blacklist"))) =
+    (unsigned long)listed;
+"""
+    verdict = judge(source, source.replace("n + 1", "n + 2"))
+    refused = check(verdict.diff, verdict.carried, "kernel/notifier.o")
+    assert [(refusal.code, refusal.symbol) for refusal in refused] == [("breakpoint", "listed")]
+
+
+SLEEPING = """
+void mutex_lock(void *lock);
+extern int __preempt_count;
+static noinline int inner(int n) { return n + 1; }
+static noinline int taken(int n) { return 3 * (n + 1); }
+static noinline int shared(int n) { return 5 * (n + 1); }
+int (*table[])(int) = { taken };
+int plain(int n) { return shared(n) + 1; }
+int outer(int n) { mutex_lock(0); return inner(n) + taken(n) + shared(n) + 1; }
+int asking(int n) { if (!__preempt_count) mutex_lock(0); return n + 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("unit", "exposed"),
+    [
+        ("fs/ext4/mballoc.o", set()),
+        # What may sleep is run by no interrupt, nor what only such functions call.
+        ("kernel/bpf/core.o", {"taken", "shared", "plain", "asking"}),
+        # printk sleeps sometimes.
+        ("kernel/printk/printk.o", {"inner", "taken", "shared", "plain", "outer", "asking"}),
+    ],
+)
+def test_what_a_non_maskable_interrupt_may_run(unit: str, exposed: set[str]) -> None:
+    diff = judge(SLEEPING, SLEEPING.replace("n + 1", "n + 2").replace(") + 1;", ") + 2;")).diff
+    assert set(interruptible(diff, unit)) == exposed
 
 
 def test_a_patched_site_where_the_jump_goes_is_refused() -> None:

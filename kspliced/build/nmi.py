@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Functions that a non-maskable interrupt may run.
+
+Those come while the machine is stopped for the switch. No such interrupt sees half of a jump (the
+core's kmod/transition.c), but one that is inside a changed function then may call another, which
+is new already: where two functions change for each other, that must not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kspliced.build.body import Bodies
+from kspliced.build.diff import UnitDiff
+from kspliced.build.layout import Entity
+from kspliced.elf.object import Binding
+
+# Units with code that a non-maskable interrupt may run: its handlers and what they call (perf,
+# machine checks, the watchdogs, tracing, BPF, printk).
+_MAY_RUN = (
+    "arch/x86/events/", "arch/x86/kernel/cpu/mce/", "arch/x86/kernel/apic/",
+    "arch/x86/kernel/reboot", "kernel/events/", "kernel/watchdog", "kernel/printk/",
+    "kernel/trace/", "kernel/bpf/", "kernel/panic", "kernel/kexec", "lib/nmi_backtrace",
+    "lib/vsprintf", "mm/maccess", "drivers/acpi/apei/", "drivers/edac/", "drivers/watchdog/",
+)  # fmt: skip
+# Those of them whose functions do not sleep sometimes only, as printk's and panic's do.
+_STEADY = ("kernel/bpf/", "kernel/trace/", "kernel/events/")
+# Who calls these may sleep, which an interrupt may not: mutexes, semaphores, memory that is mapped,
+# user space, waiting. might_sleep() of a kernel that may be preempted calls the first two.
+_SLEEPS = frozenset({
+    "__SCT__might_resched", "__SCT__cond_resched", "__might_sleep", "__cond_resched",
+    "mutex_lock", "mutex_lock_interruptible", "mutex_lock_killable", "down_read", "down_write",
+    "schedule", "wait_for_completion", "synchronize_rcu", "synchronize_srcu",
+    "synchronize_rcu_tasks", "vmalloc", "vzalloc", "__vmalloc", "kvmalloc_node", "copy_from_user",
+    "copy_to_user", "_copy_from_user", "_copy_to_user", "strndup_user", "memdup_user",
+    "vmemdup_user", "get_unused_fd_flags", "anon_inode_getfd",
+})  # fmt: skip
+# Where preempt_count() is: code that asks whether it runs in an interrupt may do either.
+_ASKS = frozenset({"__preempt_count", "pcpu_hot"})
+
+
+def interruptible(diff: UnitDiff, unit: str) -> tuple[str, ...]:
+    """The changed functions of a unit that a non-maskable interrupt may run."""
+    if not unit.startswith(_MAY_RUN):
+        return ()
+    sleeping = _sleeping(diff.pre) if unit.startswith(_STEADY) else frozenset()
+    return tuple(changed.pre.name for changed in diff.changed if changed.pre not in sleeping)
+
+
+def _sleeping(bodies: Bodies) -> frozenset[Entity]:
+    """The functions that may sleep, or that only such functions of the unit call."""
+    functions = [f for f in bodies.layout.functions() if not f.parent]
+    refers = {f: tuple(_refers(bodies, f)) for f in functions}
+    found = {
+        f
+        for f, targets in refers.items()
+        if any(name in _SLEEPS for _, name, _ in targets)
+        and not any(name in _ASKS for _, name, _ in targets)
+    }
+    callers = _callers(bodies, refers)
+    while more := {f for f, by in callers.items() if by and by <= found} - found:
+        found |= more
+    return frozenset(found)
+
+
+def _callers(
+    bodies: Bodies, refers: dict[Entity, tuple[tuple[Entity | None, str, bool], ...]]
+) -> dict[Entity, set[Entity]]:
+    """By local function that is called and nothing else, the functions that call it."""
+    symbols = bodies.layout.object.symbols
+    local = (f for f in refers if symbols[f.symbol].binding is Binding.LOCAL)
+    callers: dict[Entity, set[Entity]] = {f: set() for f in local}
+    for caller, targets in refers.items():
+        for entity, _, call in targets:
+            if entity is None or entity not in callers or entity == caller:
+                continue
+            if call:
+                callers[entity].add(caller)
+            else:
+                del callers[entity]
+    parts = {part for f in refers for part in bodies.parts(f)}
+    for other in bodies.layout.entities():
+        if other not in parts:
+            for _, target in bodies.references(other):
+                if target.entity is not None:
+                    callers.pop(target.entity, None)
+    return callers
+
+
+def _refers(bodies: Bodies, function: Entity) -> Iterator[tuple[Entity | None, str, bool]]:
+    """What a function with all its parts refers to, and whether it is a call or a jump."""
+    for part in bodies.parts(function):
+        for _, target in bodies.references(part):
+            yield target.entity, target.name, target.branch
+        for site in bodies.sites(part):
+            for target in site.targets:
+                yield target.entity, target.name, target.branch
