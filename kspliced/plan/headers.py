@@ -16,6 +16,7 @@ from enum import Enum
 from kspliced.model import Refusal
 from kspliced.plan.declarations import DeclarationKind
 from kspliced.plan.edits import Edit
+from kspliced.plan.neutral import REMOVED
 from kspliced.plan.touched import Headers, Touched, forward, macros_of, removes, touched
 
 _MEMBER = re.compile(
@@ -98,6 +99,9 @@ def _refused(edit: Edit, found: Touched) -> HeaderEdit:
         return HeaderEdit(edit, HeaderChange.REFUSED, edit.names | used, none, refusal, False)
     # Code that only uses the type by name is not concerned, what uses these members is.
     names = used | _enumerators(edit)
+    if found.reason == REMOVED and not edit.new_lines:
+        # Code that no longer uses a member is right as long as objects still have it.
+        names = none
     proven = names - _members_before(edit)
     refusal = Refusal("type_changed", *where)
     return HeaderEdit(edit, HeaderChange.REFUSED, names, none, refusal, False, proven)

@@ -207,6 +207,17 @@ def test_a_changed_type_is_refused_with_who_uses_the_member(tmp_path: Path) -> N
     assert fresh.refused == ()
 
 
+def test_a_member_that_goes_holds_only_its_header(tmp_path: Path) -> None:
+    trees = {
+        "h.h": (HEADER, HEADER.replace("\tint a;\n", "")),
+        "a.c": (ONE.replace("return n", "return s->a"), ONE),
+    }
+    found = Trees(tmp_path, trees).decompose()
+    assert (only(found).headers, only(found).refused) == ((), ())
+    (header,) = found.headers
+    assert header.refusal is not None and header.refusal.code == "type_changed"
+
+
 def test_a_member_that_only_moved_is_not_changed(tmp_path: Path) -> None:
     moved = HEADER.replace(
         "\tint a;\n\tstruct s *next;", "\tstruct s *next;\n\tunion {\n\t\tint a;\n\t};"
