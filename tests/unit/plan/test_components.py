@@ -174,7 +174,7 @@ def test_what_another_header_makes_of_a_change_is_followed_one_step(tmp_path: Pa
     "others",
     [
         {"i.h": "struct t {\n\tint all[LIMIT];\n};\n"},
-        {"i.h": "static inline int i(void)\n{\n\treturn LIMIT;\n}\nDEFINE_LIMIT(LIMIT);\n"},
+        {"i.h": "static inline int inlined(void)\n{\n\treturn LIMIT;\n}\nDEFINE_LIMIT(LIMIT);\n"},
         {"i.h": "#define MORE (LIMIT + 1)\n", "j.h": "#define EVEN (2 * MORE)\n"},
         {"i.S": "\tmov $LIMIT, %eax\n"},
         {f"i{n}.h": f"#define MORE{n} LIMIT\n" for n in range(9)},
