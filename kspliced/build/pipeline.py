@@ -57,6 +57,7 @@ from kspliced.model import (
 from kspliced.oserror import translated
 from kspliced.pack import Blob
 from kspliced.plan.attribution import Attribution, attribute
+from kspliced.plan.conditions import Configuration
 from kspliced.plan.passages import read_changes
 from kspliced.plan.safety import Policy
 from kspliced.source.cache import SourceCache, locked
@@ -340,6 +341,7 @@ class _Pipeline:
                 workspace,
                 self._kbuild,
                 self._neighbours,
+                Configuration.parse((self._headers.top / ".config").read_text("utf-8")),
                 Wish(request.policy, request.exclude, request.only, upgrade.attributions),
                 Compiled(compiled.result, self._compile_more),
                 lambda text: self._stages.say("compile", text),

@@ -25,6 +25,7 @@ from kspliced.errors import BuildError, Code
 from kspliced.model import Refusal
 from kspliced.plan.attribution import Attribution
 from kspliced.plan.components import Component, Decomposer, Decomposition, Texts
+from kspliced.plan.conditions import Configuration
 from kspliced.plan.edits import Edit, apply_edits
 from kspliced.plan.makers import Makers
 from kspliced.plan.safety import Doubt, Policy, doubts, never_leaves, passes
@@ -87,6 +88,7 @@ def search(
     workspace: Workspace,
     kbuild: Callable[[str], Kbuild],
     neighbours: Neighbours,
+    configuration: Configuration,
     wish: Wish,
     compiled: Compiled,
     say: Callable[[str], None],
@@ -97,7 +99,8 @@ def search(
     """
     odd = {r.unit for r in selection.refused if r.unit.endswith(".c")}
     sources = sorted({*map(source_of, selection.units + selection.later), *odd})
-    texts = Texts(workspace.old.top, workspace.changed.top, (*sources, *selection.headers))
+    paths = (*sources, *selection.headers)
+    texts = Texts(workspace.old.top, workspace.changed.top, paths, configuration)
 
     def reads(path: str) -> frozenset[str]:
         # What is not compiled does not go live, whatever it reads.
@@ -474,7 +477,7 @@ class _Search:
             fates=tuple(fate for _, fate in sorted(fates.items())),
             diffed=used,
             same=tuple(
-                Irrelevant(path, "only comments, or what to inline")
+                Irrelevant(path, "only comments, what is not configured, or what to inline")
                 for path in self._decomposition.comments
             ),
         )

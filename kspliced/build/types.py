@@ -1,60 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Types whose layout differs between two compilations of a unit, from the BTF that GCC writes.
+"""Types that are not the same in two compilations of a unit, as far as live data goes.
 
 What a unit does to data is in its code; what the data looks like is not, and data of the old
-layout lives on. So a type that both sources have must not change. Types by name: a structure or
-union by size and members, an enumeration by values, a typedef by what it stands for.
-Format: Documentation/bpf/btf.rst; include/uapi/linux/btf.h.
+layout lives on. So a type that both sources have must look the same: every old member is where it
+was, of the type it had, and what is new lies exactly over an old member of the same kind, as in a
+union of both. Types by name: a structure or union by size and members, an enumeration by values,
+a typedef by what it stands for.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 
+from kspliced.build.btf import AGGREGATES, ENUMS, SECTION, Kind, Member, Type, Types
 from kspliced.elf.object import Object
+from kspliced.plan.enumerators import counts
 
-SECTION = ".BTF"
-
-_HEADER = struct.Struct("<HBBIIIII")
-_TYPE = struct.Struct("<III")
-_ENTRY = struct.Struct("<III")
-_PAIR = struct.Struct("<Ii")
-_MAGIC = 0xEB9F
-
-
-class _Kind(IntEnum):
-    INT = 1
-    PTR = 2
-    ARRAY = 3
-    STRUCT = 4
-    UNION = 5
-    ENUM = 6
-    FWD = 7
-    TYPEDEF = 8
-    VOLATILE = 9
-    CONST = 10
-    RESTRICT = 11
-    FUNC = 12
-    FUNC_PROTO = 13
-    VAR = 14
-    DATASEC = 15
-    FLOAT = 16
-    DECL_TAG = 17
-    TYPE_TAG = 18
-    ENUM64 = 19
-
-
-_AGGREGATES = (_Kind.STRUCT, _Kind.UNION)
-_ENUMS = (_Kind.ENUM, _Kind.ENUM64)
-# Bytes behind the three words of a type, for each of its vlen entries.
-_EACH = {
-    _Kind.STRUCT: 12, _Kind.UNION: 12, _Kind.ENUM: 8, _Kind.FUNC_PROTO: 8,
-    _Kind.DATASEC: 12, _Kind.ENUM64: 12,
-}  # fmt: skip
-_FIXED = {_Kind.INT: 4, _Kind.ARRAY: 12, _Kind.VAR: 4, _Kind.DECL_TAG: 4}
+# Of these the value has another order of bytes than an integer's.
+_SWAPPED = ("__be", "be")
 
 
 @dataclass(frozen=True)
@@ -65,38 +29,13 @@ class TypeChange:
     evidence: str
 
 
-@dataclass(frozen=True)
-class _Member:
-    """``offset`` is in bits; ``type`` describes it, named types by name only."""
-
-    name: str
-    offset: int
-    type: str
-
-
-@dataclass(frozen=True)
-class _Layout:
-    size: int
-    members: tuple[_Member, ...]
-
-
-@dataclass(frozen=True)
-class _Raw:
-    kind: _Kind
-    name: str
-    vlen: int
-    bits: bool
-    size: int
-    data: bytes
-
-
 def changed_types(pre: Object, post: Object) -> tuple[TypeChange, ...]:
     """Types of both objects that are not the same in both, by name.
 
     :raises ValueError: an object has no BTF, or it is malformed.
     """
-    before, after = _Types(_content(pre)), _Types(_content(post))
-    found = [*_layouts(before, after), *_enumerators(before, after)]
+    both = _Both(Types(_content(pre)), Types(_content(post)))
+    found = [*both.layouts(), *_enumerators(both.old, both.new)]
     return tuple(sorted(found, key=lambda change: change.name))
 
 
@@ -107,156 +46,219 @@ def _content(obj: Object) -> bytes:
     return section.data
 
 
-def _layouts(before: _Types, after: _Types) -> Iterator[TypeChange]:
-    old, new = before.layouts(), after.layouts()
-    for name in old.keys() & new.keys():
-        if old[name] != new[name]:
-            yield TypeChange(name, _difference(old[name][0], new[name][0]))
+def _named(types: Types) -> dict[str, list[int]]:
+    """Every named structure, union and typedef; a name may stand for several types."""
+    found: dict[str, list[int]] = {}
+    for number, one in enumerate(types.all):
+        if one.name and one.kind in AGGREGATES:
+            found.setdefault(f"{one.kind.name.lower()} {one.name}", []).append(number)
+        elif one.kind is Kind.TYPEDEF:
+            found.setdefault(one.name, []).append(number)
+    return found
 
 
-def _difference(old: _Layout, new: _Layout) -> str:
-    size = f"{old.size} bytes before, {new.size} after"
-    before = {member.name: member for member in old.members if member.name}
-    for member in new.members:
-        was = before.get(member.name)
-        if member.name and was is None:
-            return f"{size}; {member.name} is new"
-        if was is not None and was.offset != member.offset:
-            return (
-                f"{size}; {member.name} moves from byte {was.offset // 8} to {member.offset // 8}"
+class _Both:
+    """Compares types of the old object with those of the new one."""
+
+    def __init__(self, old: Types, new: Types) -> None:
+        self.old, self.new = old, new
+
+    def layouts(self) -> Iterator[TypeChange]:
+        """The structures, unions and typedefs that are not the same."""
+        before, after = _named(self.old), _named(self.new)
+        for name in before.keys() & after.keys():
+            olds, news = before[name], after[name]
+            same = all(any(self._content(a, b) for b in news) for a in olds) and all(
+                any(self._content(a, b) for a in olds) for b in news
             )
-        if was is not None and was.type != member.type:
-            return f"{size}; {member.name} becomes {member.type:.80}"
-    return size
+            if not same:
+                yield TypeChange(name, self._difference(olds[0], news[0]))
+
+    def _content(self, old: int, new: int) -> bool:
+        """Whether types of one name are the same within."""
+        before, after = self.old.all[old], self.new.all[new]
+        if before.kind is Kind.TYPEDEF:
+            return self._alike(before.value, after.value)
+        return self._aggregate(old, new)
+
+    def _aggregate(self, old: int, new: int) -> bool:
+        if self.old.all[old].value != self.new.all[new].value:
+            return False
+        before, after = tuple(_flat(self.old, old)), tuple(_flat(self.new, new))
+        paired = [(a, b) for a in before for b in after if a.name == b.name]
+        kept = {b for a, b in paired if self._member(a, b, before)}
+        if any(a.name and not any(a == one for one, _ in paired) for a in before):
+            return False
+        if any(b not in kept for _, b in paired):
+            return False
+        return all(b in kept or any(self._overlays(b, a) for a in before) for b in after)
+
+    def _member(self, old: Member, new: Member, beside: tuple[Member, ...]) -> bool:
+        """Whether a member of those ``beside`` it is where it was, and what it was."""
+        if old.offset != new.offset:
+            return False
+        if old.width == new.width and self._alike(old.type, new.type):
+            return True
+        return self._number(old, new, beside)
+
+    def _number(self, old: Member, new: Member, beside: tuple[Member, ...]) -> bool:
+        """Whether a bit-field becomes the same bytes as a number, or the other way round. Code
+        may write one bit-field with those that touch it."""
+        one, other = self.old.scalar(old.type), self.new.scalar(new.type)
+        if one is None or other is None or not (old.width or new.width):
+            return False
+        before, after = old.width or one.width, new.width or other.width
+        touching = any(
+            m.width and old.offset in (m.offset + m.width, m.offset - before) for m in beside
+        )
+        same = one.encoding == other.encoding and before == after
+        return same and not touching and not old.offset % before
+
+    def _overlays(self, new: Member, old: Member) -> bool:
+        """Whether a new member is another name for the bytes of an old one, of the same kind."""
+        if new.offset != old.offset or new.width or old.width or not new.name:
+            return False
+        if self._alike(old.type, new.type):
+            return self.old.size(old.type) > 0
+        one, other = self.old.plain(old.type), self.new.plain(new.type)
+        return self.old.all[one].kind is self.new.all[other].kind is Kind.PTR
+
+    def _alike(self, old: int, new: int) -> bool:
+        """Whether what is of either type looks the same; named types are compared by themselves."""
+        old, new = self.old.bare(old), self.new.bare(new)
+        before, after = self.old.all[old], self.new.all[new]
+        if Kind.TYPEDEF in (before.kind, after.kind) and before.name == after.name:
+            return before.kind is after.kind
+        if Kind.TYPEDEF in (before.kind, after.kind):
+            return self._same_number(old, new, before, after)
+        if _tag(before) and _tag(after):
+            return _tag(before) == _tag(after)
+        if before.kind in ENUMS or after.kind in ENUMS:
+            return self._same_enum(old, new)
+        if before.kind is not after.kind:
+            return False
+        return _ALIKE[before.kind](self, old, new)
+
+    def _same_number(self, old: int, new: int, before: Type, after: Type) -> bool:
+        swapped = any(one.name.startswith(_SWAPPED) for one in (before, after))
+        scalar = self.old.scalar(old)
+        return not swapped and scalar is not None and scalar == self.new.scalar(new)
+
+    def _same_enum(self, old: int, new: int) -> bool:
+        """An enumeration that gets a name, or more enumerators; values are compared by name."""
+        if self.old.all[old].kind is not self.new.all[new].kind:
+            return False
+        if self.old.scalar(old) != self.new.scalar(new):
+            return False
+        return {n for n, _ in self.old.values(old)} <= {n for n, _ in self.new.values(new)}
+
+    def _integer(self, old: int, new: int) -> bool:
+        return self.old.scalar(old) == self.new.scalar(new)
+
+    def _pointer(self, old: int, new: int) -> bool:
+        return self._alike(self.old.all[old].value, self.new.all[new].value)
+
+    def _array(self, old: int, new: int) -> bool:
+        (element, count), (other, more) = self.old.array(old), self.new.array(new)
+        return count == more and self._alike(element, other)
+
+    def _prototype(self, old: int, new: int) -> bool:
+        before, after = self.old.parameters(old), self.new.parameters(new)
+        if len(before) != len(after) or not self._pointer(old, new):
+            return False
+        return all(self._alike(a, b) for a, b in zip(before, after, strict=True))
+
+    def _name(self, old: int, new: int) -> bool:
+        before, after = self.old.all[old], self.new.all[new]
+        return (before.name, before.value) == (after.name, after.value)
+
+    def _difference(self, old: int, new: int) -> str:
+        """For a person: the first member that is not what it was."""
+        before, after = self.old.all[old], self.new.all[new]
+        if before.kind is Kind.TYPEDEF or after.kind is Kind.TYPEDEF:
+            one, other = self.old.describe(before.value), self.new.describe(after.value)
+            return f"{one} before, {other} after"
+        size = f"{before.value} bytes before, {after.value} after"
+        known = {member.name: member for member in _flat(self.old, old)}
+        for member in _flat(self.new, new):
+            was = known.get(member.name)
+            if member.name and was is None:
+                return f"{size}; {member.name} is new"
+            if was is not None and was.offset != member.offset:
+                places = f"{was.offset // 8} to {member.offset // 8}"
+                return f"{size}; {member.name} moves from byte {places}"
+            if was is not None and not self._member(was, member, tuple(known.values())):
+                width = f":{member.width}" if member.width else ""
+                return f"{size}; {member.name} becomes {self.new.describe(member.type)}{width}"
+        return size
 
 
-def _enumerators(before: _Types, after: _Types) -> Iterator[TypeChange]:
-    old, new = before.enumerators(), after.enumerators()
+def _flat(types: Types, number: int, base: int = 0) -> Iterator[Member]:
+    """The members, those of structures and unions without a name in place of these."""
+    for member in types.members(number):
+        inner = types.bare(member.type)
+        offset = base + member.offset
+        if not member.name and types.all[inner].kind in AGGREGATES:
+            yield from _flat(types, inner, offset)
+        else:
+            yield Member(member.name, offset, member.width, member.type)
+
+
+def _tag(one: Type) -> str:
+    """How a named structure, union or enumeration is referred to."""
+    if one.kind is Kind.FWD:
+        # Whether the unit sees a structure's members is no property of the structure.
+        return f"{'UNION' if one.flag else 'STRUCT'} {one.name}"
+    return f"{one.kind.name} {one.name}" if one.name and one.kind in _TAGGED else ""
+
+
+_TAGGED = (*AGGREGATES, *ENUMS)
+_ALIKE: dict[Kind, Callable[[_Both, int, int], bool]] = {
+    Kind.VOID: lambda both, old, new: True,
+    Kind.INT: _Both._integer,
+    Kind.FLOAT: _Both._name,
+    Kind.PTR: _Both._pointer,
+    Kind.ARRAY: _Both._array,
+    Kind.STRUCT: _Both._aggregate,
+    Kind.UNION: _Both._aggregate,
+    Kind.FUNC_PROTO: _Both._prototype,
+}
+
+
+def _enumerators(before: Types, after: Types) -> Iterator[TypeChange]:
+    old, new = _enumerated(before), _enumerated(after)
     for name in old.keys() & new.keys():
-        # The last one usually counts the others, and what it is the size of is compared itself.
-        if old[name].value != new[name].value and not (old[name].last and new[name].last):
+        # What counts the others is the size of something, and that is compared itself.
+        if old[name].value == new[name].value:
+            continue
+        stay = any(
+            other in new and new[other].value == old[name].value for other in old[name].twins
+        )
+        if old[name].top and new[name].top and counts(name):
+            continue
+        if not (old[name].below and new[name].below and stay):
             evidence = f"{old[name].value} before, {new[name].value} after"
             yield TypeChange(f"enumerator {name}", evidence)
 
 
 @dataclass(frozen=True)
 class _Enumerator:
+    """``top`` if none of its type is greater, ``below`` if one is; ``twins`` have its value."""
+
     value: int
-    last: bool
+    top: bool
+    below: bool
+    twins: tuple[str, ...]
 
 
-class _Types:
-    """The types of one object."""
-
-    def __init__(self, data: bytes) -> None:
-        try:
-            self._types = [None, *self._parse(data)]
-        except (struct.error, IndexError) as error:
-            raise ValueError(f"malformed BTF: {error}") from error
-        self._described: dict[int, str] = {}
-
-    def _parse(self, data: bytes) -> Iterator[_Raw]:
-        magic, _, _, size, at, length, strings, _ = _HEADER.unpack_from(data)
-        if magic != _MAGIC:
-            raise ValueError("no BTF header")
-        self._strings = data[size + strings :]
-        place, end = size + at, size + at + length
-        while place < end:
-            name, info, value = _TYPE.unpack_from(data, place)
-            kind, vlen = _Kind(info >> 24 & 0x1F), info & 0xFFFF
-            extra = _FIXED.get(kind, 0) + _EACH.get(kind, 0) * vlen
-            place += _TYPE.size
-            rest = data[place : place + extra]
-            yield _Raw(kind, self._text(name), vlen, bool(info >> 31), value, rest)
-            place += extra
-
-    def _text(self, offset: int) -> str:
-        end = self._strings.index(b"\0", offset)
-        return self._strings[offset:end].decode("utf-8", "replace")
-
-    def layouts(self) -> dict[str, tuple[_Layout, ...]]:
-        """Every named structure, union and typedef; a name may stand for several types."""
-        found: dict[str, set[_Layout]] = {}
-        for raw in self._types:
-            if raw is None or not raw.name:
-                continue
-            if raw.kind in _AGGREGATES:
-                word = raw.kind.name.lower()
-                found.setdefault(f"{word} {raw.name}", set()).add(self._layout(raw))
-            elif raw.kind is _Kind.TYPEDEF:
-                layout = _Layout(0, (_Member("", 0, self._describe(raw.size)),))
-                found.setdefault(raw.name, set()).add(layout)
-        return {name: tuple(sorted(same, key=repr)) for name, same in found.items()}
-
-    def enumerators(self) -> dict[str, _Enumerator]:
-        """The value of each enumerator, and whether none of its type is greater."""
-        found = {}
-        for raw in self._types:
-            if raw is not None and raw.kind in _ENUMS:
-                pairs = list(self._values(raw))
-                top = max((value for _, value in pairs), default=0)
-                found.update({name: _Enumerator(value, value == top) for name, value in pairs})
-        return found
-
-    def _values(self, raw: _Raw) -> Iterator[tuple[str, int]]:
-        if raw.kind is _Kind.ENUM:
-            for name, value in _PAIR.iter_unpack(raw.data):
-                yield self._text(name), value
-        else:
-            for name, low, high in _ENTRY.iter_unpack(raw.data):
-                yield self._text(name), high << 32 | low
-
-    def _layout(self, raw: _Raw) -> _Layout:
-        members = []
-        for name, type_id, offset in _ENTRY.iter_unpack(raw.data):
-            # With bit-fields the high byte is a width (btf.rst, kind_flag).
-            text = self._describe(type_id)
-            if raw.bits and offset >> 24:
-                text = f"{text}:{offset >> 24}"
-            place = offset & 0xFFFFFF if raw.bits else offset
-            members.append(_Member(self._text(name), place, text))
-        return _Layout(raw.size, tuple(members))
-
-    def _describe(self, number: int) -> str:
-        if number not in self._described:
-            self._described[number] = self._describe_new(number)
-        return self._described[number]
-
-    def _describe_new(self, number: int) -> str:
-        raw = self._types[number]
-        if raw is None:
-            return "void"
-        if raw.kind in _AGGREGATES:
-            word = raw.kind.name.lower()
-            return f"{word} {raw.name}" if raw.name else f"{word} {self._layout(raw)}"
-        if raw.kind in _ENUMS:
-            return f"enum {raw.name or [name for name, _ in self._values(raw)]}"
-        return _DESCRIBE[raw.kind](self, raw)
-
-    def _array(self, raw: _Raw) -> str:
-        element, _, count = _ENTRY.unpack(raw.data)
-        return f"{self._describe(element)}[{count}]"
-
-    def _prototype(self, raw: _Raw) -> str:
-        words = struct.iter_unpack("<II", raw.data)
-        return f"{self._describe(raw.size)}({', '.join(self._describe(w) for _, w in words)})"
-
-
-_DESCRIBE: dict[_Kind, Callable[[_Types, _Raw], str]] = {
-    _Kind.INT: lambda types, raw: f"{raw.name}/{raw.size}",
-    _Kind.FLOAT: lambda types, raw: f"{raw.name}/{raw.size}",
-    _Kind.PTR: lambda types, raw: f"{types._describe(raw.size)} *",
-    _Kind.ARRAY: _Types._array,
-    # Whether the unit sees a structure's members is no property of the structure.
-    _Kind.FWD: lambda types, raw: f"{'union' if raw.bits else 'struct'} {raw.name}",
-    _Kind.TYPEDEF: lambda types, raw: raw.name,
-    _Kind.VOLATILE: lambda types, raw: types._describe(raw.size),
-    _Kind.CONST: lambda types, raw: types._describe(raw.size),
-    _Kind.RESTRICT: lambda types, raw: types._describe(raw.size),
-    _Kind.TYPE_TAG: lambda types, raw: types._describe(raw.size),
-    _Kind.FUNC_PROTO: _Types._prototype,
-    _Kind.FUNC: lambda types, raw: raw.name,
-    _Kind.VAR: lambda types, raw: raw.name,
-    _Kind.DATASEC: lambda types, raw: raw.name,
-    _Kind.DECL_TAG: lambda types, raw: raw.name,
-}
+def _enumerated(types: Types) -> dict[str, _Enumerator]:
+    found = {}
+    for number, one in enumerate(types.all):
+        if one.kind not in ENUMS:
+            continue
+        pairs = types.values(number)
+        top = max((value for _, value in pairs), default=0)
+        for name, value in pairs:
+            twins = tuple(n for n, v in pairs if v == value and n != name)
+            found[name] = _Enumerator(value, value == top, value == top - 1, twins)
+    return found

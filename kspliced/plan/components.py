@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kspliced.model import Refusal
+from kspliced.plan.conditions import Configuration
 from kspliced.plan.declarations import Declaration, DeclarationKind, declarations
 from kspliced.plan.edits import Edit, SourceText, Spot, edits, read_text
 from kspliced.plan.headers import HeaderChange, HeaderEdit, classify
@@ -25,6 +26,7 @@ from kspliced.plan.makers import Makers
 from kspliced.plan.parts import divide
 from kspliced.plan.reach import Mentions, Reach, settle
 from kspliced.plan.text import identifiers
+from kspliced.plan.touched import Headers
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 _INCLUDE = re.compile(r'#\s*include\s*[<"]([^>"]+)[>"]')
@@ -73,7 +75,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """``comments`` are changed files whose code is the same, but for how it is inlined;
+    """``comments`` are changed files of which what is compiled is the same, but for inlining;
     ``headers`` all judged edits."""
 
     components: tuple[Component, ...]
@@ -83,10 +85,20 @@ class Decomposition:
 
 
 class Texts:
-    """The old and the new text of changed files, each parsed once."""
+    """The old and the new text of changed files, each parsed once.
 
-    def __init__(self, old: Path, new: Path, paths: Iterable[str]) -> None:
+    :param configuration: the kernel's, if what it leaves out is not to count.
+    """
+
+    def __init__(
+        self,
+        old: Path,
+        new: Path,
+        paths: Iterable[str],
+        configuration: Configuration | None = None,
+    ) -> None:
         self.old_top, self.new_top = old, new
+        self._configuration = configuration
         wanted = tuple(paths)
         self._found = (self._parse(old, wanted), self._parse(new, wanted))
 
@@ -99,11 +111,17 @@ class Texts:
 
     def old(self, path: str) -> SourceText:
         """The old file."""
-        return read_text(self.old_top, path, self._found[0][path])
+        return read_text(self.old_top, path, self._found[0][path], self._configuration)
 
     def new(self, path: str) -> SourceText:
         """The new file."""
-        return read_text(self.new_top, path, self._found[1][path])
+        return read_text(self.new_top, path, self._found[1][path], self._configuration)
+
+    def around(self, path: str) -> SourceText:
+        """The old version of a file that need not change; an empty one where there is none."""
+        if path not in self._found[0]:
+            self._found[0][path] = list(declarations(self.old_top, (path,)))
+        return self.old(path)
 
     def known(self, path: str) -> bool:
         """Whether there is an old version of the file."""
@@ -149,12 +167,14 @@ class Decomposer:
             else:
                 self._comments.append(path)
         judged: list[HeaderEdit] = []
-        for path in headers:
+        paths = tuple(headers)
+        changed = Headers(paths, texts.old, texts.new)
+        for path in paths:
             found = tuple(edit for edit in texts.edits(path) if not _inlining_only(edit))
-            judged += (_judged(texts, edit) for edit in found)
+            judged += (_judged(texts, edit, changed) for edit in found)
             if not found:
                 self._comments.append(path)
-        self._reached = settle(judged, texts.old, mentions)
+        self._reached = settle(judged, texts.around, mentions)
         self._parts: dict[str, tuple[SourceNode, ...]] = {}
 
     def parts(self, path: str) -> tuple[SourceNode, ...]:
@@ -215,8 +235,8 @@ def _inlining_only(edit: Edit) -> bool:
     return words(edit.old_lines) == words(edit.new_lines)
 
 
-def _judged(texts: Texts, edit: Edit) -> HeaderEdit:
-    found = classify(edit, not texts.known(edit.path))
+def _judged(texts: Texts, edit: Edit, headers: Headers) -> HeaderEdit:
+    found = classify(edit, not texts.known(edit.path), headers)
     local = changed_local_types(edit, texts.old(edit.path), texts.new(edit.path))
     if local and found.refusal is None:
         return replace(found, change=HeaderChange.REFUSED, refusal=local[0])
@@ -251,13 +271,13 @@ def _included(edits: Iterable[Edit]) -> tuple[str, ...]:
 
 
 def _includers(headers: list[HeaderEdit]) -> dict[str, frozenset[str]]:
-    """By new header, the changed ones that include it."""
+    """By changed header, those that include it from now on."""
     ends = {header.edit.path: _included((header.edit,)) for header in headers}
     for header in headers:
         ends[header.edit.path] += _included((header.edit,))
     return {
         path: frozenset(by for by, some in ends.items() if f"/{path}".endswith(some))
-        for path in {header.edit.path for header in headers if header.new}
+        for path in {header.edit.path for header in headers}
     }
 
 
@@ -278,6 +298,10 @@ class _Grouping:
         for number, header in enumerate(self._headers):
             for name in header.names:
                 self._declared[name].append(number)
+        self._prepare: dict[str, list[int]] = defaultdict(list)
+        for number, header in enumerate(self._headers):
+            if header.prepares:
+                self._prepare[header.edit.path].append(number)
         self._includers = _includers(self._headers)
 
     def components(self) -> tuple[Component, ...]:
@@ -324,7 +348,10 @@ class _Grouping:
             number = waiting.pop()
             if number not in found:
                 found.add(number)
-                waiting += self._meant(identifiers(self._headers[number].edit.new_lines), read)
+                edit = self._headers[number].edit
+                waiting += self._meant(identifiers(edit.new_lines), read)
+                waiting += self._prepare[edit.path]
+                waiting += self._new_from(edit)
         return found
 
     def _meant(self, names: frozenset[str], read: frozenset[str]) -> Iterator[int]:
@@ -335,8 +362,15 @@ class _Grouping:
                 if name not in header.proven and header.edit.path in read:
                     yield number
 
+    def _new_from(self, edit: Edit) -> Iterator[int]:
+        """The edits that make the new headers which an edit includes."""
+        included = _included((edit,))
+        for number, header in enumerate(self._headers if included else ()):
+            if header.new and f"/{header.edit.path}".endswith(included):
+                yield number
+
     def _brought(self, read: frozenset[str]) -> frozenset[str]:
-        """``read``, with the new headers that these include from now on."""
+        """``read``, with the changed headers that these include from now on."""
         while more := {path for path, by in self._includers.items() if by & read} - read:
             read |= more
         return read

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kspliced.plan.conditions import Configuration, Resolved
 from kspliced.plan.declarations import Declaration, DeclarationKind
 from kspliced.plan.text import code_lines, identifiers
 from kspliced.source.lines import Hunk, hunks
@@ -55,22 +56,24 @@ class Edit:
 
 @dataclass(frozen=True)
 class SourceText:
-    """A file's lines, as they are and as code, and its declarations."""
+    """A file's lines, as they are and as code, and its declarations; ``decided`` are the numbers
+    of the lines with directives that go the same way in every unit."""
 
     raw: list[bytes]
     code: list[str]
     declarations: tuple[Declaration, ...]
+    decided: frozenset[int] = frozenset()
 
     def owners(self, start: int, count: int) -> tuple[Declaration, ...]:
         """The declarations that lines ``start`` .. + ``count`` (from 1) lie in."""
         last = start + count - 1
-        return tuple(d for d in self.declarations if self._head(d) <= last and start <= d.end)
+        return tuple(d for d in self.declarations if self.head(d) <= last and start <= d.end)
 
     def lines(self, start: int, count: int) -> list[str]:
         """Lines of code, empty ones left out."""
         return [line for line in self.code[start - 1 : start - 1 + count] if line]
 
-    def _head(self, declaration: Declaration) -> int:
+    def head(self, declaration: Declaration) -> int:
         """The first line of a declaration whose type stands on the lines above its name."""
         line = declaration.start
         while line > 1:
@@ -81,18 +84,28 @@ class SourceText:
         return line
 
 
-def read_text(top: Path, path: str, found: Iterable[Declaration]) -> SourceText:
-    """The file ``path`` below ``top`` with its declarations; an empty one where there is none."""
+def read_text(
+    top: Path, path: str, found: Iterable[Declaration], configuration: Configuration | None = None
+) -> SourceText:
+    """The file ``path`` below ``top`` with its declarations; an empty one where there is none.
+
+    :param configuration: says which lines are never compiled and count as blank, if it is known.
+    """
     file = top / path
     data = file.read_bytes() if file.is_file() else b""
     code = code_lines(data.decode("utf-8", "replace"))
-    return SourceText(data.splitlines(keepends=True), code, tuple(found))
+    compiled = (
+        Resolved(code, frozenset()) if configuration is None else configuration.compiled(code)
+    )
+    raw = data.splitlines(keepends=True)
+    return SourceText(raw, compiled.lines, tuple(found), compiled.decided)
 
 
 def edits(
     path: str, old_top: Path, new_top: Path, old: SourceText, new: SourceText
 ) -> tuple[Edit, ...]:
-    """The edits that make ``new`` of ``old``; those that change nothing but comments left out."""
+    """The edits that make ``new`` of ``old``; those that change nothing but comments, or
+    what is never compiled, left out."""
     groups: list[Edit] = []
     for hunk in hunks(old_top / path, new_top / path):
         edit = Edit(

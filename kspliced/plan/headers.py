@@ -4,7 +4,7 @@
 A header is included by thousands of units that nobody changed. An edit that only adds names nobody
 uses yet cannot change them; one that changes an inline function or a macro concerns those that
 mention it, directly or through other headers; one that changes a type concerns objects that exist
-in memory, and is refused.
+in memory, and is refused unless these are as they were (touched.py).
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kspliced.model import Refusal
-from kspliced.plan.declarations import TYPES, DeclarationKind
+from kspliced.plan.declarations import DeclarationKind
 from kspliced.plan.edits import Edit
+from kspliced.plan.neutral import REMOVED
+from kspliced.plan.touched import Headers, Touched, forward, macros_of, removes, touched
 
 _MEMBER = re.compile(
     r"\b([A-Za-z_]\w*)\s*(?:\[[^]]*\]\s*)*(?::\s*\w+\s*[;,]|;)|\(\s*\*\s*(\w+)\s*\)"
@@ -23,7 +25,6 @@ _MEMBER = re.compile(
 # Of members in one declaration, each before the last; parameters stand in parentheses.
 _SEVERAL = re.compile(r"^[^()]*,[^()]*;")
 _BEFORE = re.compile(r"\b([A-Za-z_]\w*)\s*(?:\[[^]]*\]\s*)*,")
-_CALLABLE = frozenset({DeclarationKind.FUNCTION, DeclarationKind.MACRO, DeclarationKind.PROTOTYPE})
 
 
 class HeaderChange(str, Enum):
@@ -32,66 +33,78 @@ class HeaderChange(str, Enum):
     ADDS = "adds"
     REMOVES = "removes"
     CHANGES = "changes"
+    NEUTRAL = "neutral"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class HeaderEdit:
-    """``names``: what code must mention for the edit to concern it; ``refusal`` if REFUSED;
-    ``new`` if the whole header is. ``proven``: those of ``names`` that come with the edit, so that
-    code which means them does not compile without it; it may mean another type's."""
+    """``names``: what code must mention to need the edit; ``concerns``: what of it unchanged code
+    must mention for the edit to concern that; ``refusal`` if REFUSED; ``new`` if the whole header
+    is. ``proven``: those of ``names`` that come with the edit, so that code which means them does
+    not compile without it; it may mean another type's."""
 
     edit: Edit
     change: HeaderChange
     names: frozenset[str]
+    concerns: frozenset[str]
     refusal: Refusal | None
     new: bool
     proven: frozenset[str] = frozenset()
 
+    @property
+    def prepares(self) -> bool:
+        """Whether it only includes headers and names types, for what else the header says."""
+        named = self.change is HeaderChange.NEUTRAL and not self.edit.names
+        return named and forward(self.edit.new_lines) is not None
 
-def classify(edit: Edit, new: bool) -> HeaderEdit:
+
+def classify(edit: Edit, new: bool, headers: Headers) -> HeaderEdit:
     """Judge one edit of a header, which is ``new`` or was there."""
-    kinds = {d.kind for d in edit.removed + edit.added}
-    if not edit.new_lines and edit.removed:
-        return HeaderEdit(edit, HeaderChange.REMOVES, edit.names, None, new)
-    added = frozenset(d.name for d in edit.added) - {d.name for d in edit.removed}
     if new:
-        return HeaderEdit(edit, HeaderChange.ADDS, added, None, new)
-    if not edit.old_lines and edit.added and added == edit.names and _is_new(edit):
-        return HeaderEdit(edit, HeaderChange.ADDS, added, None, new)
-    if not kinds and all(line.startswith("#include") for line in edit.new_lines + edit.old_lines):
-        # What is included where only decides whether accepted code compiles.
-        change = HeaderChange.ADDS if edit.new_lines else HeaderChange.REMOVES
-        return HeaderEdit(edit, change, frozenset(), None, new)
-    if kinds and kinds <= _CALLABLE and edit.added:
-        return HeaderEdit(edit, HeaderChange.CHANGES, edit.names, None, new)
-    return _refused(edit, kinds, new)
+        macros = macros_of(edit.added)
+        moved = {name for kind, name in macros if headers.moved(edit.path, (kind, name))}
+        concerns = frozenset(name for _, name in macros) - moved
+        return HeaderEdit(edit, HeaderChange.ADDS, edit.names, concerns, None, new)
+    if removes(edit, headers):
+        return HeaderEdit(edit, HeaderChange.REMOVES, edit.names, frozenset(), None, new)
+    found = touched(edit, headers)
+    if found.reason:
+        return _refused(edit, found)
+    return _accepted(edit, found)
 
 
-def _is_new(edit: Edit) -> bool:
-    """Whether all of each added declaration lies in the hunks."""
-    lines = {
-        line for h in edit.hunks for line in range(h.new_start, h.new_start + max(1, h.new_count))
-    }
-    return all(d.start in lines and d.end in lines for d in edit.added)
-
-
-def _refused(edit: Edit, kinds: set[DeclarationKind], new: bool) -> HeaderEdit:
-    lines = _changed_lines(edit)
-    names = edit.names | frozenset(members(lines))
-    proven: frozenset[str] = frozenset()
-    types = sorted(d.name for d in edit.removed + edit.added if d.kind in TYPES)
-    symbol = types[0] if types else next(iter(sorted(edit.names)), "")
-    if types or DeclarationKind.ENUMERATOR in kinds:
-        reason = "the type changes, and objects of it exist or its values are in use"
-        refusal = Refusal("type_changed", edit.path, symbol, reason, _evidence(edit))
-        # Code that only uses the type by name is not concerned, what uses these members is.
-        names = frozenset(members(lines)) | _enumerators(edit)
-        proven = names - _members_before(edit)
+def _accepted(edit: Edit, found: Touched) -> HeaderEdit:
+    concerns = (found.changed | found.macros) - found.moved
+    if concerns & found.changed:
+        change = HeaderChange.CHANGES
+    elif found.added - found.moved:
+        change = HeaderChange.ADDS
+    elif not edit.new_lines:
+        change = HeaderChange.REMOVES
     else:
-        reason = "it cannot be told which units this concerns"
-        refusal = Refusal("header_changed", edit.path, symbol, reason, _evidence(edit))
-    return HeaderEdit(edit, HeaderChange.REFUSED, names, refusal, new, proven)
+        change = HeaderChange.NEUTRAL
+    names = found.changed | found.added | found.forward | found.moved
+    if found.kept:
+        names |= frozenset(members(_changed_lines(edit)))
+    return HeaderEdit(edit, change, names, concerns, None, False)
+
+
+def _refused(edit: Edit, found: Touched) -> HeaderEdit:
+    used = frozenset(members(_changed_lines(edit)))
+    where = (edit.path, found.symbol, found.reason, _evidence(edit))
+    none: frozenset[str] = frozenset()
+    if not found.typed:
+        refusal = Refusal("header_changed", *where)
+        return HeaderEdit(edit, HeaderChange.REFUSED, edit.names | used, none, refusal, False)
+    # Code that only uses the type by name is not concerned, what uses these members is.
+    names = used | _enumerators(edit)
+    if found.reason == REMOVED and not edit.new_lines:
+        # Code that no longer uses a member is right as long as objects still have it.
+        names = none
+    proven = names - _members_before(edit)
+    refusal = Refusal("type_changed", *where)
+    return HeaderEdit(edit, HeaderChange.REFUSED, names, none, refusal, False, proven)
 
 
 def _members_before(edit: Edit) -> frozenset[str]:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from kspliced.model import Refusal
+from kspliced.plan.declarations import DeclarationKind
 from kspliced.plan.edits import SourceText
 from kspliced.plan.headers import HeaderChange, HeaderEdit
 from kspliced.plan.text import identifiers
 
 # Units that one edit of a header may make us compile; what more would concern is refused.
 MOST = 40
+# Other headers whose inline functions and macros may pass on what an edit changes.
+_FEW = 8
+_PASSES_ON = frozenset({DeclarationKind.FUNCTION, DeclarationKind.MACRO})
 
 Mentions = Callable[[frozenset[str]], Mapping[str, frozenset[str]]]
 
@@ -25,50 +29,116 @@ class Reach:
     sources: frozenset[str]
 
 
+@dataclass(frozen=True)
+class _Passed:
+    """``names`` of the header ``path`` that use what another one changes."""
+
+    path: str
+    names: frozenset[str]
+
+
 def settle(
     judged: list[HeaderEdit], text: Callable[[str], SourceText], mentions: Mentions
 ) -> tuple[Reach, ...]:
     """Find what each edit concerns.
 
-    An addition that the old tree mentions is no addition. A change that other headers or
-    assembly mention, or too many sources, is refused.
+    An addition that the old tree mentions is no addition. Inline functions and macros of a few
+    other headers that use what changes change with it, and whoever mentions these is concerned. A
+    change that headers use in another way, or assembly, or too many sources, is refused.
 
-    :param text: gives the old text of a changed header.
+    :param text: gives the old text of a header, whether it changes or not.
     """
     wanted = {header: _names(header, text(header.edit.path)) for header in judged}
     found = mentions(frozenset(name for some in wanted.values() for name in some))
-    return tuple(_settled(header, wanted[header], found) for header in judged)
+    passed = {header: _passed(header, wanted[header], found, text) for header in judged}
+    more = frozenset(name for some in passed.values() for one in some for name in one.names)
+    found = {**mentions(more), **found} if more else found
+    return tuple(_settled(header, wanted[header], passed[header], found) for header in judged)
 
 
 def _names(header: HeaderEdit, text: SourceText) -> frozenset[str]:
     """What code has to mention for the edit to concern it, in the header's other declarations
     too: those that use what changes change with it."""
-    if header.change is HeaderChange.ADDS:
-        return header.names
     if header.change is not HeaderChange.CHANGES:
-        return frozenset()
-    names = set(header.names)
+        return header.concerns if header.change is HeaderChange.ADDS else frozenset()
+    edited = {d.name for d in header.edit.removed if d.kind is DeclarationKind.ENUM}
+    return _closed(header.concerns, text, edited)
+
+
+def _closed(names: frozenset[str], text: SourceText, without: Iterable[str] = ()) -> frozenset[str]:
+    """``names``, and the declarations of a header that use them."""
+    left_out = frozenset(without)
     used = {
-        d.name: identifiers(text.lines(d.start, d.end - d.start + 1)) for d in text.declarations
+        d.name: identifiers(text.lines(d.start, d.end - d.start + 1))
+        for d in text.declarations
+        if d.name not in left_out
     }
     while more := {name for name, words in used.items() if words & names} - names:
         names |= more
-    return frozenset(names)
+    return names
+
+
+def _files(
+    header: HeaderEdit, names: Iterable[str], found: Mapping[str, frozenset[str]]
+) -> frozenset[str]:
+    files = frozenset(path for name in names for path in found[name]) - {header.edit.path}
+    return frozenset(path for path in files if not path.startswith("scripts/"))
+
+
+def _passed(
+    header: HeaderEdit,
+    names: frozenset[str],
+    found: Mapping[str, frozenset[str]],
+    text: Callable[[str], SourceText],
+) -> tuple[_Passed, ...]:
+    """What other headers make of what the edit changes; () where that cannot be followed."""
+    others = sorted(path for path in _files(header, names, found) if not path.endswith(".c"))
+    if len(others) > _FEW or not all(path.endswith(".h") for path in others):
+        return ()
+    result = []
+    for path in others:
+        mine = frozenset(name for name in names if path in found[name])
+        more = _passed_by(text(path), mine)
+        if not more:
+            return ()
+        result.append(_Passed(path, more))
+    return tuple(result)
+
+
+def _passed_by(text: SourceText, names: frozenset[str]) -> frozenset[str]:
+    """The functions and macros of a header that use ``names``, with what uses those; none if
+    anything else in it does."""
+    lines = {n + 1 for n, line in enumerate(text.code) if identifiers([line]) & names}
+    users = [
+        d
+        for d in text.declarations
+        if d.kind in _PASSES_ON and any(d.start <= line <= d.end for line in lines)
+    ]
+    if any(not any(text.head(d) <= line <= d.end for d in users) for line in lines):
+        return frozenset()
+    return _closed(frozenset(d.name for d in users), text)
 
 
 def _settled(
-    header: HeaderEdit, names: frozenset[str], found: Mapping[str, frozenset[str]]
+    header: HeaderEdit,
+    names: frozenset[str],
+    passed: tuple[_Passed, ...],
+    found: Mapping[str, frozenset[str]],
 ) -> Reach:
-    files = frozenset(path for name in names for path in found[name]) - {header.edit.path}
-    files = frozenset(path for path in files if not path.startswith("scripts/"))
+    files = _files(header, names, found)
+    known = frozenset(one.path for one in passed)
+    others = {path for path in files - known if not path.endswith(".c")}
+    for one in passed:
+        further = frozenset(path for name in one.names for path in found[name]) - {one.path}
+        files |= further
+        others |= {path for path in further if not path.endswith(".c")}
+    sources = frozenset(path for path in files if path.endswith(".c"))
     if not files:
         change = HeaderChange.ADDS if header.change is HeaderChange.CHANGES else header.change
         return Reach(replace(header, change=change), frozenset())
-    sources = frozenset(path for path in files if path.endswith(".c"))
-    others = sorted(files - sources)
     if others or len(sources) > MOST:
-        symbol = min(header.names)
-        much = f"{others[0]} uses it too" if others else f"{len(sources)} source files use it"
+        symbol = min(header.concerns)
+        much = f"{min(others)} uses it too" if others else f"{len(sources)} source files use it"
         reason = "what the header gives is used too widely to follow"
         refusal = Refusal("header_changed", header.edit.path, symbol, reason, much)
         return Reach(replace(header, change=HeaderChange.REFUSED, refusal=refusal), frozenset())

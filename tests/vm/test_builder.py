@@ -146,7 +146,9 @@ def test_a_comment_in_a_header_is_nothing_to_do(on_trees: BuildRequest, tmp_path
     request = changed(on_trees, tmp_path / "new", "fs/ext4/ext4.h", "/* more */\n")
     result = build(request, no_progress)
     assert result.manifest is None and not result.refused
-    assert [i.reason for i in result.irrelevant] == ["only comments, or what to inline"]
+    assert [i.reason for i in result.irrelevant] == [
+        "only comments, what is not configured, or what to inline"
+    ]
 
 
 @pytest.fixture

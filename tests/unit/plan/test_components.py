@@ -154,11 +154,39 @@ def test_users_through_another_inline_function_are_found(tmp_path: Path) -> None
     assert only(Trees(tmp_path, trees).decompose()).files == ("user.c",)
 
 
-def test_what_other_headers_use_is_refused(tmp_path: Path) -> None:
+def test_what_another_header_makes_of_a_change_is_followed_one_step(tmp_path: Path) -> None:
+    user = "int u(void)\n{\n\treturn MORE;\n}\n"
+    further = "int v(void)\n{\n\treturn EVEN;\n}\n"
+    passed = "#define MORE (LIMIT + 1)\n#define EVEN (2 * MORE)\nstruct t {\n\tint own;\n};\n"
     trees = {
         "h.h": (HEADER, HEADER.replace("LIMIT 3", "LIMIT 5")),
-        "i.h": ("#define MORE (LIMIT + 1)\n", "#define MORE (LIMIT + 1)\n"),
+        "i.h": (passed, passed),
+        "user.c": (user, user),
+        "further.c": (further, further),
+        "other.c": (TWO, TWO),
+    }
+    component = only(Trees(tmp_path, trees, frozenset({"h.h"})).decompose())
+    assert sorted(component.files) == ["further.c", "user.c"]
+    assert [h.change for h in component.headers] == [HeaderChange.CHANGES]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"i.h": "struct t {\n\tint all[LIMIT];\n};\n"},
+        {"i.h": "static inline int inlined(void)\n{\n\treturn LIMIT;\n}\nDEFINE_LIMIT(LIMIT);\n"},
+        {"i.h": "#define MORE (LIMIT + 1)\n", "j.h": "#define EVEN (2 * MORE)\n"},
+        {"i.S": "\tmov $LIMIT, %eax\n"},
+        {f"i{n}.h": f"#define MORE{n} LIMIT\n" for n in range(9)},
+    ],
+)
+def test_what_other_headers_use_in_other_ways_is_refused(
+    tmp_path: Path, others: dict[str, str]
+) -> None:
+    trees = {
+        "h.h": (HEADER, HEADER.replace("LIMIT 3", "LIMIT 5")),
         "a.c": (ONE, ONE.replace("return n", "return LIMIT")),
+        **{path: (text, text) for path, text in others.items()},
     }
     found = Trees(tmp_path, trees).decompose()
     assert [r.code for r in only(found).refused] == ["header_changed"]
@@ -177,6 +205,17 @@ def test_a_changed_type_is_refused_with_who_uses_the_member(tmp_path: Path) -> N
     assert other.refused == ()
     # What means this type's does not compile without it, and another type may have one, too.
     assert fresh.refused == ()
+
+
+def test_a_member_that_goes_holds_only_its_header(tmp_path: Path) -> None:
+    trees = {
+        "h.h": (HEADER, HEADER.replace("\tint a;\n", "")),
+        "a.c": (ONE.replace("return n", "return s->a"), ONE),
+    }
+    found = Trees(tmp_path, trees).decompose()
+    assert (only(found).headers, only(found).refused) == ((), ())
+    (header,) = found.headers
+    assert header.refusal is not None and header.refusal.code == "type_changed"
 
 
 def test_a_member_that_only_moved_is_not_changed(tmp_path: Path) -> None:
@@ -316,3 +355,75 @@ def test_a_new_header_concerns_who_includes_it(tmp_path: Path) -> None:
 )
 def test_members_are_all_that_a_line_declares(line: str, names: set[str]) -> None:
     assert set(members((line,))) == names
+
+
+def test_what_a_header_says_brings_only_headers_that_the_source_reads(tmp_path: Path) -> None:
+    other = "struct far {\n\tint number;\n};\n"
+    trees = {
+        "h.h": (HEADER, HEADER.replace("LIMIT 3", "LIMIT 3\n#define PICK(s) ((s)->number)")),
+        "far.h": (other, other.replace("int number", "long number")),
+        "a.c": (ONE, ONE.replace("return n", "return PICK(n)")),
+    }
+    for reads, codes in (({"h.h"}, []), ({"h.h", "far.h"}, ["type_changed"])):
+        folder = tmp_path / str(len(reads))
+        found = only(Trees(folder, trees, frozenset(reads)).decompose())
+        assert [refusal.code for refusal in found.refused] == codes
+        assert [header.edit.path for header in found.headers] == ["h.h"]
+
+
+def test_a_member_under_a_second_name_comes_with_who_uses_that(tmp_path: Path) -> None:
+    union = "\tunion {\n\t\tstruct s *next;\n\t\tstruct s __rcu *next_rcu;\n\t};"
+    trees = {
+        "h.h": (HEADER, HEADER.replace("\tstruct s *next;", union)),
+        "a.c": (ONE, ONE.replace("return n", "return s->next_rcu")),
+        "b.c": (TWO, TWO.replace("2;", "s->next;")),
+        "c.c": (THREE, THREE),
+    }
+    user, other = Trees(tmp_path, trees).decompose().components
+    assert [h.change for h in user.headers] == [HeaderChange.NEUTRAL]
+    assert (user.files, user.refused) == (("a.c",), ())
+    assert (other.files, other.headers, other.refused) == (("b.c",), (), ())
+
+
+def test_a_type_that_moves_into_another_header_concerns_nobody(tmp_path: Path) -> None:
+    kept = "#include <linux/kept.h>\n"
+    moved = (
+        "struct table {\n\tint ver;\n\tint num;\n} __packed;\nenum kind { ONE_KIND, TWO_KINDS };\n"
+    )
+    user = "int u(struct table *t)\n{\n\treturn t->ver;\n}\n"
+    trees = {
+        "h.h": (HEADER + moved, HEADER + kept),
+        "include/linux/kept.h": ("", moved),
+        "a.c": (ONE, ONE.replace("return n", "return ver + num")),
+        "user.c": (user, user),
+        "b.c": (user, user.replace("return t->ver", "return sizeof(struct table)")),
+    }
+    found = Trees(tmp_path / "same", trees, frozenset({"h.h"})).decompose()
+    assert [(c.files, c.refused) for c in found.components] == [(("a.c",), ()), (("b.c",), ())]
+    assert {h.edit.path for h in found.components[1].headers} == {"h.h", "include/linux/kept.h"}
+    trees["include/linux/kept.h"] = ("", moved.replace("int num", "long num"))
+    found = Trees(tmp_path / "other", trees, frozenset({"h.h"})).decompose()
+    refused = {header.edit.path for header in found.headers if header.refusal is not None}
+    assert "h.h" in refused
+
+
+def test_what_a_header_includes_comes_with_what_it_adds(tmp_path: Path) -> None:
+    new = HEADER.replace("struct s {", "#include <far.h>\nstruct near;\nstruct s {")
+    new = new.replace("int one(int n);", "int one(int n);\nint fresh(struct far *f);")
+    trees = {
+        "h.h": (HEADER, new),
+        "a.c": (ONE, ONE.replace("return n", "return fresh(0)")),
+        "b.c": (TWO, TWO.replace("2;", "3;")),
+    }
+    user, other = Trees(tmp_path, trees).decompose().components
+    lines = {line for header in user.headers for line in header.edit.new_lines}
+    assert lines == {"#include <far.h>", "struct near;", "int fresh(struct far *f);"}
+    assert other.headers == ()
+
+
+def test_a_prototype_with_other_names_of_parameters_concerns_nobody(tmp_path: Path) -> None:
+    user = "int u(void)\n{\n\treturn one(1);\n}\n"
+    for new, concerned in (("extern int one(int count);", 0), ("int one(long n);", 1)):
+        trees = {"h.h": (HEADER, HEADER.replace("int one(int n);", new)), "user.c": (user, user)}
+        found = Trees(tmp_path / str(concerned), trees).decompose()
+        assert len(found.components) == concerned

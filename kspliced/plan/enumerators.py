@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The values of enumerators, as a header's text has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+_COUNTS = re.compile(
+    r"^__|(?:^|_)(?:MAX|NUM|NR|N|COUNT|CNT|LAST|SIZE|END|N?BITS|TOTAL|LIMIT|ENTRIES|LEN)(?:_|$)",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(r"[0-9][0-9A-Fa-fxX]*[uUlL]*")
+
+
+def counts(name: str) -> bool:
+    """Whether an enumerator is called as one that counts the others is (IFLA_MAX, NR_ITEMS)."""
+    return _COUNTS.search(name) is not None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number, ``step`` more than ``base``: an expression, or '' for zero; ``group`` is the number
+    of the enumeration."""
+
+    base: str
+    step: int
+    group: int = field(default=0, compare=False)
+
+
+def values(bodies: Iterable[tuple[str, ...]]) -> dict[str, Value]:
+    """The values of all enumerators.
+
+    :param bodies: the tokens between the braces of each enumeration; a directive is one.
+    """
+    found: dict[str, Value] = {}
+    for group, body in enumerate(bodies):
+        value = Value("", -1)
+        for part in _split(body):
+            words = tuple(word for word in part if not word.startswith("#"))
+            leading = next((n for n, w in enumerate(part) if not w.startswith("#")), len(part))
+            value = _behind(value, part[:leading])
+            if len(words) > 1 and words[1] == "=":
+                value = _evaluated(words[2:], found)
+            elif words:
+                value = Value(value.base, value.step + 1)
+            if words:
+                found[words[0]] = Value(value.base, value.step, group)
+            value = _behind(value, part[leading:])
+    return found
+
+
+def _behind(value: Value, words: tuple[str, ...]) -> Value:
+    """What depends on a value depends on the directives passed since, too."""
+    passed = (word for word in words if word.startswith("#"))
+    return Value("".join((value.base, *passed)), value.step)
+
+
+def _split(body: tuple[str, ...]) -> list[tuple[str, ...]]:
+    parts: list[list[str]] = [[]]
+    depth = 0
+    for word in body:
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        if word == "," and not depth:
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    return [tuple(part) for part in parts if part]
+
+
+def _evaluated(words: tuple[str, ...], known: Mapping[str, Value]) -> Value:
+    if len(words) == 1 and _NUMBER.fullmatch(words[0]):
+        return Value("", _integer(words[0]))
+    if len(words) == 1 and words[0] in known:
+        return known[words[0]]
+    if len(words) == 3 and words[0] in known and words[1] in "+-" and words[2].isdigit():
+        one = known[words[0]]
+        return Value(one.base, one.step + int(f"{words[1]}{words[2]}"))
+    return Value(" ".join(words), 0)
+
+
+def _integer(word: str) -> int:
+    digits = word.rstrip("uUlL")
+    octal = len(digits) > 1 and digits.isdigit() and digits.startswith("0")
+    return int(digits, 8 if octal else 0)

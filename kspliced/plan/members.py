@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The text of a type, taken apart into members, so that what does not matter can be left out.
+
+On x86-64, GCC: which spellings of an integer are one type is said for these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+_TOKEN = re.compile(r"""\#.* | [A-Za-z_]\w* | \d\w* | \.\.\. | << | >> | [^\w\s]""", re.VERBOSE)
+# What only sparse and fortified functions read, and const, which is no matter of layout.
+_ANNOTATIONS = frozenset({
+    "__rcu", "__user", "__percpu", "__iomem", "__force", "__kernel", "__nocast", "__private",
+    "__safe", "const",
+})  # fmt: skip
+_WITH_ARGUMENT = frozenset({"__counted_by", "__counted_by_le", "__counted_by_be"})
+_INTEGERS = {
+    "u8": ("unsigned char", "__u8", "uint8_t"),
+    "s8": ("signed char", "__s8", "int8_t"),
+    "u16": ("unsigned short", "unsigned short int", "__u16", "uint16_t"),
+    "s16": ("short", "short int", "signed short", "__s16", "int16_t"),
+    "u32": ("unsigned int", "unsigned", "__u32", "uint32_t"),
+    "s32": ("int", "signed", "signed int", "__s32", "int32_t"),
+    "u64": ("unsigned long", "unsigned long int", "unsigned long long", "__u64", "uint64_t",
+            "unsigned long long int", "__kernel_ulong_t"),
+    "s64": ("long", "long int", "signed long", "long long", "long long int", "__s64", "int64_t",
+            "__kernel_long_t"),
+}  # fmt: skip
+_SAME = {words: name for name, several in _INTEGERS.items() for words in (name, *several)}
+_INTEGER_WORDS = frozenset({"unsigned", "signed", "char", "short", "int", "long"})
+WIDTHS = {"u8": "8", "u16": "16", "u32": "32", "u64": "64"}
+_TAGS = frozenset({"struct", "union", "enum"})
+
+
+@dataclass(frozen=True)
+class Item:
+    """A member, or a directive between members: its ``words``, normal; of a structure or union
+    without a name the ``inner`` items (``words`` is what stands around these)."""
+
+    words: tuple[str, ...]
+    inner: tuple[Item, ...] | None = None
+
+    @property
+    def anonymous(self) -> str:
+        """``struct`` or ``union``, if the item is one without a name or attributes."""
+        plain = self.inner is not None and len(self.words) == 3 and self.words[0] in _TAGS
+        return self.words[0] if plain else ""
+
+
+@dataclass(frozen=True)
+class TypeText:
+    """``head`` and ``tail`` are what stands before and behind the braces; ``enums`` the bodies of
+    the enumerations within."""
+
+    head: tuple[str, ...]
+    items: tuple[Item, ...]
+    tail: tuple[str, ...]
+    enums: tuple[tuple[str, ...], ...]
+
+
+def tokens(lines: Iterable[str]) -> tuple[str, ...]:
+    """The tokens of lines of code; a directive is one."""
+    return tuple(word for line in lines for word in _TOKEN.findall(line))
+
+
+def normal(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Tokens without annotations, each integer type under one name."""
+    return tuple(_integers(_bare(words)))
+
+
+def _bare(words: tuple[str, ...]) -> Iterator[str]:
+    place = 0
+    while place < len(words):
+        word = words[place]
+        place += 1
+        if word in _WITH_ARGUMENT and words[place : place + 1] == ("(",):
+            place = closing(words, place) + 1
+        elif word not in _ANNOTATIONS:
+            yield word
+
+
+def _integers(words: Iterable[str]) -> Iterator[str]:
+    spelt: list[str] = []
+    for word in words:
+        if word in _INTEGER_WORDS:
+            spelt.append(word)
+            continue
+        if spelt:
+            yield _integer(spelt)
+            spelt = []
+        yield _SAME.get(word, word)
+    if spelt:
+        yield _integer(spelt)
+
+
+def _integer(spelt: list[str]) -> str:
+    return _SAME.get(" ".join(spelt), " ".join(spelt))
+
+
+def closing(words: tuple[str, ...], start: int) -> int:
+    """Where what opens at ``start`` closes; the end if it does not."""
+    depth = 0
+    for place in range(start, len(words)):
+        depth += {"(": 1, "{": 1, "[": 1, ")": -1, "}": -1, "]": -1}.get(words[place], 0)
+        if not depth:
+            return place
+    return len(words)
+
+
+def type_text(lines: Iterable[str]) -> TypeText | None:
+    """A structure, union or enumeration by the lines it stands on; None if they are none."""
+    words = tokens(lines)
+    if "{" not in words:
+        return None
+    start = words.index("{")
+    end = closing(words, start)
+    if end == len(words):
+        return None
+    enums: list[tuple[str, ...]] = []
+    items: tuple[Item, ...] = ()
+    head = words[:start]
+    if "enum" in head:
+        enums.append(words[start + 1 : end])
+    else:
+        items = tuple(_items(words[start + 1 : end], enums))
+    return TypeText(normal(head), items, normal(words[end + 1 :]), tuple(enums))
+
+
+def _items(words: tuple[str, ...], enums: list[tuple[str, ...]]) -> Iterator[Item]:
+    place = 0
+    while place < len(words):
+        if words[place].startswith("#"):
+            yield Item((words[place],))
+            place += 1
+            continue
+        end = place
+        while end < len(words) and words[end] != ";":
+            end = closing(words, end) + 1 if words[end] in "({[" else end + 1
+        if end > place:
+            yield _item(words[place:end], enums)
+        place = end + 1
+
+
+def _item(words: tuple[str, ...], enums: list[tuple[str, ...]]) -> Item:
+    if "{" not in words:
+        return Item(_member(normal(words)))
+    start = words.index("{")
+    end = closing(words, start)
+    head, body, rest = words[:start], words[start + 1 : end], words[end + 1 :]
+    if "enum" in head:
+        # What it is as a member; the values are compared by name.
+        enums.append(body)
+        signed = "-" in body
+        return Item(normal(("s32" if signed else "u32", *rest)))
+    around = normal((*head, "{", "}", *rest))
+    return Item(around, tuple(_items(body, enums)))
+
+
+def _member(words: tuple[str, ...]) -> tuple[str, ...]:
+    """A member, without the names of the parameters if it is a pointer to a function."""
+    place = next((p for p in range(len(words) - 1) if words[p : p + 2] == ("(", "*")), -1)
+    if place < 0:
+        return words
+    end = closing(words, place)
+    if words[end + 1 : end + 2] != ("(",) or closing(words, end + 1) != len(words) - 1:
+        return words
+    return (*words[: end + 1], *parameters(words[end + 1 :]))
+
+
+def parameters(words: tuple[str, ...]) -> tuple[str, ...]:
+    """``( … )`` without the names of the parameters."""
+    found: list[str] = ["("]
+    part: list[str] = []
+    place = 1
+    while place < len(words) - 1:
+        if words[place] == ",":
+            found += [*_unnamed(part), ","]
+            part = []
+            place += 1
+            continue
+        end = closing(words, place) if words[place] in ("(", "[", "{") else place
+        part += words[place : end + 1]
+        place = end + 1
+    return (*found, *_unnamed(part), ")")
+
+
+def _unnamed(part: list[str]) -> list[str]:
+    """A parameter without its name, where the last word can be nothing else."""
+    if not part or not (part[-1].isidentifier()) or set(part) & set("([{"):
+        return part
+    before = part[:-1]
+    if not before or before[-1] in _TAGS:
+        return part
+    return before
