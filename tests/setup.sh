@@ -8,12 +8,13 @@ set -eu
 cd "$(dirname "$0")/.."
 
 packages="
-	apt-utils bc binutils bison build-essential ca-certificates ccache chromium cpio dbus debhelper devscripts
-	dh-dkms dh-python dkms dpkg-dev e2fsprogs fakeroot flex gcc-12 git gnupg kmod libelf-dev
+	apt-utils bc binutils bison build-essential ca-certificates ccache chromium cpio createrepo-c dbus
+	debhelper devscripts
+	dh-dkms dh-python dkms dnf dpkg-dev e2fsprogs fakeroot flex gcc-12 git gnupg kmod libelf-dev
 	libssl-dev libxml2-utils make mmdebstrap patch pkexec polkitd pybuild-plugin-pyproject
 	python3-all python3-apt python3-capstone python3-dbus-next python3-debian
-	python3-hypothesis python3-pyelftools python3-pytest python3-rich python3-setuptools
-	python3-systemd python3-venv qemu-system-x86 qemu-utils rsync sparse systemd universal-ctags
+	python3-hypothesis python3-pyelftools python3-pytest python3-rich python3-rpm python3-setuptools
+	python3-systemd python3-venv qemu-system-x86 qemu-utils rpm rsync sparse systemd universal-ctags
 	util-linux xz-utils zstd
 "
 tools="mypy==2.4.1 ruff==0.17.6"

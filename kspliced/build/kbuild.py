@@ -65,26 +65,28 @@ class Listing:
 def open_headers(path: Path, config: Path) -> Headers:
     """Find the headers package in ``path`` and check it against the kernel's configuration.
 
-    :param path: /usr/src/linux-headers-RELEASE, or a directory the packages were unpacked in.
+    :param path: /usr/src/linux-headers-RELEASE or /usr/src/kernels/RELEASE, or a directory that
+        the packages were unpacked in.
     :raises SourceError: HEADERS_MISSING, CONFIG_MISSING.
     """
-    places = [path, *sorted(path.glob("usr/src/linux-headers-*"))]
+    inside = ("usr/src/linux-headers-*", "usr/src/kernels/*")
+    places = [path, *(place for pattern in inside for place in sorted(path.glob(pattern)))]
     top = next((p for p in places if (p / ".config").is_file() and (p / "tools").exists()), None)
     if top is None:
         raise SourceError(
             Code.HEADERS_MISSING,
             f"{path} holds no kernel headers package (no .config with its tools)",
-            "install linux-headers and linux-kbuild of the running kernel",
+            "install the headers (linux-headers or kernel-devel) of the running kernel",
         )
     try:
         text = (top / ".config").read_text("utf-8")
         release = _quoted(top / "include/generated/utsrelease.h")
-        version = _quoted(top / "include/generated/package.h").split()[-1]
+        version = _source_version(top, release)
     except (OSError, ValueError, IndexError) as error:
         raise SourceError(
             Code.HEADERS_MISSING,
             f"{top} is not a complete headers package: {error}",
-            "install linux-headers of the running kernel again",
+            "install linux-headers, or kernel-devel, of the running kernel again",
         ) from error
     _check_config(config, text, top)
     match = re.search(r'^CONFIG_CC_VERSION_TEXT="((\S+) .*)"$', text, re.MULTILINE)
@@ -92,6 +94,18 @@ def open_headers(path: Path, config: Path) -> Headers:
         raise SourceError(Code.CONFIG_MISSING, f"{top}/.config does not name its compiler")
     kernel = KernelId(release, version, os.uname().machine)
     return Headers(top.resolve(), kernel, match.group(2), match.group(1))
+
+
+def _source_version(top: Path, release: str) -> str:
+    """The version of the source package. Debian's is in a header of its own; the release of a
+    kernel of RPM packages is VERSION-RELEASE.ARCH, and maybe +FLAVOUR."""
+    own = top / "include/generated/package.h"
+    if own.is_file():
+        return _quoted(own).split()[-1]
+    version = release.partition("+")[0].removesuffix(f".{os.uname().machine}")
+    if "-" not in version:
+        raise ValueError(f"{release} names no source package")
+    return version
 
 
 def _quoted(path: Path) -> str:

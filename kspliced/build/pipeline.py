@@ -64,7 +64,7 @@ from kspliced.source.cache import SourceCache, locked
 from kspliced.source.changelog import News, read_news
 from kspliced.source.compare import FileChange, compare
 from kspliced.source.differences import FileDiff, differences
-from kspliced.source.package import open_source
+from kspliced.source.opened import open_source
 from kspliced.source.snapshot import Snapshot
 
 _FILES = 82_000

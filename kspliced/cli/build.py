@@ -44,6 +44,12 @@ def run(arguments: Namespace) -> ExitCode:
     return ExitCode.REFUSED if result.manifest is None else ExitCode.DONE
 
 
+def _first(given: str | None, *usual: str) -> Path:
+    """What was given, or the first of the usual places that is there."""
+    places = [Path(place) for place in usual]
+    return Path(given) if given else next((p for p in places if p.exists()), places[0])
+
+
 def stop_on_sigterm() -> None:
     """Have SIGTERM end the build as a failure, so that it cleans up."""
     signal.signal(signal.SIGTERM, _stop)
@@ -55,8 +61,11 @@ def request_of(arguments: Namespace) -> BuildRequest:
     :raises KsplicedError: CONFIG_MISSING, HEADERS_MISSING, IO.
     """
     release = os.uname().release
-    config = Path(arguments.config or f"/boot/config-{release}")
-    headers = Path(arguments.headers or f"/usr/src/linux-headers-{release}")
+    # Debian's place first, then that of kernels of RPM packages.
+    config = _first(arguments.config, f"/boot/config-{release}", f"/lib/modules/{release}/config")
+    headers = _first(
+        arguments.headers, f"/usr/src/linux-headers-{release}", f"/usr/src/kernels/{release}"
+    )
     if arguments.targets is not None:
         targets = _listed_targets(Path(arguments.targets))
     else:

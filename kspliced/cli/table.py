@@ -72,7 +72,7 @@ JSON = Option(("--json",), "print one JSON object instead of text")
 _SOURCES = (
     Option(
         ("--from",),
-        "source of the kernel that runs: an unpacked tree, a linux-source .deb or a .dsc",
+        "source of the kernel that runs: a tree, a linux-source .deb, a .dsc or a .src.rpm",
         Kind.FILE,
         "SRC",
         required=True,
@@ -83,14 +83,14 @@ _SOURCES = (
         "configuration of the kernel that runs",
         Kind.FILE,
         "FILE",
-        default="/boot/config-`uname -r`",
+        default="/boot/config-`uname -r` or /lib/modules/`uname -r`/config",
     ),
     Option(
         ("--headers",),
         "its headers package, unpacked or installed",
         Kind.DIRECTORY,
         "DIR",
-        default="/usr/src/linux-headers-`uname -r`",
+        default="/usr/src/linux-headers-`uname -r` or /usr/src/kernels/`uname -r`",
     ),
     Option(
         ("--targets",),

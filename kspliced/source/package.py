@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian kernel sources: an unpacked tree, a linux-source .deb, or a .dsc."""
+"""Kernel sources: an unpacked tree, Debian's linux-source .deb or .dsc."""
 
 from __future__ import annotations
 
@@ -41,27 +41,6 @@ class Source(Protocol):
 
     def members(self) -> Iterator[Member]:
         """The files, each once."""
-
-
-@contextmanager
-def open_source(path: Path, workdir: Path) -> Iterator[Source]:
-    """Open ``path`` (a directory, .deb or .dsc) as a source.
-
-    :param workdir: where a .dsc is unpacked; removed by the caller.
-    :raises SourceError: SOURCE_UNREADABLE, TOOL_MISSING.
-    """
-    if path.is_dir():
-        yield TreeSource(path)
-    elif path.suffix == ".deb" and path.is_file():
-        yield DebSource(path)
-    elif path.suffix == ".dsc" and path.is_file():
-        with tempfile.TemporaryDirectory(dir=workdir, prefix="dsc.") as temporary:
-            yield DscSource(path, Path(temporary) / "linux")
-    else:
-        what = "is not a source tree, a .deb or a .dsc" if path.exists() else "does not exist"
-        raise SourceError(
-            Code.SOURCE_UNREADABLE, f"{path} {what}", "name a linux-source package or a tree"
-        )
 
 
 class TreeSource:
@@ -111,7 +90,7 @@ class DscSource:
     @property
     def key(self) -> str:
         """Of the .dsc, which holds the digests of its parts."""
-        return _file_key(self._path)
+        return file_key(self._path)
 
     @property
     def version(self) -> str:
@@ -150,7 +129,7 @@ class DebSource:
     @property
     def key(self) -> str:
         """Of the package file."""
-        return _file_key(self._path)
+        return file_key(self._path)
 
     @property
     def version(self) -> str:
@@ -237,7 +216,8 @@ def _output(command: list[str], name: Path) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _file_key(path: Path) -> str:
+def file_key(path: Path) -> str:
+    """A digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

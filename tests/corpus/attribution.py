@@ -20,7 +20,8 @@ from kspliced.plan.attribution import CERTAIN, Attribution, attribute
 from kspliced.plan.passages import read_changes
 from kspliced.source.changelog import read_news
 from kspliced.source.compare import ChangeType, FileChange, Tree, compare
-from kspliced.source.package import TreeSource, open_source
+from kspliced.source.opened import open_source
+from kspliced.source.package import TreeSource
 from kspliced.source.snapshot import TreeSnapshot
 from tests.corpus import kernels
 from tests.vm import cache as store

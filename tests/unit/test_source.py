@@ -26,7 +26,7 @@ from kspliced.source.compare import compare as differing
 from kspliced.source.functions import touched_functions
 from kspliced.source.lines import keep_line_numbers
 from kspliced.source.members import Member, tar_members
-from kspliced.source.package import open_source
+from kspliced.source.opened import open_source
 
 CHANGELOG = """\
 linux (6.1.3-2) bookworm; urgency=high

@@ -227,6 +227,7 @@ def test_plan_decides_for_every_file(
             "files",
             "functions",
             "reasons",
+            "lines",
         }
     assert main(_arguments("plan", tmp_path)) == code
     assert "plan" in capsys.readouterr().out
