@@ -16,9 +16,11 @@ from types import FrameType, TracebackType
 
 from kspliced.engine import replay, transactions
 from kspliced.engine.builder import UnitBuilder
-from kspliced.engine.edges import Cancel, Context, Job
+from kspliced.engine.dnf import DnfFetcher
+from kspliced.engine.edges import Cancel, Context, Fetcher, Job
 from kspliced.engine.fetch import AptFetcher
 from kspliced.engine.journal import Event, Facts, SystemJournal
+from kspliced.engine.kernels import of_rpm, running_kernel
 from kspliced.engine.live import RunningKernel
 from kspliced.engine.paths import Paths
 from kspliced.engine.policy import Backoff
@@ -57,13 +59,22 @@ class SystemClock:
         time.sleep(seconds)
 
 
+def _fetcher(paths: Paths) -> Fetcher:
+    """By what the running kernel is a package of; where that is not known, nothing is fetched."""
+    try:
+        rpm = of_rpm(running_kernel(paths))
+    except KsplicedError:
+        rpm = False
+    return DnfFetcher(paths) if rpm else AptFetcher(paths)
+
+
 def system_context(paths: Paths, job: Job) -> Context:
     """The context of a real machine."""
     return Context(
         paths=paths,
         job=job,
         journal=SystemJournal(),
-        fetcher=AptFetcher(paths),
+        fetcher=_fetcher(paths),
         builder=UnitBuilder(paths),
         kernel=RunningKernel(paths),
         clock=SystemClock(),

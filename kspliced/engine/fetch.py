@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Source and headers packages, through apt so that its signatures count.
+"""Source and headers packages, through the package manager so that its signatures count.
 
-Kept below /var/lib/kspliced/sources: source-VERSION/ holds a .deb or a .dsc with its files,
+Kept below /var/lib/kspliced/sources: source-VERSION/ holds a .deb, or a .dsc with its files, or a
+.src.rpm,
 headers-RELEASE/ unpacked headers packages. A directory of that name is whole, or not there.
 """
 
@@ -42,12 +43,10 @@ _APT = (
 )
 
 
-@dataclass(frozen=True)
-class AptFetcher:
-    """The fetcher of a Debian machine. ``options`` go to apt-get (tests point it elsewhere)."""
+class PackageFetcher:
+    """What a fetcher does with any package manager; its sources and headers are up to it."""
 
     paths: Paths
-    options: tuple[str, ...] = ()
 
     def order(self, running: KernelId, newest: KernelId, job: Job) -> BuildOrder:
         """Everything that building the update needs, fetched if it is not there.
@@ -102,8 +101,29 @@ class AptFetcher:
         raise SourceError(
             Code.CONFIG_MISSING,
             f"there is no {self.paths.config(running.release)}",
-            f"reinstall linux-image-{running.release}",
+            f"reinstall the package of the kernel {running.release}",
         )
+
+    def _source(self, running: KernelId, version: str, job: Job) -> Path:
+        raise NotImplementedError
+
+    def _headers(self, running: KernelId, job: Job) -> Path:
+        raise NotImplementedError
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted fetch left (only the holder of the lock comes here)."""
+        self.paths.sources.mkdir(parents=True, exist_ok=True)
+        for directory in self.paths.sources.iterdir():
+            if directory.name.startswith("."):
+                shutil.rmtree(directory)
+
+
+@dataclass(frozen=True)
+class AptFetcher(PackageFetcher):
+    """The fetcher of a Debian machine. ``options`` go to apt-get (tests point it elsewhere)."""
+
+    paths: Paths
+    options: tuple[str, ...] = ()
 
     def _source(self, running: KernelId, version: str, job: Job) -> Path:
         directory = self.paths.sources / f"source-{version}"
@@ -157,7 +177,7 @@ class AptFetcher:
         first = archives / "first"
         self._download(first, ("download", package), job)
         (deb,) = first.glob("*.deb")
-        fields = _succeed(run(("dpkg-deb", "-f", str(deb), "Depends"), job.cancel, 60, None))
+        fields = succeed(run(("dpkg-deb", "-f", str(deb), "Depends"), job.cancel, 60, None))
         needed = [
             match["name"] + (f"={match['version']}" if match["version"] else "")
             for match in _DEPENDENCY.finditer(fields.output)
@@ -168,16 +188,14 @@ class AptFetcher:
         whole.mkdir()
         for archive in sorted(archives.glob("*/*.deb")):
             unpack = ("dpkg-deb", "-x", str(archive), str(whole))
-            _succeed(run(unpack, job.cancel, _UNPACK_SECONDS, None))
+            succeed(run(unpack, job.cancel, _UNPACK_SECONDS, None))
         shutil.rmtree(archives)
-        _publish(whole, directory)
+        publish(whole, directory)
 
     def _download(self, directory: Path, arguments: tuple[str, ...], job: Job) -> None:
         """Let apt download into ``directory``, which then is there whole, or not at all."""
         verb = (*_APT, *self.options, arguments[0])
-        uris = _succeed(
-            run((*verb, "--print-uris", *arguments[1:]), job.cancel, _APT_SECONDS, None)
-        )
+        uris = succeed(run((*verb, "--print-uris", *arguments[1:]), job.cancel, _APT_SECONDS, None))
         size = sum(int(match["size"]) for match in _URI.finditer(uris.output))
         require_space(directory.parent, size + _SPARE_BYTES, f"downloading {arguments[-1]}")
         partial = directory.with_name(f".partial-{directory.name}")
@@ -186,7 +204,7 @@ class AptFetcher:
         partial.mkdir(parents=True)
         _give_to_apt(partial)
         try:
-            _succeed(run((*verb, *arguments[1:]), job.cancel, _APT_SECONDS, partial))
+            succeed(run((*verb, *arguments[1:]), job.cancel, _APT_SECONDS, partial))
             files = [file for file in partial.iterdir() if file.is_file()]
             if not files:
                 raise SourceError(Code.SOURCE_UNAVAILABLE, f"apt fetched no {arguments[-1]}")
@@ -196,17 +214,10 @@ class AptFetcher:
         except (OSError, KsplicedError):
             shutil.rmtree(partial)
             raise
-        _publish(partial, directory)
-
-    def _sweep(self) -> None:
-        """Remove what an interrupted fetch left (only the holder of the lock comes here)."""
-        self.paths.sources.mkdir(parents=True, exist_ok=True)
-        for directory in self.paths.sources.iterdir():
-            if directory.name.startswith("."):
-                shutil.rmtree(directory)
+        publish(partial, directory)
 
 
-def _succeed(finished: Finished) -> Finished:
+def succeed(finished: Finished) -> Finished:
     """Give ``finished`` back if the tool succeeded.
 
     :raises SourceError: SOURCE_UNAVAILABLE with what it wrote.
@@ -227,7 +238,7 @@ def _give_to_apt(directory: Path) -> None:
             return  # no such user: apt downloads as root
 
 
-def _publish(partial: Path, directory: Path) -> None:
+def publish(partial: Path, directory: Path) -> None:
     """Make the complete directory appear under its name, owned by us, durably."""
     os.chown(partial, os.geteuid(), os.getegid())
     partial.chmod(0o755)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which kernel runs and which are installed, from procfs and dpkg's database. Cheap to import."""
+"""Which kernel runs and which are installed, from procfs and the database of dpkg or rpm. Cheap to
+import."""
 
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ from dataclasses import dataclass
 from functools import cmp_to_key
 from pathlib import Path
 
+from kspliced.engine import rpmdb
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KernelError
 from kspliced.model import KernelId
 
 # 6.1.0-55-amd64, 6.1.0-55-cloud-amd64, 6.1.0-0.deb11.55-amd64, 6.12.94+deb13-amd64
 _RELEASE = re.compile(r"(?P<series>\d+\.\d+)[^-]*-(?:\d[^-]*-)?(?P<flavour>[a-z].*)")
+# 6.1.192-2.fc40.x86_64, 6.1.192-2.fc40.x86_64+debug
+_RPM_RELEASE = re.compile(r"(?P<series>\d+\.\d+)[^-]*-\d[^-]*\.(?P<flavour>[a-z][^.-]*)")
 # "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-11-14)"
 _BUILD = re.compile(r"#\d.* Debian (?P<version>[0-9][0-9A-Za-z.+~:-]*)")
 _IMAGE = re.compile(r"linux-image-(?P<release>\d.*?)(?:-unsigned)?")
@@ -40,20 +44,20 @@ class Installed:
 
 def flavour(release: str) -> str:
     """The flavour in a release name: ``cloud-amd64`` of ``6.1.0-55-cloud-amd64``, or ""."""
-    match = _RELEASE.fullmatch(release)
+    match = _RELEASE.fullmatch(release) or _RPM_RELEASE.fullmatch(release)
     return match["flavour"] if match else ""
 
 
 def series(release: str) -> str:
     """The upstream series in a release name: ``6.1`` of ``6.1.0-55-amd64``, or ""."""
-    match = _RELEASE.fullmatch(release)
+    match = _RELEASE.fullmatch(release) or _RPM_RELEASE.fullmatch(release)
     return match["series"] if match else ""
 
 
 def running_kernel(paths: Paths) -> KernelId:
-    """The identity of the running kernel, of its own statement (uname).
+    """The identity of the running kernel: Debian's says it itself (uname), of others rpm knows it.
 
-    :raises KernelError: KERNEL_UNREADABLE without procfs or for a kernel that is not Debian's.
+    :raises KernelError: KERNEL_UNREADABLE without procfs or for a kernel of no package.
     """
     try:
         release = (paths.proc / "sys/kernel/osrelease").read_text("ascii").strip()
@@ -63,19 +67,25 @@ def running_kernel(paths: Paths) -> KernelId:
             Code.KERNEL_UNREADABLE, f"cannot read the running kernel's name: {error}"
         ) from error
     match = _BUILD.search(build)
-    if match is None:
+    version = match["version"] if match else dict(rpmdb.kernels(paths)).get(release)
+    if version is None:
         raise KernelError(
             Code.KERNEL_UNREADABLE,
-            f"the running kernel {release} does not say which Debian source it was built from",
-            "kspliced updates kernels of the distribution only; boot one",
+            f"no installed package has the running kernel {release}, nor does it name its source",
+            "install its package again, or boot a kernel of the distribution",
         )
-    return KernelId(release, match["version"], os.uname().machine)
+    return KernelId(release, version, os.uname().machine)
+
+
+def of_rpm(running: KernelId) -> bool:
+    """Whether a running kernel is of an RPM package."""
+    return _RPM_RELEASE.fullmatch(running.release) is not None
 
 
 def installed_kernels(paths: Paths, running: KernelId) -> Installed:
     """The newest installed kernels of the running one's flavour; at least the running one."""
     newest, other = running, None
-    for kernel in _images(paths.dpkg, running.arch):
+    for kernel in _kernels(paths, running):
         if flavour(kernel.release) != flavour(running.release):
             continue
         if series(kernel.release) == series(running.release):
@@ -139,6 +149,14 @@ def source_version(source: str, version: str) -> str:
     if match := _LINUX.fullmatch(source):
         return match["version"]
     return _BINNMU.sub("", version)
+
+
+def _kernels(paths: Paths, running: KernelId) -> Iterator[KernelId]:
+    if of_rpm(running):
+        for release, version in rpmdb.kernels(paths):
+            yield KernelId(release, version, running.arch)
+    else:
+        yield from _images(paths.dpkg, running.arch)
 
 
 def _images(dpkg: Path, arch: str) -> Iterator[KernelId]:

@@ -89,13 +89,23 @@ class Paths:
         return self.root / "var/lib/dpkg"
 
     @property
+    def rpm(self) -> Path:
+        """rpm's database."""
+        places = (self.root / "var/lib/rpm", self.root / "usr/lib/sysimage/rpm")
+        return next((place for place in places if place.is_dir()), places[0])
+
+    @property
     def usr_src(self) -> Path:
         """Where headers packages install."""
         return self.root / "usr/src"
 
     def config(self, release: str) -> Path:
         """The configuration that the kernel package of ``release`` ships."""
-        return self.root / "boot" / f"config-{release}"
+        places = (
+            self.root / "boot" / f"config-{release}",
+            self.root / "lib/modules" / release / "config",
+        )
+        return next((place for place in places if place.is_file()), places[0])
 
     def pack(self, digest: str) -> Path:
         """The stored pack with this digest."""

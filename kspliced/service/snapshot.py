@@ -44,6 +44,8 @@ class Snapshot:
             _stat(paths.state),
             _stat(paths.dpkg / "status"),
             _stat(paths.dpkg / "updates"),
+            _stat(paths.rpm / "rpmdb.sqlite"),
+            _stat(paths.rpm / "rpmdb.sqlite-wal"),
             core_applied(paths),
             core_redirected(paths),
             busy is not None,

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Source packages and kernel-devel by dnf, verified with the keys that rpm trusts."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from kspliced.engine.command import require_space, run
+from kspliced.engine.edges import Job
+from kspliced.engine.fetch import PackageFetcher, publish, succeed
+from kspliced.engine.paths import Paths
+from kspliced.errors import Code, KsplicedError, SourceError
+from kspliced.model import KernelId
+
+_SECONDS = 3600.0
+_UNPACK_SECONDS = 600.0
+# A kernel's source package is 150 MB, kernel-devel unpacked 60 MB; dnf does not say beforehand.
+_BYTES = 400 << 20
+_TRUSTED = "digests signatures OK"
+
+
+@dataclass(frozen=True)
+class DnfFetcher(PackageFetcher):
+    """The fetcher of a machine with RPM packages. ``options`` go to dnf, ``keys`` to rpmkeys (tests
+    point them elsewhere)."""
+
+    paths: Paths
+    options: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def _source(self, running: KernelId, version: str, job: Job) -> Path:
+        directory = self.paths.sources / f"source-{version}"
+        if not directory.is_dir():
+            try:
+                # Whatever the package of the sources is called, that of the kernel leads to it.
+                self._download(directory, ("--source", f"kernel-core-{version}"), job)
+            except SourceError as error:
+                raise SourceError(
+                    Code.SOURCE_UNAVAILABLE,
+                    f"dnf offers no trusted source of the kernel {version}: {error.message}",
+                    error.remedy or "add the source repository that has it",
+                    error.details,
+                ) from error
+        for file in sorted(directory.glob("*.src.rpm")):
+            return file
+        raise SourceError(
+            Code.SOURCE_UNREADABLE, f"{directory} holds no source", f"remove {directory}"
+        )
+
+    def _headers(self, running: KernelId, job: Job) -> Path:
+        installed = self.paths.usr_src / "kernels" / running.release
+        if (installed / ".config").is_file():
+            return installed
+        directory = self.paths.sources / f"headers-{running.release}"
+        if not directory.is_dir():
+            try:
+                self._unpack(directory, f"kernel-devel-{running.version}", job)
+            except SourceError as error:
+                raise SourceError(
+                    Code.HEADERS_MISSING,
+                    f"kernel-devel {running.version} is not installed and dnf does not offer it",
+                    f"install kernel-devel-{running.version}",
+                    (error.message, *error.details),
+                ) from error
+        unpacked = directory / "usr/src/kernels" / running.release
+        if not unpacked.is_dir():
+            raise SourceError(
+                Code.HEADERS_MISSING, f"{directory} holds no headers", f"remove {directory}"
+            )
+        return unpacked
+
+    def _unpack(self, directory: Path, package: str, job: Job) -> None:
+        archives = self.paths.sources / f".rpms-{directory.name}"
+        self._download(archives, (package,), job)
+        whole = self.paths.sources / f".unpack-{directory.name}"
+        whole.mkdir()
+        for archive in sorted(archives.glob("*.rpm")):
+            script = 'rpm2cpio "$1" | cpio --quiet -idm --no-absolute-filenames'
+            command = ("sh", "-c", script, "sh", str(archive))
+            succeed(run(command, job.cancel, _UNPACK_SECONDS, whole))
+        shutil.rmtree(archives)
+        publish(whole, directory)
+
+    def _download(self, directory: Path, arguments: tuple[str, ...], job: Job) -> None:
+        """Let dnf download into ``directory``, which then is there whole, or not at all."""
+        require_space(directory.parent, _BYTES, f"downloading {arguments[-1]}")
+        partial = directory.with_name(f".partial-{directory.name.lstrip('.')}")
+        partial.mkdir(parents=True)
+        command = ("dnf", "-q", "-y", *self.options, "download", f"--destdir={partial}")
+        try:
+            done = run((*command, *arguments), job.cancel, _SECONDS, None)
+            if "No such command" in "".join(done.errors):
+                raise SourceError(
+                    Code.TOOL_MISSING,
+                    "dnf cannot download packages",
+                    "install dnf-plugins-core",
+                    done.errors,
+                )
+            succeed(done)
+            files = sorted(partial.glob("*.rpm"))
+            if not files:
+                raise SourceError(Code.SOURCE_UNAVAILABLE, f"dnf fetched no {arguments[-1]}")
+            for file in files:
+                self._verify(file, job)
+        except (OSError, KsplicedError):
+            shutil.rmtree(partial)
+            raise
+        publish(partial, directory)
+
+    def _verify(self, file: Path, job: Job) -> None:
+        """Have rpm check the package's digests, and its signature by a key that it trusts."""
+        command = ("rpmkeys", *self.keys, "--checksig", str(file))
+        done = run(command, job.cancel, _UNPACK_SECONDS, None)
+        if done.status != 0 or not done.output.strip().endswith(_TRUSTED):
+            lines = (*done.output.splitlines(), *done.errors)
+            raise SourceError(
+                Code.SOURCE_UNAVAILABLE,
+                f"{file.name} is damaged, or not signed with a key that rpm trusts",
+                "import the key of the distribution (rpm --import) if it is its package",
+                lines[-10:],
+            )
