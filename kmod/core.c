@@ -44,8 +44,25 @@ static int compare_address(const void *key, const void *element)
 struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
 					 unsigned long addr)
 {
-	return bsearch((const void *)addr, live->sites, live->update->nr_spans,
+	return bsearch((const void *)addr, live->sites, live->nr_sites,
 		       sizeof(*live->sites), compare_address);
+}
+
+/**
+ * kspliced_forget_sites() - forget the sites in a module that goes
+ * @live: a registered update
+ * @target: the name of the module
+ *
+ * Context: under kspliced_lock.
+ */
+void kspliced_forget_sites(struct kspliced_live *live, const char *target)
+{
+	u32 from, to = 0;
+
+	for (from = 0; from < live->nr_sites; from++)
+		if (strcmp(live->sites[from].span->target, target))
+			live->sites[to++] = live->sites[from];
+	live->nr_sites = to;
 }
 
 /* Sort the spans by address and make their jumps. */
@@ -60,6 +77,7 @@ static int make_sites(struct kspliced_live *live)
 	live->sites = kvcalloc(update->nr_spans, sizeof(*live->sites), GFP_KERNEL);
 	if (!live->sites)
 		return -ENOMEM;
+	live->nr_sites = update->nr_spans;
 	for (i = 0; i < update->nr_spans; i++) {
 		live->sites[i].span = &update->spans[i];
 		kspliced_make_jump(&live->sites[i]);
@@ -111,6 +129,7 @@ int kspliced_register_update(const struct kspliced_update *update)
 		return -ENOMEM;
 	live->update = update;
 	INIT_LIST_HEAD(&live->list);
+	INIT_LIST_HEAD(&live->holds);
 	kobject_init(&live->kobj, &kspliced_ktype);
 
 	error = make_sites(live) ?: kspliced_make_constants(live);
@@ -175,12 +194,19 @@ static int __init kspliced_init(void)
 		return error;
 	error = kspliced_sysfs_init();
 	if (error)
-		kspliced_transition_exit();
+		goto transition;
+	error = kspliced_hold_init();
+	if (!error)
+		return 0;
+	kspliced_sysfs_exit();
+transition:
+	kspliced_transition_exit();
 	return error;
 }
 
 static void __exit kspliced_exit(void)
 {
+	kspliced_hold_exit();
 	kspliced_sysfs_exit();
 	kspliced_transition_exit();
 }

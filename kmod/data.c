@@ -81,11 +81,48 @@ int kspliced_make_constants(struct kspliced_live *live)
 				   GFP_KERNEL);
 	if (!live->constants)
 		return -ENOMEM;
+	live->nr_constants = update->nr_data;
 	for (i = 0; i < update->nr_data; i++)
 		live->constants[i].datum = &update->data[i];
 	sort(live->constants, update->nr_data, sizeof(*live->constants),
 	     compare_constants, NULL);
 	return place_originals(live);
+}
+
+/**
+ * kspliced_forget_constants() - forget the constants in a module that goes
+ * @live: a registered update
+ * @target: the name of the module
+ *
+ * Context: under kspliced_lock.
+ */
+void kspliced_forget_constants(struct kspliced_live *live, const char *target)
+{
+	u32 from, to = 0;
+
+	for (from = 0; from < live->nr_constants; from++)
+		if (strcmp(live->constants[from].datum->target, target))
+			live->constants[to++] = live->constants[from];
+	live->nr_constants = to;
+}
+
+/**
+ * kspliced_has_constant() - is the target of a datum still there?
+ * @live: a registered update
+ * @datum: one of its data
+ *
+ * Context: under kspliced_lock.
+ * Return: false if it went while the update was applied.
+ */
+bool kspliced_has_constant(const struct kspliced_live *live,
+			   const struct kspliced_datum *datum)
+{
+	u32 i;
+
+	for (i = 0; i < live->nr_constants; i++)
+		if (live->constants[i].datum == datum)
+			return true;
+	return false;
 }
 
 /* The page of a constant; the module that owns it is pinned. */
@@ -131,7 +168,7 @@ int kspliced_map_data(struct kspliced_live *live)
 	int error;
 	u32 i;
 
-	for (i = 0; i < live->update->nr_data; i++) {
+	for (i = 0; i < live->nr_constants; i++) {
 		error = map_datum(&live->constants[i]);
 		if (error)
 			return error;
@@ -147,7 +184,7 @@ void kspliced_unmap_data(struct kspliced_live *live)
 {
 	u32 i;
 
-	for (i = 0; i < live->update->nr_data; i++) {
+	for (i = 0; i < live->nr_constants; i++) {
 		if (live->constants[i].alias)
 			vunmap((void *)((unsigned long)live->constants[i].alias &
 					PAGE_MASK));
@@ -160,9 +197,9 @@ static u8 original_byte(const struct kspliced_live *out, unsigned long addr)
 {
 	const struct kspliced_constant *constant = NULL;
 
-	if (out && out->update->nr_data)
+	if (out && out->nr_constants)
 		constant = bsearch((const void *)addr, out->constants,
-				   out->update->nr_data, sizeof(*constant),
+				   out->nr_constants, sizeof(*constant),
 				   compare_address);
 	if (constant)
 		return constant->original[addr - constant->datum->addr];
@@ -200,7 +237,7 @@ void kspliced_verify_values(struct kspliced_attempt *attempt)
 	const struct kspliced_datum *datum;
 	u32 i;
 
-	for (i = 0; i < attempt->out->update->nr_data; i++) {
+	for (i = 0; i < attempt->out->nr_constants; i++) {
 		datum = attempt->out->constants[i].datum;
 		verify(attempt, datum, datum->value, NULL);
 	}
@@ -232,7 +269,7 @@ void kspliced_restore_data(struct kspliced_live *live)
 	const struct kspliced_constant *constant;
 	u32 i;
 
-	for (i = 0; i < live->update->nr_data; i++) {
+	for (i = 0; i < live->nr_constants; i++) {
 		constant = &live->constants[i];
 		memcpy(constant->alias, constant->original, constant->datum->size);
 	}

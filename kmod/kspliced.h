@@ -32,6 +32,7 @@
 #define KSPLICED_MAX_DEPTH	256	/* frames of a stack; deeper ones are scanned */
 #define KSPLICED_MAX_EVIDENCE	16	/* bytes of a mismatch that are shown */
 #define KSPLICED_NAME_LEN	160	/* of a function in a report */
+#define KSPLICED_MAX_HOLD	600	/* seconds that a module's load waits */
 
 #define KSPLICED_VMLINUX	"vmlinux"
 
@@ -43,6 +44,7 @@ DECLARE_STATIC_CALL(kspliced_idle_task, idle_task);
 DECLARE_STATIC_CALL(kspliced_core_kernel_text, core_kernel_text);
 DECLARE_STATIC_CALL(kspliced_module_address, __module_address);
 DECLARE_STATIC_CALL(kspliced_module_text_address, __module_text_address);
+DECLARE_STATIC_CALL(kspliced_find_module, find_module);
 DECLARE_STATIC_CALL(kspliced_get_kprobe, get_kprobe);
 DECLARE_STATIC_CALL(kspliced_wake_up_state, wake_up_state);
 DECLARE_STATIC_CALL(kspliced_ftrace_start, ftrace_rec_iter_start);
@@ -63,6 +65,7 @@ enum kspliced_cause {
 	KSPLICED_REDIRECTED,
 	KSPLICED_OUT_OF_MEMORY,
 	KSPLICED_TARGET_GONE,
+	KSPLICED_ARRIVED,
 	KSPLICED_ALREADY,
 	KSPLICED_UNEXPECTED,
 };
@@ -157,6 +160,36 @@ struct kspliced_probe {
 	u32 offset;
 };
 
+/**
+ * struct kspliced_hold - a module that is not loaded, and whose load is to wait
+ * @list: entry in the list of an update
+ * @name: of the module
+ * @required: its load fails where its part does not come; else it goes on
+ * @seconds: how long it waits
+ */
+struct kspliced_hold {
+	struct list_head list;
+	char name[MODULE_NAME_LEN];
+	bool required;
+	unsigned int seconds;
+};
+
+/**
+ * struct kspliced_held - a module whose load waits
+ * @list: entry in the list of all of them
+ * @mod: the module, in state MODULE_STATE_COMING
+ * @required: as its hold said
+ * @told: a listener has read its name
+ * @woken: it is to go on
+ */
+struct kspliced_held {
+	struct list_head list;
+	const struct module *mod;
+	bool required;
+	bool told;
+	bool woken;
+};
+
 struct kspliced_live;
 
 /**
@@ -206,27 +239,32 @@ struct kspliced_attempt {
  * @kobj: its directory under /sys/kernel/kspliced/updates
  * @list: entry in the list of registered updates
  * @update: what the update module passed
- * @sites: one for each span, sorted by address
- * @constants: one for each datum, sorted by address
+ * @sites: one for each span whose target is still there, sorted by address
+ * @nr_sites: number of entries in @sites
+ * @constants: one for each datum whose target is still there, sorted by address
+ * @nr_constants: number of entries in @constants
  * @originals: room for what stood in the constants
  * @pins: held while applied
+ * @holds: modules whose loads wait while it is applied (struct kspliced_hold)
  * @stage: see docs/kernel-core.md
  * @cause: of the last attempt
  * @pause_ns: of the last successful switch
  * @report: the last attempt if it failed with something to show, else NULL
  * @leaving: being unregistered; takes no switch that would apply it
  *
- * Everything but @kobj, @update and the order of @sites and @constants is
- * protected by kspliced_lock.
+ * Everything but @kobj and @update is protected by kspliced_lock.
  */
 struct kspliced_live {
 	struct kobject kobj;
 	struct list_head list;
 	const struct kspliced_update *update;
 	struct kspliced_site *sites;
+	u32 nr_sites;
 	struct kspliced_constant *constants;
+	u32 nr_constants;
 	u8 *originals;
 	struct kspliced_pins pins;
+	struct list_head holds;
 	enum kspliced_stage stage;
 	enum kspliced_cause cause;
 	u64 pause_ns;
@@ -254,8 +292,23 @@ struct module *kspliced_rodata_owner(unsigned long addr);
 /* core.c */
 struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
 					 unsigned long addr);
+void kspliced_forget_sites(struct kspliced_live *live, const char *target);
+
+/* hold.c */
+typedef void (*kspliced_visit_held_fn)(const struct kspliced_held *held, void *data);
+int kspliced_hold_init(void);
+void kspliced_hold_exit(void);
+int kspliced_hold(struct kspliced_live *live, const char *line);
+void kspliced_free_holds(struct kspliced_live *live);
+void kspliced_review_holds(void);
+void kspliced_for_held(kspliced_visit_held_fn visit, void *data);
+bool kspliced_is_held(const struct module *mod);
+const char *kspliced_arrived(const struct kspliced_live *live);
 
 /* switch.c */
+const struct kspliced_live *kspliced_applied(void);
+bool kspliced_pinned(const struct kspliced_pins *pins, const struct module *mod);
+void kspliced_forget(const struct module *mod);
 int kspliced_apply(struct kspliced_live *live);
 int kspliced_reverse(struct kspliced_live *live);
 void kspliced_retire(struct kspliced_live *live);
@@ -296,6 +349,9 @@ unsigned int kspliced_for_redirected(const struct kspliced_live *live,
 
 /* data.c */
 int kspliced_make_constants(struct kspliced_live *live);
+void kspliced_forget_constants(struct kspliced_live *live, const char *target);
+bool kspliced_has_constant(const struct kspliced_live *live,
+			   const struct kspliced_datum *datum);
 int kspliced_map_data(struct kspliced_live *live);
 void kspliced_unmap_data(struct kspliced_live *live);
 void kspliced_verify_values(struct kspliced_attempt *attempt);

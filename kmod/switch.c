@@ -115,7 +115,25 @@ static void unpin(struct kspliced_pins *pins)
 	memset(pins, 0, sizeof(*pins));
 }
 
-static bool pinned(const struct kspliced_pins *pins, const struct module *mod)
+/**
+ * kspliced_applied() - the update that is applied
+ *
+ * Context: under kspliced_lock.
+ * Return: the update, or NULL.
+ */
+const struct kspliced_live *kspliced_applied(void)
+{
+	return applied;
+}
+
+/**
+ * kspliced_pinned() - is a module among the targets that an update pins?
+ * @pins: of the update
+ * @mod: any module
+ *
+ * Return: true if it is.
+ */
+bool kspliced_pinned(const struct kspliced_pins *pins, const struct module *mod)
 {
 	unsigned int i;
 
@@ -123,6 +141,13 @@ static bool pinned(const struct kspliced_pins *pins, const struct module *mod)
 		if (pins->targets[i] == mod)
 			return true;
 	return false;
+}
+
+/* Nobody frees it but unload, which a pin prevents, or tells kspliced_forget(). */
+static bool is_there(const struct module *mod)
+{
+	return mod->state == MODULE_STATE_LIVE ||
+	       (mod->state == MODULE_STATE_COMING && kspliced_is_held(mod));
 }
 
 /*
@@ -140,10 +165,10 @@ static noinline bool pin_target(struct kspliced_pins *pins, const char *target,
 		return true;
 	preempt_disable();
 	mod = owner(addr);
-	if (!mod || mod->state != MODULE_STATE_LIVE ||
+	if (!mod || !is_there(mod) ||
 	    strcmp(mod->name, target) || mod != owner(addr + size - 1))
 		ok = false;
-	else if (!pinned(pins, mod))
+	else if (!kspliced_pinned(pins, mod))
 		ok = try_module_get(mod);
 	else
 		mod = NULL;
@@ -181,7 +206,11 @@ static enum kspliced_cause pin(struct kspliced_live *live)
 {
 	const struct kspliced_update *update = live->update;
 	struct kspliced_pins *pins = &live->pins;
+	const char *arrived;
 
+	/* A part of it is for a module that has gone since. */
+	if (live->nr_sites < update->nr_spans || live->nr_constants < update->nr_data)
+		return KSPLICED_TARGET_GONE;
 	/* Before its init has returned, the module loader may still free it. */
 	if (live->leaving || update->owner->state != MODULE_STATE_LIVE ||
 	    !try_module_get(update->owner)) {
@@ -195,10 +224,17 @@ static enum kspliced_cause pin(struct kspliced_live *live)
 		unpin(pins);
 		return KSPLICED_OUT_OF_MEMORY;
 	}
-	if (pin_targets(live))
+	if (!pin_targets(live)) {
+		unpin(pins);
+		return KSPLICED_TARGET_GONE;
+	}
+	arrived = kspliced_arrived(live);
+	if (!arrived)
 		return KSPLICED_OK;
+	pr_err("update %s: module %s is loaded with its old code\n",
+	       update->owner->name, arrived);
 	unpin(pins);
-	return KSPLICED_TARGET_GONE;
+	return KSPLICED_ARRIVED;
 }
 
 static void report_success(const struct kspliced_attempt *attempt,
@@ -326,6 +362,8 @@ static int cause_to_errno(enum kspliced_cause cause)
 		return -ENOMEM;
 	case KSPLICED_TARGET_GONE:
 		return -ENODEV;
+	case KSPLICED_ARRIVED:
+		return -EAGAIN;
 	case KSPLICED_ALREADY:
 		return -EALREADY;
 	case KSPLICED_UNEXPECTED:
@@ -352,6 +390,8 @@ static int attempt_switch(struct kspliced_live *live, bool apply)
 	else
 		cause = run(NULL, live, &gone);
 	live->cause = cause;
+	if (cause == KSPLICED_OK)
+		kspliced_review_holds();
 	mutex_unlock(&kspliced_lock);
 
 	release(&gone);
@@ -384,6 +424,34 @@ int kspliced_apply(struct kspliced_live *live)
 int kspliced_reverse(struct kspliced_live *live)
 {
 	return attempt_switch(live, false);
+}
+
+/**
+ * kspliced_forget() - forget the part of the applied update in a module that goes
+ * @mod: a module whose code will be freed
+ *
+ * Its init failed, or its parameters did, or it is unloaded by force: a pin
+ * prevents none of these.
+ */
+void kspliced_forget(const struct module *mod)
+{
+	struct kspliced_pins *pins;
+	unsigned int i;
+
+	mutex_lock(&switch_lock);	/* no grace period goes on that unpins it */
+	mutex_lock(&kspliced_lock);
+	if (applied && kspliced_pinned(&applied->pins, mod)) {
+		pins = &applied->pins;
+		for (i = 0; pins->targets[i] != mod; i++)
+			;
+		pins->targets[i] = pins->targets[--pins->nr_targets];
+		kspliced_forget_sites(applied, mod->name);
+		kspliced_forget_constants(applied, mod->name);
+		pr_info("update %s: module %s is gone, and its part with it\n",
+			applied->update->owner->name, mod->name);
+	}
+	mutex_unlock(&kspliced_lock);
+	mutex_unlock(&switch_lock);
 }
 
 /**

@@ -26,6 +26,7 @@ DEFINE_STATIC_CALL_NULL(kspliced_idle_task, idle_task);
 DEFINE_STATIC_CALL_NULL(kspliced_core_kernel_text, core_kernel_text);
 DEFINE_STATIC_CALL_NULL(kspliced_module_address, __module_address);
 DEFINE_STATIC_CALL_NULL(kspliced_module_text_address, __module_text_address);
+DEFINE_STATIC_CALL_NULL(kspliced_find_module, find_module);
 DEFINE_STATIC_CALL_NULL(kspliced_get_kprobe, get_kprobe);
 DEFINE_STATIC_CALL_NULL(kspliced_wake_up_state, wake_up_state);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_start, ftrace_rec_iter_start);
@@ -114,6 +115,7 @@ int kspliced_find_symbols(void)
 	    !FIND_CALL(kspliced_core_kernel_text, core_kernel_text) ||
 	    !FIND_CALL(kspliced_module_address, __module_address) ||
 	    !FIND_CALL(kspliced_module_text_address, __module_text_address) ||
+	    !FIND_CALL(kspliced_find_module, find_module) ||
 	    !FIND_CALL(kspliced_get_kprobe, get_kprobe) ||
 	    !FIND_CALL(kspliced_wake_up_state, wake_up_state) ||
 	    !FIND_CALL(kspliced_ftrace_start, ftrace_rec_iter_start) ||

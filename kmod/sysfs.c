@@ -13,6 +13,7 @@
 #include "kspliced.h"
 
 #define LINE_LEN	(KSYM_NAME_LEN + MODULE_NAME_LEN + 128)
+#define HOLD		"hold "	/* the word of control that has operands */
 #define HEX_LINE	64	/* bytes that a line shows; printk's %*ph takes no more */
 
 static struct kobject *root;
@@ -32,6 +33,7 @@ static const char * const cause_names[] = {
 	[KSPLICED_REDIRECTED] = "redirected",
 	[KSPLICED_OUT_OF_MEMORY] = "out_of_memory",
 	[KSPLICED_TARGET_GONE] = "target_gone",
+	[KSPLICED_ARRIVED] = "arrived",
 	[KSPLICED_ALREADY] = "already",
 	[KSPLICED_UNEXPECTED] = "unexpected",
 };
@@ -181,9 +183,10 @@ static void spans_text(struct window *window, struct kspliced_live *live)
 
 	for (i = 0; i < live->update->nr_spans; i++) {
 		span = &live->update->spans[i];
-		emit(window, "0x%lx\t%u\t%u\t0x%lx\t%s\t%s\n", span->addr,
-		     span->size, span->jump_offset, span->new_addr,
-		     span->target, span->name);
+		if (kspliced_find_site(live, span->addr))
+			emit(window, "0x%lx\t%u\t%u\t0x%lx\t%s\t%s\n", span->addr,
+			     span->size, span->jump_offset, span->new_addr,
+			     span->target, span->name);
 	}
 }
 
@@ -194,8 +197,9 @@ static void data_text(struct window *window, struct kspliced_live *live)
 
 	for (i = 0; i < live->update->nr_data; i++) {
 		datum = &live->update->data[i];
-		emit(window, "0x%lx\t%u\t%s\t%s\n", datum->addr, datum->size,
-		     datum->target, datum->name);
+		if (kspliced_has_constant(live, datum))
+			emit(window, "0x%lx\t%u\t%s\t%s\n", datum->addr,
+			     datum->size, datum->target, datum->name);
 	}
 }
 
@@ -219,15 +223,40 @@ static void original_text(struct window *window, struct kspliced_live *live)
 
 	if (live->stage != KSPLICED_APPLIED)
 		return;
-	for (i = 0; i < live->update->nr_spans; i++) {
+	for (i = 0; i < live->nr_sites; i++) {
 		site = &live->sites[i];
 		if (site->span->new_addr)
 			emit(window, "0x%lx\t%*phN\n",
 			     kspliced_jump_addr(site->span),
 			     JMP32_INSN_SIZE, site->original);
 	}
-	for (i = 0; i < live->update->nr_data; i++)
+	for (i = 0; i < live->nr_constants; i++)
 		original_datum(window, &live->constants[i]);
+}
+
+/* What was part of it before its module went. */
+static void lost_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_update *update = live->update;
+	u32 i;
+
+	for (i = 0; i < update->nr_spans; i++)
+		if (!kspliced_find_site(live, update->spans[i].addr))
+			emit(window, "%s\t%s\n", update->spans[i].target,
+			     update->spans[i].name);
+	for (i = 0; i < update->nr_data; i++)
+		if (!kspliced_has_constant(live, &update->data[i]))
+			emit(window, "%s\t%s\n", update->data[i].target,
+			     update->data[i].name);
+}
+
+static void holds_text(struct window *window, struct kspliced_live *live)
+{
+	const struct kspliced_hold *hold;
+
+	list_for_each_entry(hold, &live->holds, list)
+		emit(window, "%s %s %u\n", hold->name,
+		     hold->required ? "required" : "optional", hold->seconds);
 }
 
 #define TEXT_FILE(name, mode)						\
@@ -248,6 +277,8 @@ TEXT_FILE(redirected, 0400);
 TEXT_FILE(spans, 0400);
 TEXT_FILE(data, 0400);
 TEXT_FILE(original, 0400);
+TEXT_FILE(lost, 0444);
+TEXT_FILE(holds, 0444);
 
 static struct bin_attribute *update_texts[] = {
 	&conflicts_file,
@@ -258,6 +289,8 @@ static struct bin_attribute *update_texts[] = {
 	&spans_file,
 	&data_file,
 	&original_file,
+	&lost_file,
+	&holds_file,
 	NULL
 };
 
@@ -294,6 +327,8 @@ static ssize_t control_store(struct kobject *kobj, struct kobj_attribute *attr,
 		error = kspliced_reverse(to_live(kobj));
 	else if (sysfs_streq(buf, "nudge"))
 		error = kspliced_nudge(to_live(kobj));
+	else if (!strncmp(buf, HOLD, strlen(HOLD)))
+		error = kspliced_hold(to_live(kobj), buf + strlen(HOLD));
 	return error ?: count;
 }
 
@@ -321,6 +356,7 @@ static void release_live(struct kobject *kobj)
 {
 	struct kspliced_live *live = to_live(kobj);
 
+	kspliced_free_holds(live);
 	kspliced_attempt_free(live->report);
 	kvfree(live->originals);
 	kvfree(live->constants);
@@ -387,7 +423,38 @@ static struct attribute *root_attrs[] = {
 	NULL
 };
 
-static const struct attribute_group root_group = { .attrs = root_attrs };
+static void held_line(const struct kspliced_held *held, void *window)
+{
+	const struct module *mod = held->mod;
+
+	emit(window, "%s\t%s\t0x%lx\t%zu\t0x%lx\t%zu\n", mod->name,
+	     held->required ? "required" : "optional",
+	     (unsigned long)mod->jump_entries,
+	     mod->num_jump_entries * sizeof(*mod->jump_entries),
+	     (unsigned long)mod->static_call_sites,
+	     mod->num_static_call_sites * sizeof(*mod->static_call_sites));
+}
+
+static ssize_t held_read(struct file *file, struct kobject *kobj,
+			 struct bin_attribute *attr, char *buf,
+			 loff_t offset, size_t count)
+{
+	struct window window = { .buf = buf, .offset = offset, .count = count };
+
+	mutex_lock(&kspliced_lock);
+	kspliced_for_held(held_line, &window);
+	mutex_unlock(&kspliced_lock);
+	return window.filled;
+}
+
+static struct bin_attribute held_file = __BIN_ATTR(held, 0400, held_read, NULL, 0);
+
+static struct bin_attribute *root_texts[] = { &held_file, NULL };
+
+static const struct attribute_group root_group = {
+	.attrs = root_attrs,
+	.bin_attrs = root_texts,
+};
 
 /**
  * kspliced_sysfs_init() - make /sys/kernel/kspliced

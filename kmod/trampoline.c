@@ -64,7 +64,7 @@ void kspliced_verify_jumps(struct kspliced_attempt *attempt)
 	const u8 *text;
 	u32 i;
 
-	for (i = 0; i < out->update->nr_spans; i++) {
+	for (i = 0; i < out->nr_sites; i++) {
 		site = &out->sites[i];
 		if (!site->span->new_addr)
 			continue;
@@ -99,7 +99,7 @@ static u8 original_byte(const struct kspliced_live *out, u32 *cursor,
 	const struct kspliced_span *span;
 	unsigned long offset;
 
-	for (; out && *cursor < out->update->nr_spans; (*cursor)++) {
+	for (; out && *cursor < out->nr_sites; (*cursor)++) {
 		span = out->sites[*cursor].span;
 		if (addr >= span->addr + span->size)
 			continue;

@@ -133,7 +133,7 @@ static void poke_sites(const struct kspliced_live *live,
 	const struct kspliced_site *site;
 	u32 i;
 
-	for (i = 0; live && i < live->update->nr_spans; i++) {
+	for (i = 0; live && i < live->nr_sites; i++) {
 		site = &live->sites[i];
 		if (!site->span->new_addr)
 			continue;
@@ -149,7 +149,7 @@ static void poke_breakpoints(const struct kspliced_live *live)
 	static const u8 breakpoint = INT3_INSN_OPCODE;
 	u32 i;
 
-	for (i = 0; live && i < live->update->nr_spans; i++)
+	for (i = 0; live && i < live->nr_sites; i++)
 		if (live->sites[i].span->new_addr)
 			poke(&live->sites[i], 0, &breakpoint, sizeof(breakpoint));
 }

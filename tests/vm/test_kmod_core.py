@@ -85,6 +85,7 @@ def test_files_of_an_update(lab: Lab) -> None:
         "stage": "444", "control": "200", "abort_cause": "444", "conflicts": "444",
         "mismatch": "444", "pause_ns": "444", "spans": "400", "original": "400",
         "stacks": "400", "probes": "444", "redirected": "400", "data": "400",
+        "lost": "444", "holds": "444",
     }  # fmt: skip
     assert lab.state("update_a") == ("preparing", "ok")
     assert lab.values() == (1000, "")
