@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kspliced.model import Linked
+    from kspliced.model import Hold, Linked
     from kspliced.pack import Pack
 
 RUNS = 5
@@ -107,6 +107,9 @@ class _Kernel:
 
     def reverse(self, name: str) -> int:
         return 1
+
+    def hold(self, name: str, hold: Hold) -> None:
+        return
 
     def nudge(self, name: str) -> bool:
         return False

@@ -68,14 +68,24 @@ class FunctionChange:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """A module whose load the core holds until its part of an applied update is in. Where the part
+    does not come, a ``required`` one does not load; any other loads with its old code."""
+
+    module: str
+    required: bool
+
+
+@dataclass(frozen=True)
 class Linked:
     """An update module to load, and its name; ``waiting`` are targets that have to be loaded before
-    the units ``held`` can go live, in another module."""
+    the units ``held`` can go live, in another module; ``holds`` are for their loads."""
 
     name: str
     content: bytes
     waiting: tuple[str, ...]
     held: tuple[str, ...]
+    holds: tuple[Hold, ...] = ()
 
 
 class ImportKind(str, Enum):
@@ -173,7 +183,8 @@ class Group:
 
     ``blob`` names their part of the update module among the pack's blobs, an object whose undefined
     symbols are ``imports``. ``pinned``: an address inside it escapes, so it is never to be
-    unloaded.
+    unloaded. ``required`` are targets that must not run their old code once the other ones of
+    ``targets`` run new code, of another group: all units of this one are theirs.
     """
 
     blob: str
@@ -184,6 +195,7 @@ class Group:
     data: tuple[Datum, ...]
     constants: tuple[RuntimeConstant, ...]
     pinned: bool
+    required: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

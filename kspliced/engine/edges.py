@@ -18,6 +18,7 @@ from kspliced.errors import Code, KsplicedError
 from kspliced.model import (
     ChangelogEntry,
     FunctionChange,
+    Hold,
     KernelId,
     Linked,
     Progress,
@@ -63,12 +64,14 @@ class CoreStage(str, Enum):
 @dataclass(frozen=True)
 class CoreUpdate:
     """An update that is registered with the core, under the name of ``module``, which is its own or
-    that of a part; ``pause_us`` is of its last switch."""
+    that of a part; ``pause_us`` is of its last switch; ``lost``: a module that it has code for went
+    while it was applied, and that code with it."""
 
     name: str
     module: str
     stage: CoreStage
     pause_us: int
+    lost: bool = False
 
 
 class Fetcher(Protocol):
@@ -136,6 +139,13 @@ class Kernel(Protocol):
 
     def reverse(self, name: str) -> int:
         """One attempt at the switch back, as apply()."""
+        ...
+
+    def hold(self, name: str, hold: Hold) -> None:
+        """Have the loads of a module wait for their part while the update module is applied.
+
+        :raises KsplicedError: SWITCH_FAILED.
+        """
         ...
 
     def nudge(self, name: str) -> bool:

@@ -7,19 +7,26 @@ nothing to replay.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from kspliced.engine.command import run
 from kspliced.engine.edges import Cancel, CoreStage, CoreUpdate
+from kspliced.engine.files import write_durably
 from kspliced.engine.paths import Paths
 from kspliced.engine.state import update_of
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.core import Core
-from kspliced.model import Linked, ProgressSink
+from kspliced.model import Hold, Linked, ProgressSink
 from kspliced.pack import Pack
 
 _MODPROBE_SECONDS = 60.0
+# Whoever needs a symbol of a module that loads waits for 30 s (kernel/module/main.c,
+# resolve_symbol_wait()); for a required one it takes the daemon, which early in the boot is not
+# there yet.
+OPTIONAL_SECONDS = 25
+REQUIRED_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -63,11 +70,33 @@ class RunningKernel:
         """
         from kspliced.kernel.live import LiveKernel
         from kspliced.match import link, match
+        from kspliced.match.known import from_bytes, to_bytes
 
+        core, updates = self._core, self.updates()
+        taken = frozenset(u.module for u in updates if u.lost)
+        applied = [u.module for u in updates if u.stage is CoreStage.APPLIED]
+        known = None
+        for name in set(applied) - taken:
+            with suppress(OSError):
+                known = from_bytes(pack, (self.paths.matched / name).read_bytes())
+            # What else it says stands or falls with where its spans are.
+            if known is not None and known.addresses != core.places(name):
+                known = None
         with LiveKernel(self.paths.proc, self._sys) as kernel:
-            matched = match(pack, kernel, sink)
-        crcs = self._core.crcs() if self._core.present else ()
-        return link(pack, matched, crcs)
+            matched = match(pack, kernel, sink, known)
+        linked = link(pack, matched, core.crcs() if core.present else (), taken)
+        self._keep(frozenset((*applied, linked.name)), linked.name, to_bytes(pack, matched))
+        return linked
+
+    def _keep(self, names: frozenset[str], name: str, content: bytes) -> None:
+        """Keep what matching found, for the next time, and forget what is of no more use."""
+        folder = self.paths.matched
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for file in folder.iterdir():
+                if file.name not in names:
+                    file.unlink()
+            write_durably(folder / name, content)
 
     def load(self, name: str, module: bytes) -> None:
         """Load and register an update module.
@@ -89,6 +118,13 @@ class RunningKernel:
         """One attempt at the switch back; as apply()."""
         self._core.reverse(name)
         return _pause_us(self._core, name)
+
+    def hold(self, name: str, hold: Hold) -> None:
+        """Have the loads of a module wait for their part while the update module is applied.
+
+        :raises KernelError: SWITCH_FAILED.
+        """
+        self._core.hold(name, hold, REQUIRED_SECONDS if hold.required else OPTIONAL_SECONDS)
 
     def nudge(self, name: str) -> bool:
         """Ask the threads that were in the way of the last attempt to leave; whether there are any.
@@ -112,7 +148,9 @@ class RunningKernel:
 def _update(core: Core, name: str) -> CoreUpdate:
     stage = core.stage(name)
     try:
-        return CoreUpdate(update_of(name), name, CoreStage(stage), _pause_us(core, name))
+        return CoreUpdate(
+            update_of(name), name, CoreStage(stage), _pause_us(core, name), core.lost(name)
+        )
     except ValueError as error:
         raise KernelError(
             Code.CORE_ABI,

@@ -74,6 +74,16 @@ class Paths:
         return self.run / "lock"
 
     @property
+    def matched(self) -> Path:
+        """What matching found of update modules, each in a file of its name (match/known.py)."""
+        return self.run / "matched"
+
+    @property
+    def listener(self) -> Path:
+        """The device that tells of modules whose loads wait (docs/kernel-core.md)."""
+        return self.root / "dev/kspliced"
+
+    @property
     def core(self) -> Path:
         """The kernel core's files (docs/kernel-core.md)."""
         return self.root / "sys/kernel/kspliced"

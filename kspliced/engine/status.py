@@ -27,7 +27,7 @@ from kspliced.engine.state import (
     update_of,
 )
 from kspliced.errors import Code, KsplicedError
-from kspliced.model import KernelId, Progress, Refusal
+from kspliced.model import Hold, KernelId, Progress, Refusal
 from kspliced.record import encode
 
 _VMLINUX = "vmlinux"
@@ -270,6 +270,16 @@ def loaded_modules(paths: Paths) -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(line.split()[0] for line in lines if line.split())
+
+
+def held_modules(paths: Paths) -> frozenset[Hold]:
+    """The modules whose loads the core holds now; none where it is not loaded."""
+    try:
+        lines = (paths.core / "held").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    fields = (line.split("\t") for line in lines)
+    return frozenset(Hold(words[0], words[1] == "required") for words in fields if words[1:])
 
 
 def awaited_modules(state: State, running: KernelId) -> frozenset[str]:

@@ -124,6 +124,8 @@ def _load_and_apply(context: Context, linked: Linked) -> int:
     if not there:
         context.kernel.load(linked.name, linked.content)
     try:
+        for hold in linked.holds:
+            context.kernel.hold(linked.name, hold)
         return insist(context, linked.name, "apply")
     except KsplicedError:
         if not there:

@@ -318,9 +318,11 @@ def widen(context: Context) -> Outcome:
         _refuse_switched_off(context)
         running = running_kernel(context.paths)
         applied = applied_names(context)
+        lost = frozenset(u.name for u in context.kernel.updates() if u.lost)
 
         def waiting(record: UpdateRecord) -> bool:
-            wanted = record.kernel == running and record.wanted and bool(record.waiting)
+            wanted = record.kernel == running and record.wanted
+            wanted = wanted and (bool(record.waiting) or record.update in lost)
             return wanted and (record.update in applied or record.stage is Stage.BUILT)
 
         record = store.state.newest(waiting)
@@ -330,9 +332,9 @@ def widen(context: Context) -> Outcome:
         if record.update not in applied:
             return _apply_pack(context, store, record, pack)
         wider = widen_live(context, store, record, pack)
-        if wider.held == record.held:
+        if wider.held == record.held and record.update not in lost:
             return outcome_of("nothing", "nothing of the update can go live yet", wider)
-        names = sorted(set(record.waiting) - set(wider.waiting))
+        names = sorted(set(record.waiting) - set(wider.waiting)) or ["modules that came again"]
         text = f"the code for {', '.join(names)} is live, too"
         facts = Facts(update=wider.update, from_=running.version, to=wider.to_version)
         context.journal.send(Event.WIDENED, text, facts)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.load import delete_module, init_module
-from kspliced.model import CORE_ABI
+from kspliced.model import CORE_ABI, Hold
 
 CORE_PATH = Path("/sys/kernel/kspliced")
 
@@ -21,12 +21,14 @@ _CONFLICT = re.compile(r"(\d+) ([^\t]*)\t([^\t]+)\+0x([0-9a-f]+)\t(reliable|scan
 _CRC = re.compile(r"(\w+) 0x([0-9a-fA-F]{1,8})")
 _MISMATCH = re.compile(r"([^\t]+)\t([^\t]+)\t(\w+)\t([0-9a-fA-F]*)\t([0-9a-fA-F]*)")
 _PROBE = re.compile(r"([^\t]+)\t([^\t]+)\t(\d+)")
+_HELD = re.compile(r"([^\t]+)\t(optional|required)\t0x([0-9a-f]+)\t(\d+)\t0x([0-9a-f]+)\t(\d+)")
 _REDIRECTED = re.compile(r"([^\t]+)\t([^\t]+)")
 _CAUSES = {
     "no_match": "the running code is not what was matched",
     "code_busy": "threads are inside code that would change",
     "out_of_memory": "the kernel is out of memory",
     "target_gone": "a module that would be patched is not loaded any more",
+    "arrived": "a module that it cannot go without came meanwhile, with its old code",
     "already": "the update is in that stage already",
     "unexpected": "the kernel refused; its log says why",
 }
@@ -91,6 +93,24 @@ class Probe:
     def line(self) -> str:
         """One line for people."""
         return f"{self.target}: a kprobe at {self.function}+{self.offset:#x}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A special section of a module: where it is, and its size in bytes."""
+
+    section: str
+    address: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Held:
+    """A module whose load the core holds: it is in place, and none of its code has run."""
+
+    module: str
+    required: bool
+    tables: tuple[Table, ...]
 
 
 @dataclass(frozen=True)
@@ -232,6 +252,51 @@ class Core:
             found.append(Redirected(match[1], match[2]))
         return tuple(found)
 
+    def lost(self, update: str) -> bool:
+        """Whether a module went for which an applied update has a part: that part is void."""
+        name = f"updates/{_checked(update)}/lost"
+        return self._has(name) and bool(self._read(name))
+
+    def places(self, update: str) -> frozenset[int]:
+        """The addresses of all spans and data of an update."""
+        found = set()
+        for name in ("spans", "data"):
+            for line in self._read(f"updates/{_checked(update)}/{name}").splitlines():
+                address = line.partition("\t")[0]
+                try:
+                    found.add(int(address, 16))
+                except ValueError as error:
+                    raise self._malformed(name, line) from error
+        return frozenset(found)
+
+    def held(self) -> tuple[Held, ...]:
+        """The modules whose loads wait."""
+        found = []
+        for line in self._read("held").splitlines() if self._has("held") else ():
+            match = _HELD.fullmatch(line)
+            if match is None:
+                raise self._malformed("held", line)
+            jumps = Table("__jump_table", int(match[3], 16), int(match[4]))
+            calls = Table(".static_call_sites", int(match[5], 16), int(match[6]))
+            found.append(Held(match[1], match[2] == "required", (jumps, calls)))
+        return tuple(found)
+
+    def hold(self, update: str, hold: Hold, seconds: int) -> None:
+        """Have the loads of a module wait, ``seconds`` at most, while ``update`` is applied.
+
+        :raises KernelError: SWITCH_FAILED; CORE_ABI where an older core cannot do what is required.
+        """
+        if not self._has(f"updates/{_checked(update)}/holds"):
+            if hold.required:
+                raise KernelError(
+                    Code.CORE_ABI,
+                    f"the kernel core is too old to hold the load of {hold.module}",
+                    "undo the update and run 'modprobe -r kspliced && modprobe kspliced'",
+                )
+            return
+        kind = "required" if hold.required else "optional"
+        self._control(update, f"hold {hold.module} {kind} {seconds}")
+
     def load(self, update: str, content: bytes) -> None:
         """Load a linked update module; registering changes nothing in the kernel yet.
 
@@ -322,6 +387,10 @@ class Core:
         return KernelError(
             Code.SWITCH_FAILED, f"cannot {word} {update}: {why}", "see the kernel log (dmesg)"
         )
+
+    def _has(self, name: str) -> bool:
+        """Whether this core has a file; one from before an upgrade may be loaded still."""
+        return (self._path / name).exists()
 
     def _read(self, name: str) -> str:
         try:

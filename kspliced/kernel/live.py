@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kspliced.errors import Code, KernelError
+from kspliced.kernel.core import Core, Held
 from kspliced.kernel.image import VMLINUX, AddressRange
 from kspliced.kernel.kallsyms import Kallsyms
 from kspliced.kernel.kcore import Kcore
@@ -55,7 +56,7 @@ class LiveKernel:
         return Kallsyms(text)
 
     def loaded(self, target: str) -> bool:
-        """Whether ``target`` is vmlinux or a module in state Live."""
+        """Whether ``target`` is vmlinux, a module in state Live, or one that the core holds."""
         return target == VMLINUX or target in self._modules
 
     def table(self, section: str, target: str) -> AddressRange | None:
@@ -69,6 +70,11 @@ class LiveKernel:
             return AddressRange(start[0].address, end[0].address)
         if target not in self._modules:
             return None
+        if target in self._held:
+            # Its directory in /sys/module is made later.
+            tables = {t.section: t for t in self._held[target].tables if t.size}
+            table = tables.get(section)
+            return AddressRange(table.address, table.address + table.size) if table else None
         try:
             paths = list((self._sys / "module" / target / "sections").iterdir())
             places = {path.name: int(path.read_text(encoding="ascii"), 16) for path in paths}
@@ -105,8 +111,13 @@ class LiveKernel:
         return ""
 
     @cached_property
+    def _held(self) -> dict[str, Held]:
+        core = Core(self._sys / "kernel" / "kspliced")
+        return {held.module: held for held in core.held()} if core.present else {}
+
+    @cached_property
     def _modules(self) -> frozenset[str]:
-        """Modules that are live, from ``NAME SIZE REFS USERS STATE ADDRESS [TAINT]``."""
+        """Live modules and held ones, from ``NAME SIZE REFS USERS STATE ADDRESS [TAINT]``."""
         found = set()
         for line in self._text("modules").splitlines():
             words = line.split()
@@ -114,7 +125,7 @@ class LiveKernel:
                 raise KernelError(
                     Code.KERNEL_UNREADABLE, f"/proc/modules has a malformed line: {line[:80]!r}"
                 )
-            if words[4] == "Live":
+            if words[4] == "Live" or (words[4] == "Loading" and words[0] in self._held):
                 found.add(words[0])
         return frozenset(found)
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from kspliced.elf.object import SHN_ABS, SHN_UNDEF
 from kspliced.errors import BuildError, Code, MatchError, PackError
 from kspliced.kernel.core import SymbolCrc
+from kspliced.kernel.image import VMLINUX
 from kspliced.match.compose import compose
 from kspliced.match.report import Matched, MatchedDatum, MatchedSpan
-from kspliced.model import ImportKind, Linked
+from kspliced.model import Hold, ImportKind, Linked
 from kspliced.pack import Pack
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -33,18 +34,24 @@ _SHT_SYMTAB = 2
 _SHT_NOBITS = 8
 
 
-def link(pack: Pack, matched: Matched, crcs: Iterable[SymbolCrc]) -> Linked:
+def link(
+    pack: Pack,
+    matched: Matched,
+    crcs: Iterable[SymbolCrc],
+    taken: frozenset[str] = frozenset(),
+) -> Linked:
     """The module to load: the pack's ready groups, linked to what matching found.
 
     Its name is the pack's where all groups are ready; else it says which are, as two modules of a
     pack are loaded while one takes the other's place.
 
     :param crcs: the core's checksums (Core.crcs()); none on a kernel without MODVERSIONS.
+    :param taken: names that it may not have.
     :raises PackError: PACK_MALFORMED.
     :raises MatchError: UNRESOLVED when a symbol would stay undefined.
     """
     try:
-        name = _name(pack, matched)
+        name = _name(pack, matched, taken)
         content = _link(pack, matched, name, tuple(crcs))
     except BuildError as error:
         raise PackError(Code.PACK_MALFORMED, error.message, "build the pack again") from error
@@ -55,15 +62,31 @@ def link(pack: Pack, matched: Matched, crcs: Iterable[SymbolCrc]) -> Linked:
             "build the pack again",
         ) from error
     held = (u for g in pack.manifest.groups if g not in matched.groups for u in g.units)
-    return Linked(name, content, matched.waiting, tuple(held))
+    return Linked(name, content, matched.waiting, tuple(held), _holds(pack, matched))
 
 
-def _name(pack: Pack, matched: Matched) -> str:
+def _name(pack: Pack, matched: Matched, taken: frozenset[str]) -> str:
     update = pack.manifest.update
-    if len(matched.groups) == len(pack.manifest.groups):
+    if len(matched.groups) == len(pack.manifest.groups) and update not in taken:
         return update
     ready = "\n".join(group.blob for group in matched.groups)
-    return f"{update}_{hashlib.sha256(ready.encode()).hexdigest()[:4]}"
+    while True:
+        name = f"{update}_{hashlib.sha256(ready.encode()).hexdigest()[:4]}"
+        if name not in taken:
+            return name
+        ready += "\n"
+
+
+def _holds(pack: Pack, matched: Matched) -> tuple[Hold, ...]:
+    """All modules of the pack: one that is loaded may go, and come again."""
+    required: dict[str, bool] = {}
+    for group in pack.manifest.groups:
+        others = set(group.targets) - set(group.required)
+        live = not others & set(matched.waiting)
+        for target in set(group.targets) - {VMLINUX}:
+            needs = live and target in group.required
+            required[target] = required.get(target, False) or needs
+    return tuple(Hold(module, needs) for module, needs in sorted(required.items()))
 
 
 @dataclass(frozen=True)

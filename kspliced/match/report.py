@@ -143,3 +143,9 @@ class Matched:
     constants: tuple[MatchedConstant, ...]
     counts: Counts
     unmatched: tuple[Mismatch, ...]
+
+    @property
+    def addresses(self) -> frozenset[int]:
+        """Where all spans and data are."""
+        spans = frozenset(span.address for span in self.spans)
+        return spans | {datum.address for datum in self.data}

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from kspliced.errors import BuildError, Code, MatchError, PackError
 from kspliced.kernel.image import KernelImage
+from kspliced.match.known import joined
 from kspliced.match.matcher import TargetMatch
 from kspliced.match.report import Counts, Matched
 from kspliced.match.resolve import Resolver
@@ -21,13 +22,19 @@ _PHASE = "match"
 Answer = TypeVar("Answer")
 
 
-def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress) -> Matched:
+def match(
+    pack: Pack,
+    kernel: KernelImage,
+    progress: ProgressSink = no_progress,
+    known: Matched | None = None,
+) -> Matched:
     """Prove that ``kernel`` runs the code that ``pack`` was built against, and locate all it needs.
 
     A group with a target that is not loaded is left alone. Of the others all functions of all units
     are compared; those that the update replaces or refers to must match, others are reported in
     ``unmatched``.
 
+    :param known: what was found of groups that are applied, and are not looked at again.
     :raises MatchError: TARGET_NOT_LOADED, NO_MATCH (as NoMatchError, with the mismatches),
         AMBIGUOUS, UNRESOLVED.
     :raises PackError: PACK_MALFORMED, PACK_OTHER_KERNEL.
@@ -41,7 +48,7 @@ def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress)
             "build an update for the kernel that runs",
         )
     try:
-        return _match(pack, kernel, progress)
+        return _match(pack, kernel, progress, known)
     except (ValueError, OverflowError) as error:
         # Units are compared lazily, so what is wrong with one may show late.
         raise PackError(
@@ -51,10 +58,21 @@ def match(pack: Pack, kernel: KernelImage, progress: ProgressSink = no_progress)
         ) from error
 
 
-def _match(pack: Pack, kernel: KernelImage, progress: ProgressSink) -> Matched:
-    groups = _ready(pack, kernel)
+def _match(
+    pack: Pack, kernel: KernelImage, progress: ProgressSink, known: Matched | None
+) -> Matched:
+    ready = _ready(pack, kernel)
+    if known is None or not set(known.groups) <= set(ready):
+        return _match_groups(pack, kernel, progress, ready)
+    fresh = tuple(group for group in ready if group not in known.groups)
+    return joined(ready, known, _match_groups(pack, kernel, progress, fresh))
+
+
+def _match_groups(
+    pack: Pack, kernel: KernelImage, progress: ProgressSink, groups: tuple[Group, ...]
+) -> Matched:
     targets = _targets(pack, kernel, groups)
-    count = sum(len(group.units) for group in groups)
+    count = sum(len(target.units) for target in targets.values())
     done = 0
     for target in targets.values():
         for unit in target.run():
@@ -151,6 +169,8 @@ def _ready(pack: Pack, kernel: KernelImage) -> tuple[Group, ...]:
 
 def _targets(pack: Pack, kernel: KernelImage, groups: tuple[Group, ...]) -> dict[str, TargetMatch]:
     wanted = {unit for group in groups for unit in group.units}
+    # A required group's code may refer to what the group that it goes with is made of.
+    wanted |= {i.unit for group in groups for i in group.imports if i.kind is ImportKind.UNIT}
     units: dict[str, list[Unit]] = {}
     for pre in pack.manifest.units:
         if pre.unit not in wanted:

@@ -24,6 +24,7 @@ from kspliced.errors import BusError, Code, KsplicedError
 from kspliced.service import api
 from kspliced.service.arrivals import Arrivals
 from kspliced.service.authority import Authority
+from kspliced.service.holds import Holds
 from kspliced.service.intake import Intake, Patience
 from kspliced.service.interface import Method
 from kspliced.service.jobs import Job, Jobs, Order
@@ -75,6 +76,7 @@ class Daemon:
         self._arrivals = Arrivals(
             setup.paths, self._jobs, setup.patience, self._spawn, self._snapshot.awaited
         )
+        self._holds = Holds(setup.paths, self._jobs, self._spawn)
         self._watch = DirectoryWatch(self._loop, self._directory_changed)
         self._publish()
         bus.add_message_handler(self._tree.handle)
@@ -94,6 +96,7 @@ class Daemon:
         self._watch.close()
         self._intake.close()
         self._arrivals.close()
+        self._holds.close()
         if self._progress_due is not None:
             self._progress_due.cancel()
         await self._jobs.close()
@@ -184,6 +187,8 @@ class Daemon:
         self._tree.changed(item)
         code = job.failure.code.value if job.failure else ""
         self._tree.signal(item, "Finished", [job.failure is None, code])
+        # Whoever is held waits for it.
+        self._holds.ended(job)
         self._loop.call_soon(self._intake.ended, job)
         self._loop.call_soon(self._arrivals.ended, job)
 
@@ -208,6 +213,7 @@ class Daemon:
                 known.record = record
                 self._tree.changed(known)
         self._tree.changed(self._manager)
+        self._holds.look()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -27,6 +27,7 @@ from kspliced.model import (
     ChangelogEntry,
     FunctionChange,
     Group,
+    Hold,
     KernelId,
     Linked,
     Manifest,
@@ -162,6 +163,8 @@ class FakeKernel:
     stubborn: int = -1
     calls: list[str] = field(default_factory=list)
     loaded: dict[str, CoreStage] = field(default_factory=dict)
+    holds: dict[str, list[Hold]] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
 
     def ready(self) -> None:
         """The core is there unless told otherwise."""
@@ -171,7 +174,8 @@ class FakeKernel:
     def updates(self) -> tuple[CoreUpdate, ...]:
         """What is registered."""
         return tuple(
-            CoreUpdate(update_of(name), name, stage, 1180) for name, stage in self.loaded.items()
+            CoreUpdate(update_of(name), name, stage, 1180, name in self.lost)
+            for name, stage in self.loaded.items()
         )
 
     def link(self, pack: Pack, sink: ProgressSink) -> Linked:
@@ -189,7 +193,9 @@ class FakeKernel:
             raise KsplicedError(Code.TARGET_NOT_LOADED, f"module {min(waiting)} is not loaded")
         name = pack.manifest.update + (f"_{len(held):04x}" if held else "")
         units = tuple(unit for group in held for unit in group.units)
-        return Linked(name, pack.blob(GLUE.blob), tuple(sorted(waiting)), units)
+        name += "_aaaa" * (name in self.lost)
+        holds = tuple(Hold(t, t in g.required) for g in groups for t in g.targets)
+        return Linked(name, pack.blob(GLUE.blob), tuple(sorted(waiting)), units, holds)
 
     def load(self, name: str, module: bytes) -> None:
         """Register in stage preparing."""
@@ -212,6 +218,11 @@ class FakeKernel:
         self._attempt("reverse", name)
         self._set(name, CoreStage.REVERSED)
         return 900
+
+    def hold(self, name: str, hold: Hold) -> None:
+        """Remember it; after the switch it would be too late."""
+        assert self.loaded[name] is not CoreStage.APPLIED
+        self.holds.setdefault(name, []).append(hold)
 
     def nudge(self, name: str) -> bool:
         """Threads leave when they were asked ``stubborn`` times."""

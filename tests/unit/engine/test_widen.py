@@ -14,7 +14,7 @@ from kspliced.engine.replay import healthy, replay
 from kspliced.engine.state import Stage, UpdateRecord, load_state
 from kspliced.engine.status import StatusState, Verdict, awaited_modules, current_status
 from kspliced.errors import Code, KsplicedError
-from kspliced.model import ChangeKind, FunctionChange, Group, Manifest
+from kspliced.model import ChangeKind, FunctionChange, Group, Hold, Manifest
 from tests.unit.engine.fakes import RUNNING, UPDATE, Machine, manifest, pack_content
 
 PART = f"{UPDATE}_0001"
@@ -68,6 +68,28 @@ def test_what_is_loaded_goes_live_and_the_rest_when_it_is(machine: Machine) -> N
     assert status.state is StatusState.LIVE and status.changes.live == 2
     assert transactions.undo(machine.context).action == "undone"
     assert machine.kernel.loaded == {}
+
+
+def test_the_core_is_told_whom_to_hold(machine: Machine) -> None:
+    late = replace(BOTH, units=("net/n.o",), required=("nf_tables",))
+    offer(machine, CORE, late)
+    assert transactions.upgrade(machine.context).action == "live"
+    assert Hold("nf_tables", True) in machine.kernel.holds[PART]
+    # What runs is new, and the module will be: nothing asks for a reboot.
+    status = current_status(machine.paths)
+    assert status.state is StatusState.LIVE
+    assert (status.changes.live, status.changes.total, status.changes.waiting) == (1, 2, 1)
+
+
+def test_a_part_whose_module_went_comes_again(machine: Machine) -> None:
+    machine.modprobe("nf_tables")
+    offer(machine, CORE, MODULE)
+    transactions.upgrade(machine.context)
+    assert transactions.widen(machine.context).action == "nothing"
+    # Its init failed, and it is loaded once more.
+    machine.kernel.lost.add(UPDATE)
+    assert transactions.widen(machine.context).action == "widened"
+    assert machine.kernel.loaded == {f"{UPDATE}_aaaa": CoreStage.APPLIED}
 
 
 def test_half_of_a_change_waits_for_the_other(machine: Machine) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kspliced.errors import Code, KernelError
-from kspliced.kernel.core import Conflict, Core, SpanMismatch, SymbolCrc
+from kspliced.kernel.core import Conflict, Core, Held, SpanMismatch, SymbolCrc, Table
 from kspliced.kernel.load import init_module
-from kspliced.model import CORE_ABI
+from kspliced.model import CORE_ABI, Hold
 
 UPDATE = "ks_0123456789ab"
 
@@ -81,6 +81,36 @@ def test_control_gets_the_word(path: Path) -> None:
     control.write_text("")
     Core(path).reverse(UPDATE)
     assert control.read_text() == "reverse"
+
+
+def test_holds(path: Path) -> None:
+    core, update = Core(path), path / "updates" / UPDATE
+    # One from before an upgrade of kspliced.
+    assert core.held() == () and not core.lost(UPDATE)
+    core.hold(UPDATE, Hold("sctp", False), 25)
+    assert (update / "control").read_text() == ""
+    with pytest.raises(KernelError) as caught:
+        core.hold(UPDATE, Hold("sctp", True), 25)
+    assert caught.value.code is Code.CORE_ABI
+
+    (update / "holds").write_text("")
+    (update / "lost").write_text("sctp\tsctp_rcv\n")
+    (path / "held").write_text("sctp\trequired\t0xffffffffc0001000\t48\t0x0\t0\n")
+    core.hold(UPDATE, Hold("sctp", True), 25)
+    assert (update / "control").read_text() == "hold sctp required 25"
+    assert core.lost(UPDATE)
+    jumps = Table("__jump_table", 0xFFFFFFFFC0001000, 48)
+    assert core.held() == (Held("sctp", True, (jumps, Table(".static_call_sites", 0, 0))),)
+    (path / "held").write_text("sctp required\n")
+    with pytest.raises(KernelError) as caught:
+        core.held()
+    assert caught.value.code is Code.CORE_ABI
+
+
+def test_places(path: Path) -> None:
+    (path / "updates" / UPDATE / "spans").write_text("0x10\t4\t0\t0x20\text4\tone\n")
+    (path / "updates" / UPDATE / "data").write_text("0x30\t4\text4\ttwo\n")
+    assert Core(path).places(UPDATE) == {0x10, 0x30}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from kspliced.elf.read import read_object
 from kspliced.errors import Code, KsplicedError, MatchError, PackError
 from kspliced.kernel.core import SymbolCrc
 from kspliced.match import Matched, link, match
-from kspliced.model import Group, Import, ImportKind
+from kspliced.match.known import from_bytes, to_bytes
+from kspliced.model import Group, Hold, Import, ImportKind
 from kspliced.pack import Blob, Pack
 from tests.corpus.match.kit import (
     compiled,
@@ -201,6 +202,60 @@ def test_a_group_waits_for_its_target() -> None:
     assert len(linked.name) == len("ks_test_0000") and linked.name.startswith("ks_test_")
     data = read_object(linked.content).section_named(".data.__this_module")
     assert data is not None and data.data[8:64] == linked.name.encode().ljust(56, b"\0")
+
+
+def test_loads_of_modules_are_held() -> None:
+    pack = waiting_pack()
+    assert link(pack, match(pack, KERNEL), CRCS).holds == (
+        Hold("absent", False),
+        Hold("mod", False),
+    )
+    beside = replace(ABSENT, targets=("absent", "mod"), required=("absent",))
+    apart = replace(ABSENT, blob="part/x", targets=("absent", "gone"), required=("gone",))
+    manifest = replace(pack.manifest, groups=(*PACK.manifest.groups, beside, apart))
+    pack = replace(pack, manifest=manifest)
+    # What "gone" goes with is not loaded either, so nothing new runs that it would meet.
+    assert link(pack, match(pack, KERNEL), CRCS).holds == (
+        Hold("absent", True),
+        Hold("gone", False),
+        Hold("mod", False),
+    )
+
+
+def test_a_name_that_is_taken() -> None:
+    pack, taken = waiting_pack(), {PACK.manifest.update}
+    for _ in range(3):
+        name = link(pack, match(pack, KERNEL), CRCS, frozenset(taken)).name
+        assert name not in taken and name.startswith("ks_test_") and len(name) == 12
+        taken.add(name)
+
+
+def test_what_is_applied_is_not_matched_again() -> None:
+    pack = waiting_pack()
+    matched = match(pack, KERNEL)
+    kept = from_bytes(pack, to_bytes(pack, matched))
+    assert kept is not None and kept.groups == matched.groups
+    # A kernel whose memory cannot be read is no hindrance to what is known.
+    blind = running(linked(compiled("int nothing;", split=False)))
+    again = match(pack, blind, known=kept)
+    assert (again.spans, again.imports) == (matched.spans, matched.imports)
+    assert again.waiting == ("absent",)
+    assert link(pack, again, CRCS) == link(pack, matched, CRCS)
+    with pytest.raises(MatchError):
+        match(pack, blind)
+
+
+def test_what_was_kept_is_of_one_pack_and_whole() -> None:
+    pack = waiting_pack()
+    content = to_bytes(pack, match(pack, KERNEL))
+    assert from_bytes(replace(pack, digest="1" * 64), content) is None
+    assert from_bytes(pack, content[:-1]) is None
+    assert (
+        from_bytes(
+            pack, content.replace(b'"spans":[{', b'"spans":[{"address":1,"content":"","mask":""},{')
+        )
+        is None
+    )
 
 
 def test_glue_that_does_not_hold_the_name() -> None:
