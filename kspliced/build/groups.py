@@ -29,33 +29,53 @@ class Parts:
     blobs: tuple[Blob, ...]
 
 
-def emit_parts(units: Iterable[DiffedUnit], components: Iterable[Component], glue: Object) -> Parts:
-    """Emit the glue and each group of units as a part of its own."""
+def emit_parts(
+    units: Iterable[DiffedUnit],
+    components: Iterable[Component],
+    glue: Object,
+    loaded: frozenset[str] = frozenset(),
+) -> Parts:
+    """Emit the glue and each group of units as a part of its own.
+
+    :param loaded: vmlinux and the modules that are; empty for all.
+    """
     emitted = emit_glue(glue)
     glue_group = Group("part/glue", (), (), emitted.imports, (), (), (), False)
     groups, blobs = [], [Blob(glue_group.blob, emitted.content)]
-    for members in group_units(units, components):
+    for waits, members in group_units(units, components, loaded):
         emitted = emit(tuple(d.part for d in members if d.part is not None))
-        targets = tuple(sorted({d.unit.target for d in members}))
+        late = (f"/{waits.required}",) if waits.required else ()
         group = Group(
-            blob=f"part/{'+'.join(targets)}",
-            targets=targets,
+            blob="".join((f"part/{'+'.join(waits.targets)}", *late)),
+            targets=waits.targets,
             units=tuple(d.unit.path for d in members),
             imports=emitted.imports,
             spans=emitted.spans,
             data=emitted.data,
             constants=emitted.constants,
             pinned=any(d.part.closure.carried.pinned for d in members if d.part is not None),
+            required=(waits.required,) if waits.required else (),
         )
         groups.append(group)
         blobs.append(Blob(group.blob, emitted.content))
     return Parts(glue_group, tuple(groups), tuple(blobs))
 
 
+@dataclass(frozen=True, order=True)
+class Waits:
+    """What units wait for: all of ``targets``. Where their own module is not loaded yet, and the
+    rest of what they are made for goes live without it, it is ``required``, else ""."""
+
+    targets: tuple[str, ...]
+    required: str
+
+
 def group_units(
-    units: Iterable[DiffedUnit], components: Iterable[Component]
-) -> tuple[tuple[DiffedUnit, ...], ...]:
-    """Partition units by the set of targets that they wait for, in the order of these sets."""
+    units: Iterable[DiffedUnit],
+    components: Iterable[Component],
+    loaded: frozenset[str] = frozenset(),
+) -> tuple[tuple[Waits, tuple[DiffedUnit, ...]], ...]:
+    """Partition units by what they wait for, in the order of that."""
     live = tuple(units)
     leader = {source_of(diffed.unit): source_of(diffed.unit) for diffed in live}
 
@@ -79,7 +99,11 @@ def group_units(
     targets: dict[str, set[str]] = defaultdict(set)
     for diffed in live:
         targets[find(source_of(diffed.unit))].add(diffed.unit.target)
-    groups: dict[tuple[str, ...], list[DiffedUnit]] = defaultdict(list)
+    groups: dict[Waits, list[DiffedUnit]] = defaultdict(list)
     for diffed in live:
-        groups[tuple(sorted(targets[find(source_of(diffed.unit))]))].append(diffed)
-    return tuple(tuple(members) for _, members in sorted(groups.items()))
+        every = targets[find(source_of(diffed.unit))]
+        there = every & loaded if loaded else every
+        own = diffed.unit.target
+        required = "" if own in there or not there else own
+        groups[Waits(tuple(sorted(there | {own})), required)].append(diffed)
+    return tuple((waits, tuple(members)) for waits, members in sorted(groups.items()))

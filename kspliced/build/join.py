@@ -59,7 +59,7 @@ class _Target:
         self._members = members
         self._shared: dict[str, Elsewhere | Import] = {}
         self._owner: dict[str, int] = {}
-        self._after = [_globals(member.diff.post.layout) for member in members]
+        self._after = [global_symbols(member.diff.post.layout) for member in members]
         # Names that a unit now defines, and that a unit no longer defines, with that unit.
         self._come: list[set[str]] = []
         self._gone: dict[str, str] = {}
@@ -68,7 +68,7 @@ class _Target:
         self._wanted: list[set[Entity]] = [set() for _ in members]
 
     def _add(self, number: int, member: Member) -> None:
-        before, post = _globals(member.diff.pre.layout), member.diff.post.layout
+        before, post = global_symbols(member.diff.pre.layout), member.diff.post.layout
         self._come.append(self._after[number].keys() - before.keys())
         self._gone |= dict.fromkeys(before.keys() - self._after[number].keys(), member.unit)
         for name, symbol in self._after[number].items():
@@ -126,7 +126,8 @@ class _Target:
                 yield Refusal("weak_symbol", member.unit, name, reason)
 
 
-def _globals(layout: Layout) -> dict[str, Symbol]:
+def global_symbols(layout: Layout) -> dict[str, Symbol]:
+    """What a unit defines with external linkage, by name."""
     return {
         s.name: s
         for s in layout.object.symbols

@@ -31,8 +31,9 @@ from kspliced.build.kbuild import (
     check_compiler,
     open_headers,
 )
+from kspliced.build.late import Compiled, Pre
 from kspliced.build.neighbours import Neighbours
-from kspliced.build.search import Compiled, Found, Pre, Wish, search
+from kspliced.build.search import Found, Wish, search
 from kspliced.build.select import (
     Irrelevant,
     Selection,
@@ -274,7 +275,9 @@ class _Pipeline:
         with stage("emit"):
             update = self._update_name(upgrade.to_version, found)
             glue = read_object(self._glue(update).read_bytes(), "glue")
-            parts = emit_parts(found.diffed, (fate.component for fate in found.fates), glue)
+            loaded = frozenset(self._request.targets)
+            components = (fate.component for fate in found.fates)
+            parts = emit_parts(found.diffed, components, glue, loaded)
         manifest = self._manifest(upgrade, selection, found, update, parts)
         pre = tuple(Blob(_blob(d.unit), d.matched) for d in found.diffed)
         return _result(selection, upgrade, found, manifest, (*parts.blobs, *pre), self._stages)

@@ -17,6 +17,7 @@ from fnmatch import fnmatch
 from kspliced.build import blame
 from kspliced.build.fates import LATER, Decision, Fate, each, header_fates, header_paths
 from kspliced.build.kbuild import Kbuild, Unit
+from kspliced.build.late import Compiled, Olds, strangers, with_more
 from kspliced.build.neighbours import Neighbours
 from kspliced.build.select import Irrelevant, Selection, not_kernel
 from kspliced.build.unit import DiffedUnit, diff_unit, join_units, with_plain
@@ -66,22 +67,6 @@ class Wish:
         return not self.only or any(fnmatch(unit, glob) for glob in self.only)
 
 
-@dataclass(frozen=True)
-class Pre:
-    """The old units: ``failed`` compilers' words by object, ``reads`` of each source file."""
-
-    failed: Mapping[str, str]
-    reads: Mapping[str, frozenset[str]]
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """``first`` waits for the old units of what was selected, ``more`` compiles further ones."""
-
-    first: Callable[[], Pre]
-    more: Callable[[tuple[Unit, ...]], Pre]
-
-
 def search(
     selection: Selection,
     old: Snapshot,
@@ -119,7 +104,8 @@ def search(
     units, later = selection.units + found.units, selection.later + found.later
     selection = replace(selection, units=units, later=later)
 
-    pre = _with_more(compiled, found.units) if found.units else compiled.first
+    first = with_more(compiled, found.units) if found.units else compiled.first
+    pre = Olds(first, later, compiled.more)
     workspace.make_hot()
     return _Search(selection, decomposer, makers, texts, workspace, kbuild, wish, pre, say).run()
 
@@ -137,13 +123,6 @@ def _wanted(found: Decomposition, wish: Wish) -> Decomposition:
         headers=tuple(header for header in found.headers if header in headers),
         sources=tuple(node for node in found.sources if node.path in files),
     )
-
-
-def _with_more(compiled: Compiled, units: tuple[Unit, ...]) -> Callable[[], Pre]:
-    first = compiled.first()
-    more = compiled.more(units)
-    both = Pre({**first.failed, **more.failed}, {**first.reads, **more.reads})
-    return lambda: both
 
 
 def _built_only(
@@ -171,7 +150,7 @@ class _Search:
         workspace: Workspace,
         kbuild: Callable[[str], Kbuild],
         wish: Wish,
-        pre: Callable[[], Pre],
+        pre: Olds,
         say: Callable[[str], None],
     ) -> None:
         self._decomposer, self._makers = decomposer, makers
@@ -179,6 +158,7 @@ class _Search:
         self._post = kbuild("post")
         self._units = {source_of(unit): unit for unit in selection.units}
         self._later = {source_of(unit): unit for unit in selection.later}
+        self._known = {**self._later, **self._units}
         self._odd = {refusal.unit: refusal for refusal in selection.refused}
         self._idle = selection.idle_headers
         self._wish, self._pre, self._say = wish, pre, say
@@ -204,7 +184,11 @@ class _Search:
                 continue
             headers = header_paths(live)
             diffed = list(join_units(self._diff(u, headers[source_of(u)]) for u in units))
-            if self._charge_refusals(live, diffed) or self._doubt(live, diffed):
+            if (
+                self._charge_refusals(live, diffed)
+                or self._charge_late(live, diffed)
+                or self._doubt(live, diffed)
+            ):
                 self._decompose()
                 continue
             if not self._settled:
@@ -250,6 +234,8 @@ class _Search:
 
     def _compile(self, units: tuple[Unit, ...]) -> dict[str, str]:
         """Compile the hot tree; what does not compile before or after the change."""
+        if self._pre.want(units):
+            self._workspace.make_hot()
         failed = self._post.compile(units) if units else {}
         before = self._pre().failed
         if any("No such file" in text for text in failed.values()) and not self._completed:
@@ -286,10 +272,6 @@ class _Search:
             self._drop(component.id, Decision.REBOOT, component.refused + odd)
         elif component.refused:
             self._give_up(component, Decision.REBOOT, component.refused)
-        elif later:
-            reason = "a module that is not loaded changes together with code that runs"
-            reasons = each("module_not_loaded", later, reason)
-            self._give_up(component, Decision.REBOOT, reasons)
         elif left_out:
             reason = "it was left out: the running code differs, or threads are always in it"
             self._drop(component.id, Decision.REBOOT, each("left_out", left_out, reason))
@@ -301,7 +283,7 @@ class _Search:
             self._drop(component.id, Decision.REBOOT, each("unit_unknown", unknown, reason))
 
     def _left_out(self, path: str) -> bool:
-        unit = self._units.get(path)
+        unit = self._known.get(path)
         return unit is not None and self._wish.leaves_out(unit.path)
 
     def _halved(self, path: str) -> bool:
@@ -312,7 +294,7 @@ class _Search:
         self._dropped.setdefault(name, self._fate(self._components[name], decision, reasons))
 
     def _fate(self, component: Component, decision: Decision, reasons: tuple[Refusal, ...]) -> Fate:
-        known = {**self._later, **self._units}
+        known = self._known
         targets = sorted({known[path].target for path in component.files if path in known})
         return Fate(component, decision, reasons, tuple(targets))
 
@@ -335,7 +317,7 @@ class _Search:
 
     def _units_of(self, components: Iterable[Component]) -> tuple[Unit, ...]:
         paths = sorted({path for component in components for path in component.files})
-        return tuple(self._units[path] for path in paths)
+        return tuple(self._known[path] for path in paths)
 
     def _hot(self, live: list[Component]) -> dict[str, bytes | None]:
         """The hot tree's files that are not the old ones; None stands for the new file.
@@ -385,6 +367,24 @@ class _Search:
         guilty.update((name, some) for name, some in several.items() if len(some) > 1)
         return self._give_up_all(live, guilty)
 
+    def _charge_late(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
+        """Give up what of modules that are not loaded cannot go live with what runs, or need not
+        wait for it; whether there was any."""
+        changed = {source_of(d.unit) for d in diffed if d.functions}
+        dropped = len(self._dropped)
+        for component in live:
+            later = [path for path in component.files if path in self._later]
+            if later and not changed & (set(component.files) - set(later)):
+                reasons = each("module_not_loaded", later, LATER)
+                self._drop(component.id, Decision.LATER, reasons)
+        guilty: dict[str, list[Refusal]] = {}
+        refused = tuple(strangers(diffed, {unit.target for unit in self._later.values()}))
+        for unit, users in self._users(live):
+            for refusal in refused:
+                if refusal.unit == source_of(unit):
+                    _blame(guilty, users, refusal)
+        return self._give_up_all(live, guilty) or len(self._dropped) > dropped
+
     def _users(self, live: list[Component]) -> Iterator[tuple[Unit, tuple[Component, ...]]]:
         """Each unit with the components that share it."""
         users: dict[str, list[Component]] = {}
@@ -392,7 +392,7 @@ class _Search:
             for path in component.files:
                 users.setdefault(path, []).append(component)
         for path, some in sorted(users.items()):
-            yield self._units[path], tuple(some)
+            yield self._known[path], tuple(some)
 
     def _give_up_all(self, live: list[Component], guilty: Mapping[str, list[Refusal]]) -> bool:
         for component in live:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A change of the kernel and of a module that is not loaded, from the sources to the module's load.
+
+fs/libfs.c and fs/binfmt_misc.c change together; the daemon makes the module load with new code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kspliced.build.pipeline import BuildRequest, BuildResult, build
+from kspliced.model import no_progress
+from kspliced.pack import pack_bytes
+from tests.corpus import kernels
+from tests.vm import image, product, real
+from tests.vm.case import OLD_RELEASE, OLD_VERSION
+from tests.vm.guest import Guest
+from tests.vm.kmod_lab import UPDATES
+
+pytestmark = pytest.mark.vm
+
+MOUNT = "/proc/sys/fs/binfmt_misc"
+CHANGES = (
+    (
+        "fs/libfs.c",
+        "	if (pos < 0)\n		return -EINVAL;\n	if (pos >= available",
+        "EINVAL",
+        "ERANGE",
+    ),
+    ("fs/binfmt_misc.c", '"enabled\\n" : "disabled\\n";\n\n', '"enabled', '"on'),
+    ("fs/binfmt_misc.c", "ppos, s, strlen(s));\n", "strlen(s)", "strnlen(s, 16)"),
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    old, new = kernels.source(OLD_VERSION), tmp_path_factory.mktemp("late") / "new"
+    shutil.copytree(old, new, symlinks=True, copy_function=os.link)
+    for file, place, before, after in CHANGES:
+        text = (new / file).read_text()
+        assert place in text
+        (new / file).unlink()
+        (new / file).write_text(text.replace(place, place.replace(before, after), 1))
+    root = real.kernel()
+    request = BuildRequest(
+        from_source=old,
+        to_source=new,
+        config=root / f"boot/config-{OLD_RELEASE}",
+        headers=root,
+        targets=("vmlinux", "ext4"),
+        only=(),
+        jobs=2,
+        workdir=None,
+    )
+    result = build(request, no_progress)
+    shutil.rmtree(new)
+    return result
+
+
+@pytest.fixture(scope="module")
+def guest(built: BuildResult, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    assert built.manifest is not None, built.refused
+    pack = tmp_path_factory.mktemp("pack") / "late.kspack"
+    pack.write_bytes(pack_bytes(built.manifest, built.blobs)[0])
+    with Guest("late", image.base()) as machine:
+        product.place(machine)
+        product.start_daemon(machine)
+        machine.put(pack, "/root/late.kspack")
+        yield machine
+        assert not machine.faults()
+
+
+def test_the_module_is_a_group_that_is_required(built: BuildResult) -> None:
+    assert built.manifest is not None and built.refused == ()
+    assert [(g.targets, g.units, g.required) for g in built.manifest.groups] == [
+        (("binfmt_misc", "vmlinux"), ("fs/binfmt_misc.o",), ("binfmt_misc",)),
+        (("vmlinux",), ("fs/libfs.o",), ()),
+    ]
+    assert {fate.decision.value for fate in built.fates} == {"live"}
+
+
+def status(guest: Guest) -> Any:
+    return json.loads(guest.run("kspliced status --json").stdout)
+
+
+def unload(guest: Guest) -> None:
+    guest.run(f"""
+        systemctl stop proc-sys-fs-binfmt_misc.automount proc-sys-fs-binfmt_misc.mount
+        umount {MOUNT}; rmmod binfmt_misc; ! grep -q ^binfmt_misc /proc/modules""")
+
+
+def shown(guest: Guest) -> str:
+    """What the module says of itself."""
+    mount = f"mount -t binfmt_misc none {MOUNT}"
+    return guest.run(f"{mount} && cat {MOUNT}/status; umount {MOUNT}").stdout.strip()
+
+
+def test_it_loads_with_new_code_and_not_with_old(guest: Guest) -> None:
+    unload(guest)
+    guest.run("kspliced apply /root/late.kspack", timeout=600)
+    found = status(guest)
+    assert found["state"] == "live" and found["update"]["waiting"] == ["binfmt_misc"]
+    assert guest.run(f"cat {UPDATES}/*/holds").stdout == "binfmt_misc required 120\n"
+    loaded = guest.run("modprobe binfmt_misc", timeout=200)
+    print(f"the load took {loaded.seconds:.1f} s")
+    # The moment it is there, so is its part.
+    assert guest.run(f"grep -h binfmt_misc {UPDATES}/*/spans").stdout
+    assert shown(guest) == "on"
+    guest.wait_for(lambda: not status(guest)["update"]["waiting"], 60, "the job to end")
+    assert not guest.run(f"umount {MOUNT}; rmmod binfmt_misc", check=False).ok
+
+
+def test_an_undo_holds_nothing(guest: Guest) -> None:
+    guest.run("kspliced undo", timeout=300)
+    unload(guest)
+    guest.run("modprobe binfmt_misc")
+    assert shown(guest) == "enabled"
