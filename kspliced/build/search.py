@@ -116,12 +116,14 @@ def search(
     whole = _wanted(decomposer.decompose(), wish)
     concerned = {n.path for n in whole.sources if not n.edits} - set(sources)
     found = neighbours.units(concerned)
-    units, later = selection.units + found.units, selection.later + found.later
-    selection = replace(selection, units=units, later=later)
+    more = found.units + found.later
+    selection = replace(selection, units=selection.units + more)
 
-    pre = _with_more(compiled, found.units) if found.units else compiled.first
+    pre = _with_more(compiled, more) if more else compiled.first
     workspace.make_hot()
-    return _Search(selection, decomposer, makers, texts, workspace, kbuild, wish, pre, say).run()
+    unloaded = frozenset(map(source_of, found.later))
+    parts = (selection, unloaded, decomposer, makers, texts, workspace, kbuild, wish, pre, say)
+    return _Search(*parts).run()
 
 
 def _wanted(found: Decomposition, wish: Wish) -> Decomposition:
@@ -165,6 +167,7 @@ class _Search:
     def __init__(
         self,
         selection: Selection,
+        unloaded: frozenset[str],
         decomposer: Decomposer,
         makers: Makers,
         texts: Texts,
@@ -180,7 +183,7 @@ class _Search:
         self._units = {source_of(unit): unit for unit in selection.units}
         self._later = {source_of(unit): unit for unit in selection.later}
         self._odd = {refusal.unit: refusal for refusal in selection.refused}
-        self._idle = selection.idle_headers
+        self._idle, self._unloaded = selection.idle_headers, unloaded
         self._wish, self._pre, self._say = wish, pre, say
         self._dropped: dict[str, Fate] = {}
         self._divided: frozenset[str] = frozenset()
@@ -280,16 +283,15 @@ class _Search:
         left_out = [path for path in component.files if self._left_out(path)]
         halved = [path for path in component.files if self._halved(path)]
         unknown = [p for p in component.files if p not in self._units and p not in self._later]
-        if len(later) == len(component.files):
-            self._drop(component.id, Decision.LATER, each("module_not_loaded", later, LATER))
+        if self._unloaded.union(later).issuperset(component.files):
+            reasons = each("module_not_loaded", component.files, LATER)
+            self._drop(component.id, Decision.LATER, reasons)
         elif odd:
             self._drop(component.id, Decision.REBOOT, component.refused + odd)
         elif component.refused:
             self._give_up(component, Decision.REBOOT, component.refused)
         elif later:
-            reason = "a module that is not loaded changes together with code that runs"
-            reasons = each("module_not_loaded", later, reason)
-            self._give_up(component, Decision.REBOOT, reasons)
+            self._give_up(component, Decision.REBOOT, each("module_not_loaded", later, _WITH))
         elif left_out:
             reason = "it was left out: the running code differs, or threads are always in it"
             self._drop(component.id, Decision.REBOOT, each("left_out", left_out, reason))
@@ -372,6 +374,10 @@ class _Search:
 
     def _charge_refusals(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
         refused = {d.unit.path: d.refused for d in diffed if d.refused}
+        for d in diffed:
+            # What would load with its old code may, if that is what it would be.
+            if d.live and source_of(d.unit) in self._unloaded:
+                refused[d.unit.path] = each("module_not_loaded", [source_of(d.unit)], _WITH)
         guilty: dict[str, list[Refusal]] = {}
         for unit, users in self._users(live):
             for refusal in refused.get(unit.path, ()):
@@ -490,6 +496,7 @@ def _blame(
         guilty.setdefault(component.id, []).append(refusal)
 
 
+_WITH = "a module that is not loaded changes together with code that runs"
 _UNTOLD = "which commit made this part of a file, of which another cannot go live, is not known"
 _NMI = "a non-maskable interrupt that is in one of these functions may call another, new one"
 _COMPILE = "it does not compile without changes that cannot go live"
