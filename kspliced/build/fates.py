@@ -41,16 +41,6 @@ def each(code: str, paths: Iterable[str], reason: str) -> tuple[Refusal, ...]:
     return tuple(Refusal(code, path, "", reason) for path in paths)
 
 
-def header_paths(components: Iterable[Component]) -> dict[str, tuple[str, ...]]:
-    """The headers with edits, by the source files that they are for."""
-    found: dict[str, set[str]] = {}
-    for component in components:
-        paths = {header.edit.path for header in component.headers}
-        for path in component.files:
-            found.setdefault(path, set()).update(paths)
-    return {path: tuple(sorted(paths)) for path, paths in found.items()}
-
-
 def header_fates(
     headers: Iterable[HeaderEdit], fates: Iterable[Fate], idle: Collection[str]
 ) -> Iterable[Fate]:
