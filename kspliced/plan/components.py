@@ -349,17 +349,21 @@ class _Grouping:
             if number not in found:
                 found.add(number)
                 edit = self._headers[number].edit
-                waiting += self._meant(identifiers(edit.new_lines), read)
+                # A header that means a new member compiles in nobody's unit without it.
+                waiting += self._meant(identifiers(edit.new_lines), read, proven=True)
                 waiting += self._prepare[edit.path]
                 waiting += self._new_from(edit)
         return found
 
-    def _meant(self, names: frozenset[str], read: frozenset[str]) -> Iterator[int]:
-        """The header edits that ``names`` may come from, in code that reads these headers."""
+    def _meant(
+        self, names: frozenset[str], read: frozenset[str], proven: bool = False
+    ) -> Iterator[int]:
+        """The header edits that ``names`` may come from, in code that reads these headers; if it
+        does not matter what compiling proves, with ``proven``."""
         for name in names:
             for number in self._declared.get(name, ()):
                 header = self._headers[number]
-                if name not in header.proven and header.edit.path in read:
+                if header.edit.path in read and (proven or name not in header.proven):
                     yield number
 
     def _new_from(self, edit: Edit) -> Iterator[int]:

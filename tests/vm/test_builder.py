@@ -258,6 +258,63 @@ def test_a_function_that_a_header_changes(on_trees: BuildRequest, tmp_path: Path
     assert found == {"ext4_mb_init": "header: fs/ext4/mballoc.h"}
 
 
+def test_a_member_under_a_second_name_goes_live(on_trees: BuildRequest, tmp_path: Path) -> None:
+    """In a union that the compiler lays out as it did the member alone, or does not."""
+    members = (("unsigned long bb_flags", None), ("unsigned long bb_flags[1]", "type_changed"))
+    for other, code in members:
+        folder = tmp_path / str(code)
+        request = changed(on_trees, folder, "fs/ext4/ext4.h", "")
+        path = folder / "fs/ext4/ext4.h"
+        union = f"\tunion {{\n\t\tunsigned long   bb_state;\n\t\t{other};\n\t}};"
+        path.write_text(path.read_text().replace("\tunsigned long   bb_state;", union, 1))
+        source = folder / "fs/ext4/mballoc.c"
+        text = source.read_text()
+        source.unlink()
+        before = "\tBUG_ON(ac->ac_status == AC_STATUS_FOUND);\n\n"
+        assert before in text
+        use = "!ext4_get_group_info(ac->ac_sb, 0)->bb_flags"
+        after = f"\tBUG_ON(ac->ac_status == AC_STATUS_FOUND || {use});\n\n"
+        source.write_text(text.replace(before, after, 1))
+        result = build(request, no_progress)
+        if code is None:
+            assert not result.refused
+            assert {f.unit for f in result.functions} == {"fs/ext4/mballoc.o"}
+        else:
+            assert result.manifest is None
+            assert code in {refusal.code for refusal in result.refused}
+
+
+@pytest.mark.parametrize(("body", "live"), [("1 + n", True), ("n + 2", False)])
+def test_a_module_that_is_not_loaded_may_be_as_it_was(
+    on_trees: BuildRequest, tmp_path: Path, body: str, live: bool
+) -> None:
+    """It reads a header that changes, and nobody edited it."""
+    probe = "static inline int falloc_probe(int n)\n{\n\treturn n + 1;\n}\n"
+    use = "int falloc_%s(int n);\nint falloc_%s(int n)\n{\n\treturn falloc_probe(n);\n}\n"
+    old = changed(on_trees, tmp_path / "old", "include/linux/falloc.h", probe).to_source
+    for path, name in (("fs/ext4/fsmap.c", "ext4"), ("fs/bad_inode.c", "inode")):
+        text = (old / path).read_text() if (old / path).exists() else "#include <linux/fs.h>\n"
+        (old / path).unlink(missing_ok=True)
+        (old / path).write_text(f"{text}#include <linux/falloc.h>\n{use % (name, name)}")
+    on_old = dataclasses.replace(on_trees, from_source=old, targets=("vmlinux",))
+    request = changed(on_old, tmp_path / "new", "include/linux/falloc.h", "")
+    for path, before, after in (
+        ("include/linux/falloc.h", "return n + 1", f"return {body}"),
+        ("fs/bad_inode.c", "return falloc_probe(n)", "return 2 * falloc_probe(n)"),
+    ):
+        place = tmp_path / "new" / path
+        text = place.read_text()
+        place.unlink()
+        place.write_text(text.replace(before, after))
+    result = build(request, no_progress)
+    if live:
+        assert not result.refused
+        assert {(f.unit, f.name) for f in result.functions} == {("fs/bad_inode.o", "falloc_inode")}
+    else:
+        assert result.manifest is None
+        assert {r.code for r in result.refused if r.unit.endswith(".c")} == {"module_not_loaded"}
+
+
 def test_policy_and_exclusion(mixed: BuildRequest) -> None:
     manual = build(dataclasses.replace(mixed, policy=Policy.MANUAL), no_progress)
     assert manual.manifest is None

@@ -218,6 +218,20 @@ def test_a_member_that_goes_holds_only_its_header(tmp_path: Path) -> None:
     assert header.refusal is not None and header.refusal.code == "type_changed"
 
 
+def test_an_inline_function_that_uses_a_new_member_needs_it(tmp_path: Path) -> None:
+    """Every unit that reads the header would fail without; a source only fails itself."""
+    fresh = "static inline int peek(struct s *s)\n{\n\treturn s->fresh;\n}\n#endif"
+    new = HEADER.replace("\tint a;", "\tint a;\n\tint fresh;").replace("#endif", fresh)
+    trees = {
+        "h.h": (HEADER, new),
+        "a.c": (ONE, ONE.replace("return n", "return peek(0)")),
+        "b.c": (TWO, TWO.replace("2;", "s->fresh;")),
+    }
+    through, itself = Trees(tmp_path, trees).decompose().components
+    assert [refusal.code for refusal in through.refused] == ["type_changed"]
+    assert itself.refused == ()
+
+
 def test_a_member_that_only_moved_is_not_changed(tmp_path: Path) -> None:
     moved = HEADER.replace(
         "\tint a;\n\tstruct s *next;", "\tstruct s *next;\n\tunion {\n\t\tint a;\n\t};"
