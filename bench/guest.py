@@ -13,8 +13,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 
-from tests.vm.story import Story
-from tests.vm.test_story import Printer
+from tests.vm.story import Printer, Story
 
 MEMORY_LIMIT_MB = 45.0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,41 +151,54 @@ def _apt_options() -> list[str]:
 
 
 def _make(folder: Path) -> None:
-    if os.geteuid() != 0:
-        raise HarnessError("making the guest's image needs root (mmdebstrap, file ownership)")
     root = folder / "root"
-    early = folder / "early"
-    late = folder / "late"
-    _write(early, FILES)
-    _write(late, LATE_FILES)
-    agent = late / "usr/local/libexec/harness-agent"
-    agent.parent.mkdir(parents=True)
-    shutil.copy(HERE / "agent.py", agent)
-    cache.command(
-        "mmdebstrap",
-        "--mode=root",
-        "--variant=minbase",
-        "--quiet",
-        *_apt_options(),
-        *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
-        f"--include={' '.join(PACKAGES)}",
-        "--aptopt=APT::Install-Recommends false",
-        f"--setup-hook=copy-in {early}/etc /",
-        f"--customize-hook=copy-in {late}/etc {late}/usr /",
-        f"--customize-hook={_customize()}",
-        SUITE,
-        str(root),
-        "-",
-        stdin=apt_sources(),
-    )
+    bootstrap(root, PACKAGES)
     for kind in ("vmlinuz", "initrd.img"):
         shutil.copy(root / "boot" / f"{kind}-{case.OLD_RELEASE}", folder)
+    write_disk(root, folder / "root.ext4")
+
+
+def bootstrap(root: Path, packages: tuple[str, ...], *hooks: str) -> None:
+    """Make a Debian root with ``packages``, the guest's files and the harness's agent.
+
+    ``hooks`` are scripts for mmdebstrap that come last; the root is their first argument.
+    """
+    if os.geteuid() != 0:
+        raise HarnessError("making the guest's image needs root (mmdebstrap, file ownership)")
+    with tempfile.TemporaryDirectory(prefix=".files.", dir=root.parent) as place:
+        early, late = Path(place, "early"), Path(place, "late")
+        write_files(early, FILES)
+        write_files(late, LATE_FILES)
+        agent = late / "usr/local/libexec/harness-agent"
+        agent.parent.mkdir(parents=True)
+        shutil.copy(HERE / "agent.py", agent)
+        cache.command(
+            "mmdebstrap",
+            "--mode=root",
+            "--variant=minbase",
+            "--quiet",
+            *_apt_options(),
+            *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
+            f"--include={' '.join(packages)}",
+            "--aptopt=APT::Install-Recommends false",
+            f"--setup-hook=copy-in {early}/etc /",
+            f"--customize-hook=copy-in {late}/etc {late}/usr /",
+            f"--customize-hook={_customize()}",
+            *(f"--customize-hook={hook}" for hook in hooks),
+            SUITE,
+            str(root),
+            "-",
+            stdin=apt_sources(),
+        )
+
+
+def write_disk(root: Path, disk: Path) -> None:
+    """Make an ext4 disk of a root, which is removed."""
     cache.command(
         "mke2fs", "-q", "-t", "ext4", "-d", root, "-L", "root", "-m", "0",
-        "-E", "lazy_itable_init=1,lazy_journal_init=1", folder / "root.ext4", DISK_SIZE,
+        "-E", "lazy_itable_init=1,lazy_journal_init=1", disk, DISK_SIZE,
     )  # fmt: skip
-    for leftover in (root, early, late):
-        shutil.rmtree(leftover)
+    shutil.rmtree(root)
 
 
 def _customize() -> str:
@@ -201,7 +215,8 @@ def _customize() -> str:
     )
 
 
-def _write(folder: Path, files: dict[str, str]) -> None:
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """Write each text to the path below ``folder`` that it belongs to."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

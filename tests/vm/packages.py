@@ -21,8 +21,8 @@ def own_debs() -> tuple[Path, ...]:
 
     Raises HarnessError with the end of the build's log where the build fails.
     """
-    files = _files()
-    key = cache.digest(*(part for path in files for part in (path, (TREE / path).read_bytes())))
+    files = parts()
+    key = digest(files)
     place = TREE / "build" / "deb" / key
     if not any(place.glob("*.deb")):
         shutil.rmtree(place.parent, ignore_errors=True)
@@ -36,7 +36,8 @@ def own_debs() -> tuple[Path, ...]:
     return tuple(sorted(place.glob("*.deb")))
 
 
-def _files() -> list[str]:
+def parts(*more: str) -> list[str]:
+    """The files that packages are made of, git's and new ones, and those of ``more`` folders."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=TREE,
@@ -47,8 +48,15 @@ def _files() -> list[str]:
     return sorted(
         path
         for path in listed
-        if path and (path.split("/")[0] in PARTS or path in FILES) and (TREE / path).is_file()
+        if path
+        and (path.split("/")[0] in (*PARTS, *more) or path in FILES)
+        and (TREE / path).is_file()
     )
+
+
+def digest(files: list[str]) -> str:
+    """What stands for the names and contents of these files."""
+    return cache.digest(*(part for path in files for part in (path, (TREE / path).read_bytes())))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def repository(before: tuple[Path, ...], after: tuple[Path, ...]) -> Iterator[Re
         _state(tree / "before", before, gpg)
         _state(tree / "after", before + after, gpg)
         disk = root / "repository.ext4"
-        _disk(tree, disk)
+        write_disk(tree, disk)
         key = root / "key.gpg"
         command(*gpg, "--output", key, "--export", "harness")
         yield Repository(disk, key.read_bytes())
@@ -104,7 +104,8 @@ def _place(source: Path, target: Path) -> None:
     target.chmod(0o644)
 
 
-def _disk(tree: Path, disk: Path) -> None:
+def write_disk(tree: Path, disk: Path) -> None:
+    """Make the disk that a guest mounts, of a directory with the states."""
     used = {path.stat().st_ino: path.stat().st_size for path in tree.rglob("*")}
     size = sum(used.values()) * 11 // 10 + (16 << 20)
     command(
@@ -116,11 +117,17 @@ def _disk(tree: Path, disk: Path) -> None:
 def attach(guest: Guest, repo: Repository) -> None:
     """Tell a guest's apt of the repository, in its state ``before``."""
     guest.put(SOURCES.encode(), "/etc/apt/sources.list.d/harness.sources")
+    guest.run(f"mkdir -p {Path(KEYRING).parent}")
+    guest.put(repo.key, KEYRING)
+    mount(guest)
+
+
+def mount(guest: Guest) -> None:
+    """Mount the repository's disk, in its state ``before``, now and at each boot."""
     guest.run(
-        f"mkdir -p {Path(KEYRING).parent} {MEDIA}; mount {MEDIA} 2>/dev/null || "
+        f"mkdir -p {MEDIA}; mount {MEDIA} 2>/dev/null || "
         f"{{ echo 'LABEL={LABEL} {MEDIA} ext4 ro,nofail 0 0' >> /etc/fstab; mount {MEDIA}; }}"
     )
-    guest.put(repo.key, KEYRING)
     offer(guest, "before")
 
 

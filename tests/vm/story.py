@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The story: `apt upgrade` mends a running ext4, no reboot. `make demo` and a test both run this.
+"""The story: an ordinary upgrade mends a running ext4, no reboot. `make demo` and tests run this.
 
 Each step does what its title says to a real guest, raises StoryError where the step is not true,
 and returns what it found.
@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from kspliced.engine.journal import Event
-from tests.vm import cache, case, findings, image, packages, repo, scenario_build, trigger
+from tests.vm import case, findings, repo, scenario_build, trigger
 from tests.vm.errors import GuestTimeout
 from tests.vm.guest import Guest
+from tests.vm.world import DEBIAN, Repository, World
 
 LIVE_TIMEOUT = 2400.0
 BINFMT = "proc-sys-fs-binfmt_misc"  # a file system of a module
@@ -38,6 +39,18 @@ class Teller(Protocol):
         """How far the daemon says it is."""
 
 
+class Printer:
+    """Tells the story to pytest's captured output."""
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text)
+
+    def progress(self, phase: str, fraction: float, message: str) -> None:
+        """Print where the daemon is."""
+        print(f"{phase} {fraction:.0%} {message}")
+
+
 def require(condition: object, what: str, seen: object = "") -> None:
     """StoryError with ``what`` unless ``condition``."""
     if not condition:
@@ -47,23 +60,20 @@ def require(condition: object, what: str, seen: object = "") -> None:
 class Story:
     """The guests of the story and its steps, in order.
 
-    ``baseline``: the same `apt upgrade` is timed first in a guest without kspliced.
+    ``baseline``: the same upgrade is timed first in a guest without kspliced.
     """
 
-    def __init__(self, teller: Teller, baseline: bool = False) -> None:
+    def __init__(self, teller: Teller, world: World = DEBIAN, baseline: bool = False) -> None:
         self._teller = teller
+        self._world = world
         self._baseline = baseline
         self._stack = ExitStack()
-        self._repository: repo.Repository | None = None
+        self._repository: Repository | None = None
         self._guest: Guest | None = None
         self._mark = 0
 
     def __enter__(self) -> Story:
-        own = packages.own_debs()
-        before = (*cache.debs(*case.BEFORE), *own)
-        self._repository = self._stack.enter_context(
-            repo.repository(before, cache.debs(*case.AFTER))
-        )
+        self._repository = self._stack.enter_context(self._world.repository())
         return self
 
     def __exit__(
@@ -80,13 +90,14 @@ class Story:
         """The bug is real: without kspliced this kernel oopses"""
         assert self._repository is not None
         seconds = None
-        with Guest("bug", image.base(), (self._repository.disk,)) as guest:
+        name = f"{self._world.name}-bug"
+        with Guest(name, self._world.image(), (self._repository.disk,)) as guest:
             if self._baseline:
                 self._teller.say("a guest without kspliced: the same upgrade, timed")
-                repo.attach(guest, self._repository)
+                self._repository.attach(guest)
                 repo.offer(guest, "after")
-                seconds = _upgrade(guest)
-                self._teller.say(f"apt upgrade took {seconds:.0f} s")
+                seconds = self._upgrade(guest)
+                self._teller.say(f"{self._world.upgrade} took {seconds:.0f} s")
             lines = provoke(guest)
         self._teller.say(lines[0])
         self._teller.say(next(line for line in lines if case.FAULTY_FUNCTION in line))
@@ -95,35 +106,37 @@ class Story:
     def install(self) -> findings.Installed:
         """A fresh guest: kspliced comes from our own packages"""
         assert self._repository is not None
-        disks = (self._repository.disk,)
-        self._guest = self._stack.enter_context(Guest("story", image.base(), disks))
+        world, disks = self._world, (self._repository.disk,)
+        self._guest = self._stack.enter_context(Guest(world.name, world.image(), disks))
         guest = self._guest
-        require(case.OLD_VERSION in guest.run("cat /proc/version").stdout, "the old kernel runs")
+        require(world.old.version in guest.run("cat /proc/version").stdout, "the old kernel runs")
         root = guest.run("findmnt -no FSTYPE /").stdout.strip()
         require(root == "ext4", "the root file system is ext4", root)
-        self._teller.say(f"booted {case.OLD_RELEASE} in {guest.boot_seconds:.0f} s, root on ext4")
-        repo.attach(guest, self._repository)
-        guest.run("apt-get -q update", timeout=120)
-        took = guest.run("apt-get -q -y install kspliced kspliced-dkms", timeout=1500).seconds
-        dkms = guest.run(f"dkms status -m kspliced -k {case.OLD_RELEASE}").stdout
+        self._teller.say(f"booted {world.old.release} in {guest.boot_seconds:.0f} s, root on ext4")
+        self._repository.attach(guest)
+        guest.run(world.refresh, timeout=120)
+        took = guest.run(world.install, timeout=1500).seconds
+        dkms = guest.run(f"dkms status -m kspliced -k {world.old.release}").stdout
         require("installed" in dkms, "DKMS built and installed the core", dkms)
-        self._teller.say(f"apt install kspliced kspliced-dkms: {took:.0f} s; {dkms.strip()}")
+        self._teller.say(f"{world.install}: {took:.0f} s; {dkms.strip()}")
         status = self._status()
-        require(status["running"] == case.OLD_VERSION, "status: running", status)
-        require(status["effective"] == case.OLD_VERSION, "status: effective", status)
+        require(status["running"] == world.old.version, "status: running", status)
+        require(status["effective"] == world.old.version, "status: effective", status)
         require(status["reboot_required"]["verdict"] == "no", "no reboot needed yet", status)
         return findings.Installed(took, guest.boot_seconds)
 
     def upgrade(self) -> findings.Upgraded:
-        """apt update && apt upgrade -y"""
+        """The ordinary upgrade: apt upgrade, dnf update"""
         guest = self._running()
         # What the daemon fetches ahead must not compete with apt for the two CPUs.
         self._wait_idle(600)
         self._mark = len(guest.console())
         repo.offer(guest, "after")
-        seconds = _upgrade(guest)
-        require(guest.run("uname -r").stdout.strip() == case.OLD_RELEASE, "no reboot happened")
-        self._teller.say(f"apt upgrade exited 0 after {seconds:.0f} s; /boot has the new kernel")
+        seconds = self._upgrade(guest)
+        release = guest.run("uname -r").stdout.strip()
+        require(release == self._world.old.release, "no reboot happened", release)
+        said = f"{self._world.upgrade} exited 0 after {seconds:.0f} s"
+        self._teller.say(f"{said}; /boot has the new kernel")
         return findings.Upgraded(seconds)
 
     def live(self) -> findings.Live:
@@ -148,8 +161,8 @@ class Story:
         seconds = time.monotonic() - started
         require(status["state"] == "live", f"the update is live\n{self._evidence()}", status)
         found = findings.live(status, seconds, phases, self._journal(Event.LIVE))
-        require(found.running == case.OLD_VERSION, "status: running", found)
-        require(found.effective == case.NEW_VERSION, "status: effective", found)
+        require(found.running == self._world.old.version, "status: running", found)
+        require(found.effective == self._world.new.version, "status: effective", found)
         require(found.summary == "1 of 1 change live", "status: changes", found.summary)
         require(len(found.functions) == 2, "2 functions are replaced", found.functions)
         require(case.FAULTY_FUNCTION in " ".join(found.functions), "the faulty one", found)
@@ -177,8 +190,8 @@ class Story:
         self._require_clean()
         release = guest.run("uname -r").stdout.strip()
         effective = guest.run("kspliced uname").stdout.strip()
-        require(release == case.OLD_RELEASE, "uname -r is unchanged", release)
-        require(case.NEW_VERSION in effective, "kspliced uname has the version", effective)
+        require(release == self._world.old.release, "uname -r is unchanged", release)
+        require(self._world.new.version in effective, "kspliced uname has the version", effective)
         self._teller.say(f"{rounds} rounds passed; the kernel log is clean")
         self._teller.say(f"uname -r: {release}; kspliced uname: {effective}")
         self._wait_idle(600)
@@ -196,13 +209,15 @@ class Story:
         guest.wait_for(lambda: guest.run("pgrep -c stress-ng", check=False).ok, 30, "stress-ng")
         undone = guest.run("kspliced undo", timeout=300).seconds
         status = self._status()
-        require(status["effective"] == case.OLD_VERSION, "undone: the old code runs", status)
+        require(status["effective"] == self._world.old.version, "undone: the old code runs", status)
         require(status["state"] == "undone", "undone: status says so", status)
         require(self._applied() == 0, "undone: the core has nothing applied")
-        self._teller.say(f"kspliced undo under load: {undone:.1f} s; effective {case.OLD_VERSION}")
+        self._teller.say(
+            f"kspliced undo under load: {undone:.1f} s; effective {self._world.old.version}"
+        )
         applied = guest.run("kspliced apply", timeout=600).seconds
         status = self._status()
-        require(status["effective"] == case.NEW_VERSION, "applied again", status)
+        require(status["effective"] == self._world.new.version, "applied again", status)
         require(self._applied() == 1, "applied again: the core says so")
         self._teller.say(f"kspliced apply under load: {applied:.1f} s")
         pause = int(status["update"]["pause_us"])
@@ -215,7 +230,9 @@ class Story:
         """Power cut; the same kernel boots and is mended before the network is up"""
         guest = self._running()
         guest.reset()
-        require(case.OLD_VERSION in guest.run("cat /proc/version").stdout, "the old kernel again")
+        require(
+            self._world.old.version in guest.run("cat /proc/version").stdout, "the old kernel again"
+        )
         status = self._status()
         require(status["state"] == "live", f"replay made it live\n{self._evidence()}", status)
         require(self._applied() == 1, "the core has it applied")
@@ -238,14 +255,14 @@ class Story:
         guest.start()
         status = self._status()
         require(status["state"] == "live", f"replayed again\n{self._evidence()}", status)
-        said = guest.run("apt-get -q -y remove kspliced 2>&1", timeout=300).stdout
+        said = guest.run(f"{self._world.remove} 2>&1", timeout=300).stdout
         require("stays live in the running kernel" in said, "the removal says so", said)
         require(self._applied() == 1, "the kernel keeps what is live")
         self._teller.say("rebooted in order before the boot was healthy: replayed all the same")
-        guest.run("apt-get -q -y install kspliced", timeout=300)
+        guest.run(self._world.again, timeout=300)
         status = self._status()
         require(status["state"] == "live", "the package finds its update live again", status)
-        require(status["effective"] == case.NEW_VERSION, "status: effective", status)
+        require(status["effective"] == self._world.new.version, "status: effective", status)
         self._require_clean()
         self._teller.say("kspliced removed and installed again: the update stayed live")
         return findings.Removed(status["state"])
@@ -280,12 +297,12 @@ class Story:
     def next_kernel(self) -> findings.Retired:
         """The new kernel boots: nothing is applied, the pack is retired"""
         guest = self._running()
-        boot = guest.boot_files(case.NEW_RELEASE)
+        boot = guest.boot_files(self._world.new.release)
         guest.stop()
         guest.start(boot)
         status = self._status()
-        require(status["running"] == case.NEW_VERSION, "the new kernel runs", status)
-        require(status["effective"] == case.NEW_VERSION, "effective is what runs", status)
+        require(status["running"] == self._world.new.version, "the new kernel runs", status)
+        require(status["effective"] == self._world.new.version, "effective is what runs", status)
         require(status["state"] == "retired", "status says retired", status)
         require(self._applied() == 0, "nothing is applied")
         require(self._journal(Event.RETIRED), "the journal tells of the retirement")
@@ -294,7 +311,9 @@ class Story:
         trigger.remount(guest)
         require(trigger.pull(guest, 1, timeout=300).ok, "the new kernel has the fix built in")
         self._require_clean()
-        self._teller.say(f"{case.NEW_RELEASE} runs; status: {status['state']}; no pack is left")
+        self._teller.say(
+            f"{self._world.new.release} runs; status: {status['state']}; no pack is left"
+        )
         return findings.Retired(str(status["state"]))
 
     STEPS: tuple[Callable[[Story], findings.Finding], ...] = (
@@ -311,6 +330,15 @@ class Story:
     )
 
     # -- what the steps ask of the guest --------------------------------------------------------
+
+    def _upgrade(self, guest: Guest) -> float:
+        """The upgrade, with new indexes; the seconds that it took."""
+        guest.run(self._world.refresh, timeout=180)
+        result = guest.run(self._world.upgrade, timeout=1500)
+        version = guest.run(self._world.newest).stdout
+        require(version == self._world.new.version, "the upgrade brought the new kernel", version)
+        guest.run(f"test -e /boot/vmlinuz-{self._world.new.release}")
+        return result.seconds
 
     def _running(self) -> Guest:
         require(self._guest is not None, "the story's guest runs; an earlier step failed")
@@ -359,16 +387,6 @@ def provoke(guest: Guest) -> tuple[str, ...]:
     interesting = [line for line in lines if "BUG:" in line or "RIP: 0010" in line]
     require(any(case.FAULTY_FUNCTION in line for line in interesting), "the known oops", lines)
     return tuple(interesting)
-
-
-def _upgrade(guest: Guest) -> float:
-    """`apt update && apt upgrade -y`; the seconds that the upgrade took."""
-    guest.run("apt update", timeout=180)
-    result = guest.run("apt upgrade -y", timeout=1500)
-    version = guest.run(f"dpkg-query -W -f '${{Version}}' {case.META}").stdout
-    require(version == case.NEW_VERSION, "apt upgrade brought the new kernel", version)
-    guest.run(f"test -e /boot/vmlinuz-{case.NEW_RELEASE}")
-    return result.seconds
 
 
 def _idle_daemon(guest: Guest) -> tuple[float, int]:

@@ -8,21 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.vm.findings import Finding
-from tests.vm.story import Story
+from tests.vm.story import Printer, Story
 
 pytestmark = pytest.mark.vm
-
-
-class Printer:
-    """Tells the story to pytest's captured output."""
-
-    def say(self, text: str) -> None:
-        """Print a line."""
-        print(text)
-
-    def progress(self, phase: str, fraction: float, message: str) -> None:
-        """Print where the daemon is."""
-        print(f"{phase} {fraction:.0%} {message}")
 
 
 @pytest.fixture(scope="module")
