@@ -100,8 +100,9 @@ def _source_version(top: Path, release: str) -> str:
     """The version of the source package. Debian's is in a header of its own; the release of a
     kernel of RPM packages is VERSION-RELEASE.ARCH, and maybe +FLAVOUR."""
     own = top / "include/generated/package.h"
-    if own.is_file():
-        return _quoted(own).split()[-1]
+    # Debian's source makes that header wherever it is compiled; elsewhere it names nothing.
+    if own.is_file() and (words := _quoted(own).split()):
+        return words[-1]
     version = release.partition("+")[0].removesuffix(f".{os.uname().machine}")
     if "-" not in version:
         raise ValueError(f"{release} names no source package")
