@@ -290,6 +290,7 @@ def test_a_module_that_is_not_loaded_may_be_as_it_was(
 ) -> None:
     """It reads a header that changes, and nobody edited it."""
     probe = "static inline int falloc_probe(int n)\n{\n\treturn n + 1;\n}\n"
+    probe = f"#ifndef PROBE\n#define PROBE\n{probe}#endif\n"
     use = "int falloc_%s(int n);\nint falloc_%s(int n)\n{\n\treturn falloc_probe(n);\n}\n"
     old = changed(on_trees, tmp_path / "old", "include/linux/falloc.h", probe).to_source
     for path, name in (("fs/ext4/fsmap.c", "ext4"), ("fs/bad_inode.c", "inode")):
