@@ -361,13 +361,25 @@ class _Pipeline:
 
     def _compile_more(self, units: tuple[Unit, ...]) -> Pre:
         self._workspace.add_near(units)
-        return self._compile_pre(units)
+        return self._compile_old(units)
 
     def _compile_pre(self, units: tuple[Unit, ...]) -> Pre:
-        """Compile the units of the old tree; what cannot be is said.
+        """Compile what was selected of the old tree.
 
         :raises BuildError: COMPILE_FAILED when none compiles.
         """
+        pre = self._compile_old(units)
+        if units and len(pre.failed) == len(units):
+            raise BuildError(
+                Code.COMPILE_FAILED,
+                f"the old source does not compile: {next(iter(pre.failed.values()))}",
+                "the source may not be that of this kernel; see the details",
+                tuple(pre.failed.values())[:20],
+            )
+        return pre
+
+    def _compile_old(self, units: tuple[Unit, ...]) -> Pre:
+        """Compile units of the old tree; what cannot be is said."""
         self._stages.say("compile", f"{len(units)} units as they are")
         kbuild = self._kbuild("pre")
         failed = kbuild.compile(units) if units else {}
@@ -376,13 +388,6 @@ class _Pipeline:
             self._stages.say("compile", "writing the rest of the source")
             if self._workspace.add_rest():
                 failed = kbuild.compile(units)
-        if units and len(failed) == len(units):
-            raise BuildError(
-                Code.COMPILE_FAILED,
-                f"the old source does not compile: {next(iter(failed.values()))}",
-                "the source may not be that of this kernel; see the details",
-                tuple(failed.values())[:20],
-            )
         reads = {source_of(u): kbuild.dependencies(u) for u in units if u.path not in failed}
         return Pre(failed, reads)
 
