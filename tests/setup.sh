@@ -14,7 +14,7 @@ packages="
 	libssl-dev libxml2-utils make mmdebstrap patch pkexec polkitd pybuild-plugin-pyproject
 	python3-all python3-apt python3-capstone python3-dbus-next python3-debian
 	python3-hypothesis python3-pyelftools python3-pytest python3-rich python3-rpm python3-setuptools
-	python3-systemd python3-venv qemu-system-x86 qemu-utils rpm rsync sparse systemd universal-ctags
+	python3-systemd python3-venv qemu-system-x86 qemu-utils rpm rpmlint rsync sparse systemd universal-ctags
 	util-linux xz-utils zstd
 "
 tools="mypy==2.4.1 ruff==0.17.6"

@@ -113,6 +113,30 @@ def test_another_flavour_is_none_of_ours(machine: Machine, flavour: str) -> None
     assert machine.requests() == [(Package(f"kernel-{NEW}{flavour}", "", "2"),)]
 
 
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [("kernel-core", ""), ("kernel-debug-core", "+debug"), ("kernel-rt-debug-core", "+rt-debug")],
+)
+def test_dnf5_tells_packages(machine: Machine, name: str, runs: str) -> None:
+    """The command of the actions file, with dnf 5's variables as it would replace them."""
+    machine.runs(OLD + runs)
+    lines = (DNF / "kspliced.actions").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("post_transaction:kernel*-core:in:"))
+    for told in (name, "kernel-debug-modules-core", "kernel-modules-core", "kernel-64k-core"):
+        command = line.split(":", 4)[4]
+        for key, value in (
+            ("name", told),
+            ("version", "6.1.192"),
+            ("release", "2.ks1"),
+            ("arch", "x86_64"),
+        ):
+            command = command.replace(f"${{pkg.{key}}}", value)
+        program, *words = command.split(" ")
+        assert program == "/usr/lib/kspliced/kernel-request"
+        machine.tell(*words)
+    assert machine.requests() == [(Package(f"kernel-{NEW}{runs}", "", "6.1.192-2.ks1"),)]
+
+
 def test_without_systemd_nothing_runs_here(machine: Machine) -> None:
     (machine.root / "run/systemd/system").rmdir()
     machine.tell("installed", f"{NEW}=1")
