@@ -256,6 +256,8 @@ class Kbuild:
             "--no-print-directory",
             "-f",
             str(_HERE / "units.mk"),
+            # As the kernel's own Makefile has it, for those that include others below them.
+            f"--include-dir={self._srctree}",
             "sub_make_done=1",
             f"abs_srctree={self._srctree}",
             f"abs_objtree={self._objtree}",

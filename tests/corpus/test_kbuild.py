@@ -20,3 +20,13 @@ def test_a_header_that_a_host_program_makes(tmp_path: Path) -> None:
     time = made.stat().st_mtime_ns
     assert kbuild.compile((unit,)) == {}
     assert made.stat().st_mtime_ns == time, "it is compiled again"
+
+
+def test_a_makefile_that_includes_others(tmp_path: Path) -> None:
+    """By paths from the top of the source, which is not where make runs."""
+    tree, headers = kernels.source(OLD_VERSION), kernels.headers(OLD_VERSION)
+    kbuild = Kbuild(tree, tmp_path / "objects", headers, stages.jobs())
+    directories = ("drivers/gpu/drm/i915", "drivers/misc/habanalabs")
+    found = kbuild.list_directories(directories)
+    assert "drivers/gpu/drm/i915/i915_pci.o" in found[directories[0]].modular
+    assert directories[1] in found
