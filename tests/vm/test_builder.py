@@ -110,29 +110,6 @@ def test_a_module_that_is_not_loaded_is_refused(on_trees: BuildRequest, tmp_path
     assert [r.code for r in result.refused] == ["module_not_loaded"]
 
 
-def test_a_module_that_is_not_loaded_goes_with_what_runs(
-    on_trees: BuildRequest, tmp_path: Path
-) -> None:
-    """The kernel and ext4 change at once: ext4's half is a group that its load waits for."""
-    delay, half = "arch/x86/lib/delay.c", "\t__const_udelay(usecs * 0x000010c7);"
-    request = changed(on_trees, tmp_path / "new", delay, "")
-    path = tmp_path / "new" / delay
-    assert half in path.read_text()
-    path.write_text(path.read_text().replace(half, half.replace("c7", "c8")))
-    source = tmp_path / "new/fs/ext4/mballoc.c"
-    text, place = source.read_text(), "\tunsigned long long period = get_cycles();\n\n"
-    assert place in text
-    source.unlink()
-    source.write_text(text.replace(place, f"{place}\t__udelay(1);\n"))
-    result = build(dataclasses.replace(request, targets=("vmlinux",)), no_progress)
-    assert result.manifest is not None, result.refused
-    assert [(g.targets, g.units, g.required) for g in result.manifest.groups] == [
-        (("ext4", "vmlinux"), ("fs/ext4/mballoc.o",), ("ext4",)),
-        (("vmlinux",), ("arch/x86/lib/delay.o",), ()),
-    ]
-    assert [fate.decision.value for fate in result.fates] == ["live"]
-
-
 def test_the_same_source_twice_is_nothing_to_do(on_trees: BuildRequest) -> None:
     result = build(on_trees, no_progress)
     assert result.manifest is None
