@@ -27,7 +27,13 @@ PACKAGES = (
     "stress-ng e2fsprogs util-linux",
 )
 # What the packages of the kernel and of kspliced ask for, by the names of RPM distributions.
-PROVIDES = ("coreutils", "kmod", "systemd", "/bin/sh", "/usr/bin/sh")
+PROVIDES = (
+    *("coreutils", "kmod", "systemd = 252", "/bin/sh", "/usr/bin/sh", "/usr/bin/python3"),
+    *("binutils", "ctags", "dbus", "gcc", "make", "patch", "polkit", "xz", "rpm-build"),
+    *("dkms = 3.0.10", "python3 = 3.11.2", "python3-dnf = 4.14.0", "ccache"),
+    *("python3-capstone", "python3-dbus-next", "python3-debian", "python3-pyelftools"),
+    *("python3-rich", "python3-rpm", "python3-systemd"),
+)
 
 FILES = {
     # Debian's RPM looks for its database in the user's home.
