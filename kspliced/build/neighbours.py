@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit
 from kspliced.build.select import not_kernel
+from kspliced.source.snapshot import is_included
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Neighbours:
     :param listings: what is known already.
     :param list_more: asks Kbuild about directories that have a Kbuild file.
     :param has_kbuild: whether a directory has one.
-    :param included: gives the base names of the .c files that other sources include.
+    :param included: gives the .c files that other sources include (Snapshot.included).
     :param targets: vmlinux and module names that matter; empty for all.
     """
 
@@ -62,7 +62,7 @@ class Neighbours:
         return Found(tuple(units), tuple(later))
 
     def _matters(self, path: str) -> bool:
-        if find_unit(path, self._listings) or PurePosixPath(path).name in self._included():
+        if find_unit(path, self._listings) or is_included(path, self._included()):
             return True
         near = next((d for d in ancestors(path) if d in self._asked), None)
         return near is not None and near not in self._listings

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit, modules_of
 from kspliced.model import Refusal
 from kspliced.source.compare import ChangeType, FileChange
+from kspliced.source.snapshot import is_included
 
 _NOT_KERNEL = ("Documentation/", "tools/", "samples/", "LICENSES/", "usr/", "debian/", "certs/")
 # Linked by themselves and carried as data, or run before the kernel proper.
@@ -99,7 +100,7 @@ def select(
     """Sort the changed files.
 
     :param unlisted: directories of which Kbuild could not tell what it builds there.
-    :param included: gives the base names of the .c files that other sources include; asked only
+    :param included: gives the .c files that other sources include (Snapshot.included); asked only
         when it matters.
     :param targets: vmlinux and module names that matter; empty for all that is configured.
     """
@@ -177,7 +178,7 @@ class _Sorter:
     def _source(self, change: FileChange) -> None:
         path = change.path
         units = find_unit(path, self._listings)
-        if not units and PurePosixPath(path).name in self._included():
+        if not units and is_included(path, self._included()):
             self._refuse("included_source", path, "another source file includes this one")
         elif not units and self._nobody_knows(path):
             self._refuse_unknown(path)

@@ -31,10 +31,11 @@ from kspliced.source.snapshot import (
     TreeSnapshot,
     included_sources,
     member_digest,
+    resolved,
 )
 
 LIMIT = 2 << 30
-_FORMAT = 3
+_FORMAT = 4
 _INDEX, _CONTENT, _TREE, _LOCK = "index.json", "content", "tree", "lock"
 _BUFFER = 1 << 20
 _KEY = re.compile("[0-9a-f]{64}")
@@ -109,7 +110,7 @@ class SourceCache:
             "format": _FORMAT,
             "version": source.version,
             "size": offset,
-            "included": sorted(included),
+            "included": sorted(resolved(included, {str(row[0]) for row in rows})),
             "files": rows,
         }
         (made / _INDEX).write_text(json.dumps(index), "utf-8")

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import re
 import subprocess
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,8 +25,8 @@ _INCLUDERS = (".c", ".h", ".S")
 
 
 class Snapshot(Protocol):
-    """A source's version, changelog and files. ``included`` holds the base names of the .c files
-    that other sources include."""
+    """A source's version, changelog and files. ``included`` holds the .c files that other sources
+    include: their paths, or their base names where it cannot be told which file is meant."""
 
     @property
     def version(self) -> str:
@@ -33,7 +34,7 @@ class Snapshot(Protocol):
 
     @property
     def included(self) -> frozenset[str]:
-        """Base names of included .c files."""
+        """Paths, or base names, of included .c files."""
 
     @property
     def checkout(self) -> Path | None:
@@ -65,10 +66,23 @@ def member_digest(member: Member) -> bytes:
 
 
 def included_sources(member: Member) -> Iterator[str]:
-    """The base names of the .c files that a source file includes."""
+    """The .c files that a source file includes, as seen from its own directory, where the compiler
+    looks first."""
     if b'.c"' in member.data and member.path.endswith(_INCLUDERS):
+        folder = posixpath.dirname(member.path)
         for path in _INCLUDE.findall(member.data):
-            yield path.rpartition(b"/")[2].decode("utf-8", "replace")
+            yield posixpath.normpath(posixpath.join(folder, path.decode("utf-8", "replace")))
+
+
+def resolved(included: Iterable[str], known: Container[str]) -> frozenset[str]:
+    """The included files that are there; of others, which are found in another directory, the base
+    names."""
+    return frozenset(p if p in known else posixpath.basename(p) for p in included)
+
+
+def is_included(path: str, included: frozenset[str]) -> bool:
+    """Whether another source may include the file ``path``, as Snapshot.included has it."""
+    return path in included or posixpath.basename(path) in included
 
 
 def grep(names: Iterable[str], options: Iterable[str], place: Path) -> Iterator[bytes]:
@@ -116,7 +130,7 @@ class TreeSnapshot:
         for path in self.paths():
             if path.endswith(_INCLUDERS):
                 names.update(included_sources(self.read(path)))
-        return frozenset(names)
+        return resolved(names, frozenset(self.paths()))
 
     def paths(self) -> Iterable[str]:
         """All files."""

@@ -27,6 +27,8 @@ from kspliced.source.functions import touched_functions
 from kspliced.source.lines import keep_line_numbers
 from kspliced.source.members import Member, tar_members
 from kspliced.source.opened import open_source
+from kspliced.source.package import TreeSource
+from kspliced.source.snapshot import TreeSnapshot, is_included
 
 CHANGELOG = """\
 linux (6.1.3-2) bookworm; urgency=high
@@ -139,6 +141,23 @@ def test_differences(tmp_path: Path) -> None:
 def test_the_order_of_members_does_not_matter(new: list[tuple[str, bytes]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         assert compare(Path(directory), PACKED, new) == ()
+
+
+def test_which_sources_others_include(tmp_path: Path) -> None:
+    files = (
+        ("a/x.c", b'#include "one.c"\n# include "../b/two.c"\n#include "else/three.c"\n'),
+        *((path, b"") for path in ("a/one.c", "b/one.c", "b/two.c", "c/else/three.c")),
+    )
+    expected = {"a/one.c": True, "b/one.c": False, "b/two.c": True, "c/else/three.c": True}
+    with SourceCache(tmp_path / "cache", small).snapshot(FakeSource(files), ignore) as packed:
+        for path, data in files:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_bytes(data)
+        for name in ("Makefile", "Kbuild"):
+            (tmp_path / name).touch()
+        for snapshot in (packed, TreeSnapshot(TreeSource(tmp_path))):
+            found = {path: is_included(path, snapshot.included) for path in expected}
+            assert found == expected
 
 
 def test_a_packed_source_is_read_once(tmp_path: Path) -> None:
