@@ -10,12 +10,11 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import pytest
 
 import kspliced
-from tests.vm import debug_kernel, kmod_build, kmod_lab
+from tests.vm import kmod_build, kmod_lab
 from tests.vm.kmod_build import Modules, Tree
 from tests.vm.kmod_lab import (
     CONSTANTS,
@@ -27,6 +26,7 @@ from tests.vm.kmod_lab import (
     sizes_in,
     unharmed,
 )
+from tests.vm.kmod_trees import TREES
 
 pytestmark = pytest.mark.vm
 
@@ -38,14 +38,7 @@ ENDBR_SIZE = 4
 WATCHABLE = ("multi_cpu_stop", "ksys_write")
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        *(pytest.param(partial(kmod_build.tree, k), id=k.release) for k in kmod_build.KERNELS),
-        # Lock order, sleeping and memory are watched there.
-        pytest.param(debug_kernel.tree, id="debug", marks=pytest.mark.full),
-    ],
-)
+@pytest.fixture(scope="module", params=TREES)
 def modules(request: pytest.FixtureRequest) -> Modules:
     make: Callable[[], Tree] = request.param
     return kmod_build.build(make())
@@ -390,84 +383,6 @@ def test_a_wrong_update_is_refused(lab: Lab, wrong: str, why: str) -> None:
     assert len({re.sub(r"^\[.*?\] ", "", line) for line in lines}) == 1
     assert "refused: " in lines[0] and why in lines[0]
     assert lab.machine.check(f"ls {UPDATES}") == ""
-
-
-def test_tracing_keeps_working(lab: Lab) -> None:
-    lab.load("update_a")
-    lab.machine.check(f"""cd {TRACING}
-        echo victim_value > set_ftrace_filter; echo function > current_tracer
-        echo 'p:entry victim_value' > kprobe_events; echo 1 > events/kprobes/entry/enable""")
-    for word, value in (("apply", 2000), ("reverse", 1000)):
-        lab.machine.check(f"echo > {TRACING}/trace")
-        assert lab.write("update_a", word) == 0
-        assert lab.values()[0] == value
-        trace = lab.machine.check(f"cat {TRACING}/trace")
-        assert re.search(r": victim_value <-show", trace)
-        assert re.search(r": entry: \(victim_value", trace)
-    lab.machine.check(f"""cd {TRACING}
-        echo 0 > events/kprobes/entry/enable; echo > kprobe_events
-        echo nop > current_tracer; echo > set_ftrace_filter""")
-
-
-def test_kprobes_in_the_way_are_respected(lab: Lab) -> None:
-    lab.load("update_a")
-    head = lab.head("update_a", "victim_value")
-    probe = f"victim_value+{head}"
-    lab.machine.check(f"cd {TRACING}; echo 'p:inside {probe}' > kprobe_events")
-    # Not armed, it leaves no trace in the text, but would break the jump later.
-    for armed in (0, 1):
-        lab.machine.check(f"echo {armed} > {TRACING}/events/kprobes/inside/enable")
-        assert lab.write("update_a", "apply") == errno.ETXTBSY
-        assert lab.state("update_a") == ("preparing", "probed")
-        assert set(lab.read("update_a", "probes").splitlines()) == {f"victim\tvictim_value\t{head}"}
-        assert lab.read("update_a", "mismatch") == ""
-    lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/inside/enable; echo > kprobe_events")
-    assert lab.write("update_a", "apply") == 0
-
-    # And over our jump: it is not ours any more, so it is not ours to take away.
-    lab.machine.check(f"""cd {TRACING}; echo 'p:inside {probe}' > kprobe_events
-        echo 1 > events/kprobes/inside/enable""")
-    assert lab.write("update_a", "reverse") == errno.ETXTBSY
-    assert lab.state("update_a") == ("applied", "probed")
-    assert lab.values()[0] == 2000
-    lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/inside/enable; echo > kprobe_events")
-    assert lab.write("update_a", "reverse") == 0
-
-
-@pytest.mark.parametrize("probe_first", [True, False], ids=["probe first", "update first"])
-def test_return_probes_keep_working(lab: Lab, probe_first: bool) -> None:
-    lab.load("update_a")
-    arm = f"""cd {TRACING}; echo 'r:back victim_value $retval' > kprobe_events
-        echo 1 > events/kprobes/back/enable"""
-    if probe_first:
-        lab.machine.check(arm)
-    assert lab.write("update_a", "apply") == 0
-    if not probe_first:
-        lab.machine.check(arm)
-    for value in (2000, 1000):
-        lab.machine.check(f"echo > {TRACING}/trace")
-        assert lab.values()[0] == value
-        trace = lab.machine.check(f"cat {TRACING}/trace")
-        assert re.search(rf": back: .*<- victim_value\) arg1={value:#x}", trace)
-        if value == 2000:
-            assert lab.write("update_a", "reverse") == 0
-    lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/back/enable; echo > kprobe_events")
-
-
-def test_a_probe_behind_the_jump_holds_the_undo(lab: Lab) -> None:
-    """Set while the jump stands, it may lie in the middle of an instruction of the original."""
-    lab.load("update_a")
-    behind = lab.head("update_a", "victim_value") + 5
-    assert lab.write("update_a", "apply") == 0
-    lab.machine.check(f"""cd {TRACING}; echo 'p:behind victim_value+{behind}' > kprobe_events
-        echo 1 > events/kprobes/behind/enable""")
-    assert lab.values()[0] == 2000
-    assert lab.write("update_a", "reverse") == errno.ETXTBSY
-    assert lab.state("update_a") == ("applied", "probed")
-    assert lab.read("update_a", "probes") == f"victim\tvictim_value\t{behind}\n"
-    lab.machine.check(f"cd {TRACING}; echo 0 > events/kprobes/behind/enable; echo > kprobe_events")
-    assert lab.write("update_a", "reverse") == 0
-    assert lab.values()[0] == 1000
 
 
 def test_a_cpu_that_is_offline(lab: Lab) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import pytest
 
-from tests.vm import debug_kernel, kmod_build, kmod_lab
+from tests.vm import kmod_build, kmod_lab
 from tests.vm.kmod_build import Modules, Tree
 from tests.vm.kmod_lab import Lab, sizes_in, unharmed
+from tests.vm.kmod_trees import TREES
 
 pytestmark = pytest.mark.vm
 
@@ -24,13 +24,7 @@ DEVICE = "/dev/kspliced"
 LONG = 60
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        *(pytest.param(partial(kmod_build.tree, k), id=k.release) for k in kmod_build.KERNELS),
-        pytest.param(debug_kernel.tree, id="debug", marks=pytest.mark.full),
-    ],
-)
+@pytest.fixture(scope="module", params=TREES)
 def booted(request: pytest.FixtureRequest) -> Iterator[Lab]:
     make: Callable[[], Tree] = request.param
     modules: Modules = kmod_build.build(make())

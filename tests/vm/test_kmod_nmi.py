@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import pytest
 
-from tests.vm import debug_kernel, kmod_build, kmod_lab
+from tests.vm import kmod_build, kmod_lab
 from tests.vm.kmod_build import Modules, Tree
 from tests.vm.kmod_lab import Lab, unharmed
+from tests.vm.kmod_trees import TREES
 
 pytestmark = pytest.mark.vm
 
@@ -31,13 +31,7 @@ class Counts:
     wrong: int
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        *(pytest.param(partial(kmod_build.tree, k), id=k.release) for k in kmod_build.KERNELS),
-        pytest.param(debug_kernel.tree, id="debug", marks=pytest.mark.full),
-    ],
-)
+@pytest.fixture(scope="module", params=TREES)
 def booted(request: pytest.FixtureRequest) -> Iterator[Lab]:
     make: Callable[[], Tree] = request.param
     modules: Modules = kmod_build.build(make())
