@@ -165,7 +165,7 @@ class _Search:
         self._dropped: dict[str, Fate] = {}
         self._divided: frozenset[str] = frozenset()
         self._to_divide: set[str] = set()
-        self._completed = False
+        self._completed: set[str] = set()
         self._settled = False
         self._heated: dict[str, Component] = {}
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
@@ -238,9 +238,10 @@ class _Search:
             self._workspace.make_hot()
         failed = self._post.compile(units) if units else {}
         before = self._pre().failed
-        if any("No such file" in text for text in failed.values()) and not self._completed:
+        missing = {path for path, text in failed.items() if "No such file" in text}
+        if missing - self._completed:
             # Compiling the old tree may have laid out more of it.
-            self._completed = True
+            self._completed |= missing
             self._workspace.make_hot()
             failed = self._post.compile(units)
         return {**before, **failed}

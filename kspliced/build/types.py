@@ -164,8 +164,12 @@ class _Both:
 
     def _prototype(self, old: int, new: int) -> bool:
         before, after = self.old.parameters(old), self.new.parameters(new)
-        if len(before) != len(after) or not self._pointer(old, new):
+        if not self._pointer(old, new):
             return False
+        if len(before) != len(after):
+            # Whoever calls it, or provides it, does not compile unless it is changed as well
+            # (plan/neutral.py), but for `()` and `...`, which BTF has as a last one of type 0.
+            return 0 not in {*before[-1:], *after[-1:]} and bool(before and after)
         return all(self._alike(a, b) for a, b in zip(before, after, strict=True))
 
     def _name(self, old: int, new: int) -> bool:

@@ -42,7 +42,8 @@ class HeaderEdit:
     """``names``: what code must mention to need the edit; ``concerns``: what of it unchanged code
     must mention for the edit to concern that; ``refusal`` if REFUSED; ``new`` if the whole header
     is. ``proven``: those of ``names`` that come with the edit, so that code which means them does
-    not compile without it; it may mean another type's."""
+    not compile without it; it may mean another type's. ``called``: types of which it changes how
+    a member is called; sources that mention one are concerned too."""
 
     edit: Edit
     change: HeaderChange
@@ -51,6 +52,7 @@ class HeaderEdit:
     refusal: Refusal | None
     new: bool
     proven: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
 
     @property
     def prepares(self) -> bool:
@@ -75,8 +77,9 @@ def classify(edit: Edit, new: bool, headers: Headers) -> HeaderEdit:
 
 
 def _accepted(edit: Edit, found: Touched) -> HeaderEdit:
-    concerns = (found.changed | found.macros) - found.moved
-    if concerns & found.changed:
+    changed = found.changed | found.callbacks
+    concerns = (changed | found.macros) - found.moved
+    if concerns & changed:
         change = HeaderChange.CHANGES
     elif found.added - found.moved:
         change = HeaderChange.ADDS
@@ -84,10 +87,10 @@ def _accepted(edit: Edit, found: Touched) -> HeaderEdit:
         change = HeaderChange.REMOVES
     else:
         change = HeaderChange.NEUTRAL
-    names = found.changed | found.added | found.forward | found.moved
+    names = changed | found.added | found.forward | found.moved
     if found.kept:
         names |= frozenset(members(_changed_lines(edit)))
-    return HeaderEdit(edit, change, names, concerns, None, False)
+    return HeaderEdit(edit, change, names, concerns, None, False, called=found.called)
 
 
 def _refused(edit: Edit, found: Touched) -> HeaderEdit:

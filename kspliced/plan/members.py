@@ -51,6 +51,16 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Callback:
+    """A member that is a pointer to a function: its ``name``, what it is but for the parameters
+    (``words``), and their types, each as its words."""
+
+    name: str
+    words: tuple[str, ...]
+    parameters: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class TypeText:
     """``head`` and ``tail`` are what stands before and behind the braces; ``enums`` the bodies of
     the enumerations within."""
@@ -161,37 +171,58 @@ def _item(words: tuple[str, ...], enums: list[tuple[str, ...]]) -> Item:
 
 def _member(words: tuple[str, ...]) -> tuple[str, ...]:
     """A member, without the names of the parameters if it is a pointer to a function."""
+    end = _before_parameters(words)
+    return (*words[:end], *parameters(words[end:])) if end else words
+
+
+def callback(item: Item) -> Callback | None:
+    """A member as what it is if it is a pointer to a function; None if not."""
+    end = _before_parameters(item.words)
+    name = next((word for word in item.words[:end][::-1] if word.isidentifier()), "")
+    if item.inner is not None or not name:
+        return None
+    return Callback(name, item.words[:end], tuple(_parts(item.words[end:])))
+
+
+def _before_parameters(words: tuple[str, ...]) -> int:
+    """How many words of a pointer to a function come before its parameters; 0 if it is none."""
     place = next((p for p in range(len(words) - 1) if words[p : p + 2] == ("(", "*")), -1)
     if place < 0:
-        return words
-    end = closing(words, place)
-    if words[end + 1 : end + 2] != ("(",) or closing(words, end + 1) != len(words) - 1:
-        return words
-    return (*words[: end + 1], *parameters(words[end + 1 :]))
+        return 0
+    end = closing(words, place) + 1
+    whole = words[end : end + 1] == ("(",) and closing(words, end) == len(words) - 1
+    return end if whole else 0
 
 
 def parameters(words: tuple[str, ...]) -> tuple[str, ...]:
     """``( … )`` without the names of the parameters."""
-    found: list[str] = ["("]
+    found: list[str] = []
+    for part in _parts(words):
+        found += [",", *part]
+    return ("(", *found[1:], ")")
+
+
+def _parts(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The parameters of ``( … )`` without their names."""
     part: list[str] = []
     place = 1
     while place < len(words) - 1:
         if words[place] == ",":
-            found += [*_unnamed(part), ","]
+            yield _unnamed(part)
             part = []
             place += 1
             continue
         end = closing(words, place) if words[place] in ("(", "[", "{") else place
         part += words[place : end + 1]
         place = end + 1
-    return (*found, *_unnamed(part), ")")
+    yield _unnamed(part)
 
 
-def _unnamed(part: list[str]) -> list[str]:
+def _unnamed(part: list[str]) -> tuple[str, ...]:
     """A parameter without its name, where the last word can be nothing else."""
     if not part or not (part[-1].isidentifier()) or set(part) & set("([{"):
-        return part
-    before = part[:-1]
+        return tuple(part)
+    before = tuple(part[:-1])
     if not before or before[-1] in _TAGS:
-        return part
+        return tuple(part)
     return before

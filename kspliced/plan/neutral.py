@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kspliced.plan.enumerators import Value, counts, values
-from kspliced.plan.members import WIDTHS, Item, TypeText, type_text
+from kspliced.plan.members import WIDTHS, Item, TypeText, callback, type_text
 
 ADDED = "a member is added, and objects that exist lack it"
 REMOVED = "a member is removed, and objects that exist have it"
@@ -37,9 +37,36 @@ def _members(before: TypeText, after: TypeText) -> str:
         return ADDED if len(before.items) < len(after.items) else REMOVED
     for place, (one, other) in enumerate(zip(before.items, after.items, strict=True)):
         beside = before.items[max(0, place - 1) : place] + before.items[place + 1 : place + 2]
-        if not (one == other or _same_number(one, other, beside) or _aliased(one, other)):
+        if not (
+            one == other
+            or _same_number(one, other, beside)
+            or _aliased(one, other)
+            or _called_otherwise(one, other)
+        ):
             return OTHER
     return ""
+
+
+def callbacks(old: Iterable[str], new: Iterable[str]) -> frozenset[str]:
+    """The members of a type that point to functions and take more or fewer parameters now, by its
+    lines before and after; its other members are as they were."""
+    before, after = type_text(old), type_text(new)
+    if before is None or after is None or difference(old, new):
+        return frozenset()
+    pairs = zip(before.items, after.items, strict=True)
+    return frozenset(_called_otherwise(one, other) for one, other in pairs) - {""}
+
+
+def _called_otherwise(old: Item, new: Item) -> str:
+    """The name of a pointer to a function that takes more or fewer parameters now; '' if it is
+    none. Code for the old number does not compile, be it who calls it or who provides it
+    (-Werror=incompatible-pointer-types), so who compiles is right, if all are compiled."""
+    one, other = callback(old), callback(new)
+    if one is None or other is None or one.words != other.words:
+        return ""
+    before, after = one.parameters, other.parameters
+    open_ended = {(), ("...",)} & {*before, *after}
+    return one.name if len(before) != len(after) and not open_ended else ""
 
 
 def _same_number(old: Item, new: Item, beside: tuple[Item, ...]) -> bool:

@@ -49,7 +49,8 @@ def settle(
     :param text: gives the old text of a header, whether it changes or not.
     """
     wanted = {header: _names(header, text(header.edit.path)) for header in judged}
-    found = mentions(frozenset(name for some in wanted.values() for name in some))
+    types = frozenset(name for header in judged for name in header.called)
+    found = mentions(types.union(*wanted.values()))
     passed = {header: _passed(header, wanted[header], found, text) for header in judged}
     more = frozenset(name for some in passed.values() for one in some for name in one.names)
     found = {**mentions(more), **found} if more else found
@@ -62,7 +63,7 @@ def _names(header: HeaderEdit, text: SourceText) -> frozenset[str]:
     if header.change is not HeaderChange.CHANGES:
         return header.concerns if header.change is HeaderChange.ADDS else frozenset()
     edited = {d.name for d in header.edit.removed if d.kind is DeclarationKind.ENUM}
-    return _closed(header.concerns, text, edited)
+    return _closed(header.concerns, text, edited | header.called)
 
 
 def _closed(names: frozenset[str], text: SourceText, without: Iterable[str] = ()) -> frozenset[str]:
@@ -126,6 +127,8 @@ def _settled(
     found: Mapping[str, frozenset[str]],
 ) -> Reach:
     files = _files(header, names, found)
+    # An initialiser need not name the members, but the type.
+    files |= {path for path in _files(header, header.called, found) if path.endswith(".c")}
     known = frozenset(one.path for one in passed)
     others = {path for path in files - known if not path.endswith(".c")}
     for one in passed:

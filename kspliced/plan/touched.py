@@ -12,7 +12,7 @@ from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
 from kspliced.plan.enumerators import Value
 from kspliced.plan.members import closing, normal, parameters, tokens
-from kspliced.plan.neutral import difference, enumerated, moved
+from kspliced.plan.neutral import callbacks, difference, enumerated, moved
 
 CALLABLE = frozenset({DeclarationKind.FUNCTION, DeclarationKind.MACRO, DeclarationKind.PROTOTYPE})
 _DECLARED = CALLABLE | {DeclarationKind.EXTERN}
@@ -33,7 +33,8 @@ class Touched:
     """``changed`` names functions, macros, prototypes and counters that are not as before,
     ``added`` what is new to the header, ``macros`` what of that the preprocessor may find in code
     that means something else; ``moved`` those of either that another header has alike;
-    ``forward`` types that it only names; ``kept`` if it touches a type that both sides have.
+    ``forward`` types that it only names; ``callbacks`` members that point to functions of other
+    parameters now, of the types ``called``; ``kept`` if it touches a type that both sides have.
     ``reason`` says why objects that exist, or code that nobody compiles, would not fit, with the
     ``symbol``; '' if they do; ``typed`` if it is a type's objects."""
 
@@ -42,6 +43,8 @@ class Touched:
     macros: frozenset[str] = frozenset()
     moved: frozenset[str] = frozenset()
     forward: frozenset[str] = frozenset()
+    callbacks: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
     reason: str = ""
     symbol: str = ""
     typed: bool = False
@@ -157,12 +160,15 @@ def touched(edit: Edit, headers: Headers) -> Touched:
         # Directives around declarations, say.
         changed = {name for kind, name in keys if kind in _DECLARED}
     added = frozenset(d.name for d in edit.added) - known
+    called = {key: _callbacks(key, old, new) for key in types if key not in away}
     return Touched(
         changed=(frozenset(changed) & known) | counters,
         added=added,
         macros=frozenset(name for _, name in macros_of(edit.added)) & added,
         moved=frozenset(name for _, name in away) | _held(away, old, new),
         forward=outside or frozenset(),
+        callbacks=frozenset(name for some in called.values() for name in some),
+        called=frozenset(key[1] for key, some in called.items() if some),
         kept=any(key in old.found and key in new.found for key in types),
     )
 
@@ -201,6 +207,12 @@ def _changed_type(key: Key, old: _Side, new: _Side) -> str:
         return _TWICE
     reasons = (difference(one, other) for one, other in zip(before, after, strict=True))
     return next((reason for reason in reasons if reason), "")
+
+
+def _callbacks(key: Key, old: _Side, new: _Side) -> frozenset[str]:
+    """The members of a type that points to functions of other parameters now."""
+    pairs = zip(old.lines(key), new.lines(key), strict=False)
+    return frozenset(name for before, after in pairs for name in callbacks(before, after))
 
 
 def _outside(edit: Edit, text: SourceText, after: bool) -> Iterator[str]:

@@ -111,7 +111,7 @@ int f(struct live *p) { return p->in.a + p->state + (int)p->guard.owner + p->f; 
         ("int a;", "long a;", "struct inner"),
         ("f : 3", "f : 4", "struct live"),
         ("char c[4]", "char c[8]", "struct live"),
-        ("(struct live *);", "(struct live *, int);", "struct live"),
+        ("(struct live *);", "(struct inner *);", "struct live"),
         ("struct live *next", "struct inner *next", "struct live"),
         ("long owner", "int owner", "guard_t"),
         ("IDLE = 1", "IDLE = 2", "enumerator IDLE"),

@@ -7,6 +7,7 @@ compiler; what the compiler can tell apart must be refused by it, whatever the t
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,29 @@ def test_what_leaves_objects_as_they_are(tmp_path: Path, old: str, new: str) -> 
     assert different(HEADER, new) == []
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("int count);", "int count, u32 id);"), ("data, int count);", "data);")]
+)
+def test_a_callback_of_more_or_fewer_parameters(tmp_path: Path, old: str, new: str) -> None:
+    """Who calls it or provides it is concerned, and does not compile if it is not changed."""
+    new = changed(old, new)
+    (found,) = verdict(tmp_path, HEADER, new)
+    assert found.change is HeaderChange.CHANGES
+    assert (set(found.concerns), set(found.called)) == ({"send"}, {"live"})
+    assert different(HEADER, new) == []
+    strict = ("gcc", "-c", "-x", "c", "-", "-o", "/dev/null", "-Werror=incompatible-pointer-types")
+    for use in (
+        "int call(struct live *p) { return p->send(p->dev, 0, 1); }",
+        "static int mine(struct dev *d, const u8 *s, int n) { return n; }\n"
+        "struct live named = { .send = mine };",
+        "static int mine(struct dev *d, const u8 *s, int n) { return n; }\n"
+        "struct live placed = { 0, 0, mine };",
+    ):
+        for text, fits in ((HEADER, True), (new, False)):
+            done = subprocess.run(strict, input=WORDS + text + use, text=True, capture_output=True)
+            assert (done.returncode == 0) is fits, done.stderr
+
+
 def test_a_second_name_has_to_be_mentioned_to_be_needed(tmp_path: Path) -> None:
     old, new = NEUTRAL[3]
     (found,) = verdict(tmp_path, HEADER, changed(old, new))
@@ -150,6 +174,9 @@ REFUSED = [
     ),
     ("struct dev *dev, const", "struct net *dev, const", OTHER, ["struct live"]),
     ("int count);", "long count);", OTHER, ["struct live"]),
+    ("int count);", "int count, ...);", OTHER, ["struct live"]),
+    ("struct dev *dev, const unsigned char *data, int count", "", OTHER, ["struct live"]),
+    ("int (*send)(struct dev *dev,", "long (*send)(", OTHER, ["struct live"]),
     ("unsigned long flags;", "long flags;", OTHER, ["struct live"]),
     ("be16 order;", "u16 order;", OTHER, ["struct live"]),
     ("char name[8];", "char name[4];", OTHER, ["struct live"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.vm import guest as guests
 from tests.vm import kmod_build
 from tests.vm.errors import GuestLost, GuestTimeout
 from tests.vm.guest import CommandFailed, Guest
@@ -82,6 +83,37 @@ def test_two_guests_at_once_share_nothing(guest: Guest, guest_image: Image) -> N
         with pytest.raises(GuestLost):
             second.run("true")
     assert guest.run("uname -r").ok
+
+
+@pytest.mark.parametrize(
+    ("line", "deaths", "boots"),
+    [("rdinit=/none", 1, 2), ("rdinit=/none", BOOTS, BOOTS), ("init=/sbin/swapon", 1, 1)],
+    ids=["once", "always", "its-programs-have-run"],
+)
+def test_a_system_that_dies_while_it_boots(
+    monkeypatch: pytest.MonkeyPatch, guest_image: Image, line: str, deaths: int, boots: int
+) -> None:
+    """It is booted again where no program on its disk has run, but not for ever."""
+    command_line, begun = Guest._command_line, 0
+
+    def dying(machine: Guest, folder: Path) -> list[str]:
+        nonlocal begun
+        begun += 1
+        added = f"{good} {line}" if begun <= deaths else good
+        monkeypatch.setattr(guests, "KERNEL_LINE", added)
+        return command_line(machine, folder)
+
+    good = guests.KERNEL_LINE
+    monkeypatch.setattr(Guest, "_command_line", dying)
+    machine = Guest("dying-system", guest_image, memory="1G")
+    if boots > deaths:
+        with machine:
+            assert machine.run("echo alive").stdout == "alive\n"
+    else:
+        with pytest.raises(GuestLost, match="the kernel has died"), machine:
+            pass
+    assert begun == boots
+    assert machine.console().count("] Kernel panic - not syncing") == min(deaths, boots)
 
 
 @pytest.mark.parametrize("deaths", [BOOTS - 1, BOOTS])

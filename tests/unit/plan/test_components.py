@@ -207,6 +207,20 @@ def test_a_changed_type_is_refused_with_who_uses_the_member(tmp_path: Path) -> N
     assert fresh.refused == ()
 
 
+def test_a_callback_of_more_parameters_brings_who_may_call_or_provide_it(tmp_path: Path) -> None:
+    old = HEADER.replace("\tint a;", "\tint a;\n\tint (*call)(struct s *s);")
+    trees = {
+        "h.h": (old, old.replace("(struct s *s);", "(struct s *s, int how);")),
+        "a.c": (ONE, ONE.replace("return n", "return s->call(s, 0)")),
+        "b.c": (TWO + "call", TWO + "call"),
+        "placed.c": ("struct s placed = { 0, provided };\n",) * 2,
+        "c.c": (THREE, THREE.replace("3", "4")),
+    }
+    other, user = Trees(tmp_path, trees).decompose().components
+    assert (other.files, other.headers) == (("c.c",), ())
+    assert (set(user.files), user.refused) == ({"a.c", "b.c", "placed.c"}, ())
+
+
 def test_a_member_that_goes_holds_only_its_header(tmp_path: Path) -> None:
     trees = {
         "h.h": (HEADER, HEADER.replace("\tint a;\n", "")),
