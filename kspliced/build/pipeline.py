@@ -33,7 +33,8 @@ from kspliced.build.kbuild import (
 )
 from kspliced.build.late import Compiled, Pre
 from kspliced.build.neighbours import Neighbours
-from kspliced.build.search import Found, Wish, search
+from kspliced.build.remembered import Remembered, key_of
+from kspliced.build.search import Found, search
 from kspliced.build.select import (
     Irrelevant,
     Selection,
@@ -42,6 +43,7 @@ from kspliced.build.select import (
     select,
     worth_keeping,
 )
+from kspliced.build.wish import Wish
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.elf.read import read_object
 from kspliced.errors import BuildError, Code, SourceError
@@ -347,9 +349,23 @@ class _Pipeline:
                 Configuration.parse((self._headers.top / ".config").read_text("utf-8")),
                 Wish(request.policy, request.exclude, request.only, upgrade.attributions),
                 Compiled(compiled.result, self._compile_more),
+                self._remembered(upgrade),
                 lambda text: self._stages.say("compile", text),
             )
             return found, upgrade
+
+    def _remembered(self, upgrade: _Upgrade) -> Remembered:
+        """What is known of this search."""
+        request = self._request
+        if request.cache is None:
+            return Remembered(None, "")
+        globs = (request.targets, request.only, request.exclude)
+        wish = (request.policy.value, *(" ".join(some) for some in globs))
+        entries = tuple(" ".join((e.subject, *e.cves)) for e in upgrade.news.entries)
+        paths = (change.path for change in upgrade.changes)
+        changed = self._workspace.changed.top
+        key = key_of(self._headers, self._old, changed, paths, wish + entries)
+        return Remembered(request.cache / "searches", key)
 
     def _attributed(self, upgrade: _Upgrade) -> tuple[Attribution, ...]:
         """Tell which files the changelog entries are about."""

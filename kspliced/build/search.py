@@ -12,24 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 
 from kspliced.build import blame
 from kspliced.build.fates import LATER, Decision, Fate, each, header_fates, header_paths
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.late import Compiled, Olds, strangers, with_more
 from kspliced.build.neighbours import Neighbours
+from kspliced.build.remembered import GivenUp, Remembered, State
 from kspliced.build.select import Irrelevant, Selection, not_kernel
 from kspliced.build.unit import DiffedUnit, diff_unit, join_units, with_plain
+from kspliced.build.wish import Wish, wanted
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.errors import BuildError, Code
 from kspliced.model import Refusal
-from kspliced.plan.attribution import Attribution
-from kspliced.plan.components import Component, Decomposer, Decomposition, Texts
+from kspliced.plan.components import Component, Decomposer, Texts
 from kspliced.plan.conditions import Configuration
 from kspliced.plan.edits import Edit, apply_edits
 from kspliced.plan.makers import Makers
-from kspliced.plan.safety import Doubt, Policy, doubts, never_leaves, passes
+from kspliced.plan.safety import Doubt, doubts, never_leaves, passes
 from kspliced.source.functions import touched_functions
 from kspliced.source.snapshot import Snapshot
 
@@ -47,26 +47,6 @@ class Found:
     same: tuple[Irrelevant, ...] = ()
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What the caller wants: a policy, globs of units to leave out, and of the only ones to take,
-    if not all; ``told`` is what the changelog's entries are about."""
-
-    policy: Policy
-    exclude: tuple[str, ...]
-    only: tuple[str, ...] = ()
-    told: tuple[Attribution, ...] = ()
-
-    def leaves_out(self, unit: str) -> bool:
-        """Whether the caller named ``unit``, an object, as one to leave out."""
-        return any(fnmatch(unit, glob) for glob in self.exclude)
-
-    def takes(self, source: str) -> bool:
-        """Whether the caller wants the unit of ``source``, for what it says about others."""
-        unit = f"{source.rpartition('.')[0]}.o"
-        return not self.only or any(fnmatch(unit, glob) for glob in self.only)
-
-
 def search(
     selection: Selection,
     old: Snapshot,
@@ -76,6 +56,7 @@ def search(
     configuration: Configuration,
     wish: Wish,
     compiled: Compiled,
+    remembered: Remembered,
     say: Callable[[str], None],
 ) -> Found:
     """Decompose what was selected and find what of it may go live.
@@ -98,7 +79,7 @@ def search(
     together = tuple(group for told in wish.told for group in told.together)
     makers = Makers(wish.told)
     decomposer = Decomposer(texts, sources, selection.headers, mentions, reads, together, makers)
-    whole = _wanted(decomposer.decompose(), wish)
+    whole = wanted(decomposer.decompose(), wish)
     concerned = {n.path for n in whole.sources if not n.edits} - set(sources)
     found = neighbours.units(concerned)
     units, later = selection.units + found.units, selection.later + found.later
@@ -107,22 +88,9 @@ def search(
     first = with_more(compiled, found.units) if found.units else compiled.first
     pre = Olds(first, later, compiled.more)
     workspace.make_hot()
-    return _Search(selection, decomposer, makers, texts, workspace, kbuild, wish, pre, say).run()
-
-
-def _wanted(found: Decomposition, wish: Wish) -> Decomposition:
-    """What of a decomposition is asked for: components with a unit that is, whole."""
-    if not wish.only:
-        return found
-    components = tuple(c for c in found.components if any(map(wish.takes, c.files)))
-    files = {path for component in components for path in component.files}
-    headers = {header for component in components for header in component.headers}
-    return replace(
-        found,
-        components=components,
-        headers=tuple(header for header in found.headers if header in headers),
-        sources=tuple(node for node in found.sources if node.path in files),
-    )
+    return _Search(
+        selection, decomposer, makers, texts, workspace, kbuild, wish, pre, remembered, say
+    ).run()
 
 
 def _built_only(
@@ -151,6 +119,7 @@ class _Search:
         kbuild: Callable[[str], Kbuild],
         wish: Wish,
         pre: Olds,
+        remembered: Remembered,
         say: Callable[[str], None],
     ) -> None:
         self._decomposer, self._makers = decomposer, makers
@@ -162,18 +131,23 @@ class _Search:
         self._odd = {refusal.unit: refusal for refusal in selection.refused}
         self._idle = selection.idle_headers
         self._wish, self._pre, self._say = wish, pre, say
+        self._remembered, self._before = remembered, remembered.read()
         self._dropped: dict[str, Fate] = {}
-        self._divided: frozenset[str] = frozenset()
+        self._divided = frozenset(self._before.divided)
         self._to_divide: set[str] = set()
         self._completed: set[str] = set()
-        self._settled = False
+        self._settled = self._before.settled
         self._heated: dict[str, Component] = {}
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
     def run(self) -> Found:
         self._decompose()
+        for component in self._before.given_up:
+            if component.name in self._components:
+                self._drop(component.name, component.decision, component.reasons)
         while True:
             self._drop_dependents()
+            self._remember()
             live = self._live()
             self._workspace.heat(self._hot(live))
             units = self._units_of(live)
@@ -199,13 +173,17 @@ class _Search:
                 return self._found(live, diffed)
             self._decompose()
 
+    def _remember(self) -> None:
+        given_up = (GivenUp(n, f.decision, f.reasons) for n, f in sorted(self._dropped.items()))
+        self._remembered.write(State(tuple(sorted(self._divided)), tuple(given_up), self._settled))
+
     def _decompose(self) -> None:
         """Take apart what is to be divided, and judge all components by their text, until none
         is to be divided any more."""
         while True:
             self._divided |= self._to_divide
             self._to_divide.clear()
-            self._decomposition = _wanted(self._decomposer.decompose(self._divided), self._wish)
+            self._decomposition = wanted(self._decomposer.decompose(self._divided), self._wish)
             self._components = {c.id: c for c in self._decomposition.components}
             self._dropped = {
                 name: fate

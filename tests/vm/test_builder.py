@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.build.pipeline import BuildRequest, build
+from kspliced.build.pipeline import BuildRequest, BuildResult, build
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress, no_progress
 from kspliced.pack import pack_bytes, read_pack
@@ -185,6 +185,30 @@ def test_what_can_go_live_goes_without_the_rest(mixed: BuildRequest) -> None:
     assert result.manifest is not None
     assert {function.unit for function in result.functions} == {"fs/ext4/mballoc.o"}
     assert set(result.manifest.refused) == set(result.refused)
+
+
+def test_a_search_that_is_repeated_begins_where_it_ended(
+    mixed: BuildRequest, tmp_path: Path
+) -> None:
+    def searched(request: BuildRequest) -> tuple[list[str], BuildResult]:
+        steps: list[Progress] = []
+        result = build(dataclasses.replace(request, cache=tmp_path / "cache"), steps.append)
+        return [s.message for s in steps if "components," in s.message], result
+
+    rounds, first = searched(mixed)
+    again, second = searched(mixed)
+    assert len(rounds) > len(again) == 1
+    assert (second.fates, second.manifest, second.blobs) == (
+        first.fates,
+        first.manifest,
+        first.blobs,
+    )
+    (kept,) = (tmp_path / "cache/searches").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert searched(mixed)[0] == rounds, "of one that is damaged nothing is believed"
+    # What is another search begins anew.
+    assert len(searched(dataclasses.replace(mixed, policy=Policy.NORMAL))[0]) == len(rounds)
+    assert len(tuple((tmp_path / "cache/searches").iterdir())) == 2
 
 
 def test_a_file_of_which_only_a_part_can_go_live(mixed: BuildRequest, tmp_path: Path) -> None:
