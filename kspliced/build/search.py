@@ -203,7 +203,7 @@ class _Search:
         apart = {
             path
             for path in component.files
-            if path not in self._divided and len(self._decomposer.parts(path)) > 1
+            if path not in self._divided and self._decomposer.divisible(path)
         }
         if apart:
             self._to_divide |= apart

@@ -26,9 +26,10 @@ _OTHER_PROGRAMS = (
 _TOOLS = ("scripts/", "tools/lib/bpf/", "tools/include/")
 _PROSE = frozenset({"MAINTAINERS", "CREDITS", "README", "COPYING", ".gitignore", ".mailmap"})
 _KBUILD = re.compile(r"(?:^|/)(?:Makefile[^/]*|Kbuild[^/]*|Kconfig[^/]*)$")
-# Bytes above which a subsystem's own header is not kept: fs/ext4/ext4.h has 130 KiB, a list of a
-# graphics chip's registers has megabytes, and all such lists together are a third of the tree.
+# Bytes above which a header of a graphics driver is not kept: a list of a chip's registers has
+# megabytes, and all such lists together are a third of the tree.
 _LARGE = 512 << 10
+_LISTS = "drivers/gpu/"
 _VERSION_LINE = re.compile(rb"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=.*$", re.MULTILINE)
 
 
@@ -58,8 +59,8 @@ def worth_keeping(path: str, size: int) -> bool:
     """Whether a compilation may read a file of ``size`` bytes (source.cache.SourceCache)."""
     if path.startswith(_TOOLS):
         return True
-    small = size <= _LARGE or not path.endswith(".h") or every_unit_reads(path)
-    return small and not not_kernel(path)
+    registers = size > _LARGE and path.startswith(_LISTS) and path.endswith(".h")
+    return not registers and not not_kernel(path)
 
 
 def every_unit_reads(path: str) -> bool:

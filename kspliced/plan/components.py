@@ -23,7 +23,7 @@ from kspliced.plan.edits import Edit, SourceText, Spot, edits, read_text
 from kspliced.plan.headers import HeaderChange, HeaderEdit, classify
 from kspliced.plan.local_types import changed_local_types
 from kspliced.plan.makers import Makers
-from kspliced.plan.parts import divide
+from kspliced.plan.parts import divide, first_uses
 from kspliced.plan.reach import Mentions, Reach, settle
 from kspliced.plan.text import identifiers
 from kspliced.plan.touched import Headers
@@ -164,6 +164,8 @@ class Decomposer:
             node = _node(texts, path, path, texts.edits(path))
             if node.edits:
                 self._whole[path] = node
+                for user, maker in first_uses(node.edits, texts.old(path), texts.new(path)):
+                    self._makers.tie(user, maker)
             else:
                 self._comments.append(path)
         judged: list[HeaderEdit] = []
@@ -175,13 +177,19 @@ class Decomposer:
             if not found:
                 self._comments.append(path)
         self._reached = settle(judged, texts.around, mentions)
+        self._concerned = frozenset().union(*(reach.sources for reach in self._reached))
         self._parts: dict[str, tuple[SourceNode, ...]] = {}
 
     def parts(self, path: str) -> tuple[SourceNode, ...]:
-        """What a source file can be divided into; at least one."""
+        """What a source file can be divided into; nothing if it is not changed."""
         if path not in self._parts:
             self._parts[path] = tuple(self._divided(path))
         return self._parts[path]
+
+    def divisible(self, path: str) -> bool:
+        """Whether parts of a source file may have different fates: edits of different commits, or
+        edits and, for what a header changes, all of the file."""
+        return len(self.parts(path)) > 1 or (path in self._concerned and bool(self.parts(path)))
 
     def decompose(self, divided: frozenset[str] = frozenset()) -> Decomposition:
         """Find the components, with the sources ``divided`` in parts and the others whole."""
@@ -192,7 +200,8 @@ class Decomposer:
         ]
         nodes += _concerned(self._reached, {node.id for node in nodes})
         together = self._together + tuple(self._commits(divided))
-        groups = _Grouping(nodes, self._reached, self._reads, together, divided)
+        commits = tuple(self._header_commits(divided))
+        groups = _Grouping(nodes, self._reached, self._reads, together, commits, divided)
         settled = tuple(reach.header for reach in self._reached)
         return Decomposition(groups.components(), tuple(self._comments), settled, tuple(nodes))
 
@@ -204,6 +213,13 @@ class Decomposer:
                 for spot in edit.spots if edit.names else ():
                     yield (spot, *sorted(self._makers.commit(spot)))
 
+    def _header_commits(self, divided: frozenset[str]) -> Iterator[tuple[str, tuple[Spot, ...]]]:
+        """Divided sources that a header's edit concerns, with what its makers made elsewhere."""
+        for reach in self._reached:
+            for path in sorted(reach.sources & divided):
+                spots = (self._makers.commit(spot) for spot in reach.header.edit.spots)
+                yield path, tuple(sorted(frozenset().union(*spots)))
+
     def _divided(self, path: str) -> Iterator[SourceNode]:
         whole = self._whole.get(path)
         if whole is None or not (self._texts.known(path) and self._texts.changed(path)):
@@ -212,17 +228,6 @@ class Decomposer:
         for some in divide(whole.edits, old, new, self._makers):
             name = next((name for edit in some for name in sorted(edit.names)), "")
             yield _node(self._texts, f"{path}:{name}", path, some)
-
-
-def decompose(
-    texts: Texts,
-    sources: Iterable[str],
-    headers: Iterable[str],
-    mentions: Mentions,
-    reads: Reads,
-) -> Decomposition:
-    """Take an upgrade apart with every source file whole."""
-    return Decomposer(texts, sources, headers, mentions, reads).decompose()
 
 
 def _inlining_only(edit: Edit) -> bool:
@@ -288,10 +293,11 @@ class _Grouping:
         reached: tuple[Reach, ...],
         reads: Reads,
         together: tuple[tuple[Spot, ...], ...],
+        commits: tuple[tuple[str, tuple[Spot, ...]], ...],
         divided: frozenset[str],
     ) -> None:
         self._nodes, self._reached, self._reads = nodes, reached, reads
-        self._together, self._divided = together, divided
+        self._together, self._commits, self._divided = together, commits, divided
         self._headers = [reach.header for reach in reached]
         self._parent = {node.id: node.id for node in nodes}
         self._declared: dict[str, list[int]] = defaultdict(list)
@@ -400,6 +406,10 @@ class _Grouping:
             known = [homes[spot] for spot in group if spot in homes]
             for name in known[1:]:
                 self._unite(known[0], name)
+        for path, group in self._commits:
+            for spot in group:
+                if spot in homes:
+                    self._unite(path, homes[spot])
 
     def _unite(self, one: str, other: str) -> None:
         self._parent[self._find(other)] = self._find(one)

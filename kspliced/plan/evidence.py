@@ -24,6 +24,8 @@ _PART, _PART_AROUND = 0.75, 0.6
 _SOME, _PAIR, _MOST = 0.5, 0.6, 0.8
 # In nats: the most that one word is worth, below what it says nothing, and all words of a hunk.
 _CAP, _LEAST, _SLIGHT = 7.0, 0.7, 1.0
+# In nats: more for a hunk in the function that the subject names.
+_SAID = 4.0
 # Words of a hunk of usual length.
 _USUAL = 50
 # In nats: files this much worse than an entry's best are not looked at.
@@ -55,6 +57,10 @@ class Evidence:
             self.passages += file.passages
             self.home += [number] * len(file.passages)
         self._places = Places(files)
+        self._owned: dict[str, list[int]] = defaultdict(list)
+        for number, passage in enumerate(self.passages):
+            for name in passage.owners:
+                self._owned[name].append(number)
         self._excess = [math.log(max(1.0, p.size / _USUAL)) for p in self.passages]
         self._index = self._indexed({form for subject in subjects for form in _forms(subject)})
         self._defined: dict[str, list[int]] = defaultdict(list)
@@ -122,6 +128,8 @@ class Evidence:
         found = dict(self._matches(word))
         if identifier:
             named.update(found)
+            for passage in self._owned.get(word, ()):
+                found[passage] = found.get(passage, 0.0) + _SAID
         if not identifier and word.islower():
             for passage, worth in self._matches(stem(word)):
                 found[passage] = max(worth, found.get(passage, 0.0))

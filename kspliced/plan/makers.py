@@ -25,6 +25,14 @@ class Makers:
                 if claim.share >= _LIKELY:
                     self._likely[number].add(claim.spot)
 
+    def tie(self, spot: Spot, other: Spot) -> None:
+        """Have a hunk be of those who made the other one."""
+        for entry in self._likely.values():
+            entry.discard(spot)
+            if other in entry:
+                entry.add(spot)
+        self._shares[spot] = self._shares.get(other, {})
+
     def of(self, spot: Spot) -> frozenset[int]:
         """The entries that may have made a hunk, by their place in the changelog."""
         shares = self._shares.get(spot, {})

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kspliced.plan.edits import Edit, SourceText
+from kspliced.plan.edits import Edit, SourceText, Spot
 from kspliced.plan.makers import Makers
 from kspliced.plan.text import KEYWORDS, identifiers
 
@@ -55,6 +56,27 @@ def divide(
     pieces = [_piece(edit, old, new, makers) for edit in rest]
     groups = _united(pieces)
     return tuple((*includes, *(piece.edit for piece in group)) for group in groups) or (edits,)
+
+
+def first_uses(
+    edits: tuple[Edit, ...], old: SourceText, new: SourceText
+) -> Iterator[tuple[Spot, Spot]]:
+    """Hunks that only use, and alone, a static declaration that another one adds, with that one:
+    they are of one commit, as nobody adds what nothing uses."""
+    known = {declaration.name for declaration in old.declarations}
+    for edit in edits:
+        for one in edit.added:
+            makers = [h for h in edit.hunks if 0 <= one.start - h.new_start < h.new_count]
+            if not (one.local and makers) or one.name in known:
+                continue
+            users = [e for e in edits if e is not edit and one.name in e.identifiers]
+            if len(users) == 1 and _only_uses(users[0], one.name):
+                yield users[0].spots[0], Spot(edit.path, makers[0])
+
+
+def _only_uses(edit: Edit, name: str) -> bool:
+    whole = all(name in identifiers([line]) for line in edit.new_lines)
+    return whole and not edit.old_lines and len(edit.hunks) == 1
 
 
 def _united(pieces: list[_Piece]) -> list[list[_Piece]]:

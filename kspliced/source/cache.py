@@ -35,7 +35,7 @@ from kspliced.source.snapshot import (
 )
 
 LIMIT = 2 << 30
-_FORMAT = 4
+_FORMAT = 5
 _INDEX, _CONTENT, _TREE, _LOCK = "index.json", "content", "tree", "lock"
 _BUFFER = 1 << 20
 _KEY = re.compile("[0-9a-f]{64}")

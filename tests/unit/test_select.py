@@ -131,3 +131,9 @@ def test_what_is_written_for_every_unit_and_what_is_kept(
     path: str, common: bool, kept: bool
 ) -> None:
     assert (every_unit_reads(path), worth_keeping(path, 4096)) == (common, kept)
+
+
+def test_lists_of_registers_are_not_kept() -> None:
+    registers = "drivers/gpu/drm/amd/include/asic_reg/dcn/dcn_3_0_0_sh_mask.h"
+    assert worth_keeping(registers, 100 << 10) and not worth_keeping(registers, 5 << 20)
+    assert worth_keeping("drivers/net/ethernet/sfc/mcdi_pcol.h", 1508986)

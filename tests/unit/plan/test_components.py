@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.plan.components import Component, Decomposition, Texts, decompose
+from kspliced.plan.attribution import Attribution, Claim
+from kspliced.plan.components import Component, Decomposer, Decomposition, Texts
 from kspliced.plan.headers import HeaderChange, members
+from kspliced.plan.makers import Makers
 
 ONE = "int one(int n)\n{\n\treturn n;\n}\n"
 TWO = "int two(void)\n{\n\treturn 2;\n}\n"
@@ -41,6 +43,9 @@ class Trees:
     reads: frozenset[str] | None = None
 
     def decompose(self) -> Decomposition:
+        return self.decomposer().decompose()
+
+    def decomposer(self, told: tuple[Attribution, ...] = ()) -> Decomposer:
         for path, both in self.files.items():
             for name, text in zip(("old", "new"), both, strict=True):
                 place = self.folder / name / path
@@ -52,7 +57,8 @@ class Trees:
         sources = [path for path in changed if path.endswith(".c")]
         headers = [path for path in changed if path.endswith(".h")]
         reads = frozenset(headers) if self.reads is None else self.reads
-        return decompose(texts, sources, headers, self.mentions, lambda _: reads)
+        makers = Makers(told)
+        return Decomposer(texts, sources, headers, self.mentions, lambda _: reads, (), makers)
 
     def mentions(self, names: frozenset[str]) -> dict[str, frozenset[str]]:
         return {
@@ -283,6 +289,30 @@ def test_who_uses_a_changed_function_gets_it_with_all_others(tmp_path: Path) -> 
         "a.c": (ONE, ONE.replace("return n", "return pick(0)")),
     }
     assert sorted(only(Trees(tmp_path, trees).decompose()).files) == ["a.c", "user.c"]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_what_a_header_concerns_is_apart_from_other_edits(tmp_path: Path, share: float) -> None:
+    """But for those that it was made with."""
+    user = "int u(struct s *s)\n{\n\treturn pick(s);\n}\n"
+    trees = {
+        "h.h": (HEADER, HEADER.replace("return s->a;", "return s->a + 1;")),
+        "a.c": (user + ONE, user + ONE.replace("return n", "return n + 1")),
+        "b.c": (user + TWO, user + TWO.replace("2;", "3;")),
+    }
+    plain = Trees(tmp_path, trees).decomposer()
+    assert files(plain.decompose()) == [("a.c", "b.c")]
+    assert plain.divisible("a.c") and plain.divisible("b.c")
+    assert not plain.divisible("h.h")
+    (spot,) = (spot for node in plain.parts("a.c") for edit in node.edits for spot in edit.spots)
+    (header,) = (spot for h in plain.decompose().headers for spot in h.edit.spots)
+    told = Attribution(claims=(Claim(spot, 0.9), Claim(header, share)))
+    found = Trees(tmp_path, trees).decomposer((told,)).decompose(frozenset({"a.c", "b.c"}))
+    parts = {tuple(node.id for node in c.nodes): len(c.headers) for c in found.components}
+    if share < 0.5:
+        assert parts == {("a.c:one",): 0, ("b.c:two",): 0, ("a.c", "b.c"): 1}
+    else:
+        assert parts == {("b.c:two",): 0, ("a.c:one", "a.c", "b.c"): 1}
 
 
 LOCAL = """\

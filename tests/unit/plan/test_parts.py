@@ -11,7 +11,7 @@ from kspliced.plan.attribution import Attribution, Claim
 from kspliced.plan.components import Texts
 from kspliced.plan.edits import Edit, Spot
 from kspliced.plan.makers import Makers
-from kspliced.plan.parts import divide
+from kspliced.plan.parts import divide, first_uses
 
 OLD = """\
 #include <linux/kernel.h>
@@ -131,6 +131,28 @@ def test_one_entry_may_have_made_both(tmp_path: Path, share: float, parts: int) 
     one = Attribution(claims=(Claim(spots[0], 0.9), Claim(spots[1], share)))
     other = Attribution(claims=(Claim(spots[1], 0.9),))
     assert len(divided(tmp_path, new, Makers((one, other)))) == parts
+
+
+@pytest.mark.parametrize(
+    ("use", "tied"),
+    [
+        ("\terr = fresh();\n", True),
+        ("\terr = fresh();\n\terr++;\n", False),
+        ("\terr = other();\n", False),
+    ],
+)
+def test_who_alone_uses_what_is_new_is_of_its_commit(tmp_path: Path, use: str, tied: bool) -> None:
+    more = ("int first(", "static int fresh(void)\n{\n\treturn 1;\n}\n\nint first(")
+    texts, edits = read(tmp_path, changed("\tcheck_two(s);\n", use, more))
+    made, _, used = (edit.spots[0] for edit in edits)
+    pairs = tuple(first_uses(edits, texts.old("a.c"), texts.new("a.c")))
+    assert pairs == (((used, made),) if tied else ())
+    makers = Makers(
+        (Attribution(claims=(Claim(made, 0.9),)), Attribution(claims=(Claim(used, 0.9),)))
+    )
+    makers.tie(used, made)
+    assert makers.of(used) == makers.of(made) == {0}
+    assert makers.commit(made) == {made, used}
 
 
 def test_makers_are_known_by_their_claims(tmp_path: Path) -> None:
