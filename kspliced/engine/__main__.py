@@ -20,11 +20,12 @@ from kspliced.engine.dnf import DnfFetcher
 from kspliced.engine.edges import Cancel, Context, Fetcher, Job
 from kspliced.engine.fetch import AptFetcher
 from kspliced.engine.journal import Event, Facts, SystemJournal
-from kspliced.engine.kernels import of_rpm, running_kernel
+from kspliced.engine.kernels import running_kernel
 from kspliced.engine.live import RunningKernel
 from kspliced.engine.paths import Paths
 from kspliced.engine.policy import Backoff
 from kspliced.engine.switch import Outcome
+from kspliced.engine.versions import of_rpm
 from kspliced.errors import Code, ExitCode, KsplicedError
 from kspliced.oserror import translate
 from kspliced.worker import Reporter

@@ -18,8 +18,9 @@ from pathlib import Path
 from kspliced.engine.command import Finished, require_space, run
 from kspliced.engine.edges import BuildOrder, Job
 from kspliced.engine.files import sync_directory
-from kspliced.engine.kernels import installed_version, loaded_modules, series
+from kspliced.engine.kernels import installed_version, loaded_modules
 from kspliced.engine.paths import Paths
+from kspliced.engine.versions import series
 from kspliced.errors import Code, KsplicedError, SourceError
 from kspliced.model import KernelId
 from kspliced.oserror import translated

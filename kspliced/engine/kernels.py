@@ -8,18 +8,14 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cmp_to_key
 from pathlib import Path
 
 from kspliced.engine import rpmdb
 from kspliced.engine.paths import Paths
+from kspliced.engine.versions import compare_versions, flavour, of_rpm, series
 from kspliced.errors import Code, KernelError
 from kspliced.model import KernelId
 
-# 6.1.0-55-amd64, 6.1.0-55-cloud-amd64, 6.1.0-0.deb11.55-amd64, 6.12.94+deb13-amd64
-_RELEASE = re.compile(r"(?P<series>\d+\.\d+)[^-]*-(?:\d[^-]*-)?(?P<flavour>[a-z].*)")
-# 6.1.192-2.fc40.x86_64, 6.1.192-2.fc40.x86_64+debug
-_RPM_RELEASE = re.compile(r"(?P<series>\d+\.\d+)[^-]*-\d[^-]*\.(?P<flavour>[a-z][^.-]*)")
 # "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-11-14)"
 _BUILD = re.compile(r"#\d.* Debian (?P<version>[0-9][0-9A-Za-z.+~:-]*)")
 _IMAGE = re.compile(r"linux-image-(?P<release>\d.*?)(?:-unsigned)?")
@@ -40,18 +36,6 @@ class Installed:
 
     newest: KernelId
     other_series: KernelId | None
-
-
-def flavour(release: str) -> str:
-    """The flavour in a release name: ``cloud-amd64`` of ``6.1.0-55-cloud-amd64``, or ""."""
-    match = _RELEASE.fullmatch(release) or _RPM_RELEASE.fullmatch(release)
-    return match["flavour"] if match else ""
-
-
-def series(release: str) -> str:
-    """The upstream series in a release name: ``6.1`` of ``6.1.0-55-amd64``, or ""."""
-    match = _RELEASE.fullmatch(release) or _RPM_RELEASE.fullmatch(release)
-    return match["series"] if match else ""
 
 
 def running_kernel(paths: Paths) -> KernelId:
@@ -77,11 +61,6 @@ def running_kernel(paths: Paths) -> KernelId:
     return KernelId(release, version, os.uname().machine)
 
 
-def of_rpm(running: KernelId) -> bool:
-    """Whether a running kernel is of an RPM package."""
-    return _RPM_RELEASE.fullmatch(running.release) is not None
-
-
 def installed_kernels(paths: Paths, running: KernelId) -> Installed:
     """The newest installed kernels of the running one's flavour; at least the running one."""
     newest, other = running, None
@@ -89,11 +68,11 @@ def installed_kernels(paths: Paths, running: KernelId) -> Installed:
         if flavour(kernel.release) != flavour(running.release):
             continue
         if series(kernel.release) == series(running.release):
-            if compare_versions(kernel.version, newest.version) > 0:
+            if compare_versions(kernel.version, newest.version, running) > 0:
                 newest = kernel
-        elif compare_versions(kernel.version, (other or newest).version) > 0:
+        elif compare_versions(kernel.version, (other or newest).version, running) > 0:
             other = kernel
-    if other is not None and compare_versions(other.version, newest.version) < 0:
+    if other is not None and compare_versions(other.version, newest.version, running) < 0:
         other = None
     return Installed(newest, other)
 
@@ -192,52 +171,3 @@ def _packages(dpkg: Path, start: bytes) -> Iterator[dict[str, str]]:
 def _fields(stanza: str) -> dict[str, str]:
     pairs = (line.partition(": ") for line in stanza.splitlines() if not line.startswith(" "))
     return {name: value for name, _, value in pairs}
-
-
-def compare_versions(left: str, right: str) -> int:
-    """Order of two Debian versions: -1, 0 or 1 (deb-version(7))."""
-    left_epoch, left_upstream, left_revision = _split(left)
-    right_epoch, right_upstream, right_revision = _split(right)
-    if left_epoch != right_epoch:
-        return 1 if left_epoch > right_epoch else -1
-    return _compare_part(left_upstream, right_upstream) or _compare_part(
-        left_revision, right_revision
-    )
-
-
-version_key = cmp_to_key(compare_versions)
-
-
-def _split(version: str) -> tuple[int, str, str]:
-    epoch, colon, rest = version.partition(":")
-    if not colon:
-        epoch, rest = "0", version
-    upstream, dash, revision = rest.rpartition("-")
-    if not dash:
-        upstream, revision = rest, ""
-    return int(epoch) if epoch.isdigit() else 0, upstream, revision
-
-
-def _compare_part(left: str, right: str) -> int:
-    for ours, theirs in _chunks(left, right):
-        if ours != theirs:
-            return 1 if ours > theirs else -1
-    return 0
-
-
-def _chunks(left: str, right: str) -> Iterator[tuple[list[int], list[int]]]:
-    """Alternating non-digit and digit parts, as sort keys, of both, in step."""
-    pattern = re.compile(r"(\D*)(\d*)")
-    i = j = 0
-    while i < len(left) or j < len(right):
-        ours, theirs = pattern.match(left, i), pattern.match(right, j)
-        assert ours is not None and theirs is not None  # both groups may be empty
-        yield _weights(ours[1]), _weights(theirs[1])
-        yield [int(ours[2] or 0)], [int(theirs[2] or 0)]
-        i, j = ours.end(), theirs.end()
-
-
-def _weights(text: str) -> list[int]:
-    """Sort keys of dpkg's order: "~" before the end of the part, before letters, before others."""
-    keys = [-1 if c == "~" else ord(c) if c.isalpha() else ord(c) + 256 for c in text]
-    return [*keys, 0]

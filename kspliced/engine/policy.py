@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from kspliced.engine.kernels import compare_versions
 from kspliced.engine.state import Guard, Stage, State, UpdateRecord
+from kspliced.engine.versions import compare_versions
 from kspliced.errors import Code, KsplicedError, StateError
 from kspliced.model import KernelId
 
@@ -106,7 +106,7 @@ def decide(
 
     :raises StateError: BOOT_LOOP when the machine went down over this update before.
     """
-    if compare_versions(newest.version, running.version) <= 0:
+    if compare_versions(newest.version, running.version, running) <= 0:
         return Decision(Action.NOTHING, f"the newest installed kernel, {running.version}, runs")
 
     def same(r: UpdateRecord) -> bool:

@@ -11,7 +11,6 @@ from enum import Enum
 from typing import Any
 
 from kspliced.engine.kernels import (
-    compare_versions,
     installed_kernels,
     running_kernel,
     switched_off,
@@ -26,6 +25,7 @@ from kspliced.engine.state import (
     problem_of,
     update_of,
 )
+from kspliced.engine.versions import compare_versions
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Hold, KernelId, Progress, Refusal
 from kspliced.record import encode
@@ -214,6 +214,7 @@ def build_status(
         off=switched_off(paths),
         busy=job is not None,
         held=update is not None and runs_held(update, loaded),
+        kernel=running,
         effective=effective,
         newest=newest,
     )
@@ -254,13 +255,14 @@ class _View:
     off: bool
     busy: bool
     held: bool
+    kernel: KernelId
     effective: str
     newest: str
 
     @property
     def behind(self) -> bool:
         """Whether the newest installed kernel has changes that do not run."""
-        return compare_versions(self.effective, self.newest) < 0
+        return compare_versions(self.effective, self.newest, self.kernel) < 0
 
 
 def loaded_modules(paths: Paths) -> frozenset[str]:
@@ -320,11 +322,15 @@ def _word(view: _View) -> StatusState:
     update, wanted = view.update, view.wanted
     if view.busy:
         return StatusState.BUSY
-    if update is not None and view.live and compare_versions(update.to_version, view.newest) >= 0:
+    if (
+        update is not None
+        and view.live
+        and compare_versions(update.to_version, view.newest, view.kernel) >= 0
+    ):
         return StatusState.PARTLY if update.refused or view.held else StatusState.LIVE
     if view.off:
         return StatusState.SWITCHED_OFF
-    if wanted is not None and compare_versions(view.effective, wanted.to_version) < 0:
+    if wanted is not None and compare_versions(view.effective, wanted.to_version, view.kernel) < 0:
         words = {
             Stage.REFUSED: StatusState.REFUSED,
             Stage.FAILED: StatusState.FAILED,

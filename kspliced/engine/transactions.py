@@ -17,7 +17,6 @@ from kspliced.engine.edges import Context
 from kspliced.engine.files import read_regular
 from kspliced.engine.journal import Event, Facts
 from kspliced.engine.kernels import (
-    compare_versions,
     installed_kernels,
     running_kernel,
     switched_off,
@@ -36,6 +35,7 @@ from kspliced.engine.switch import (
     switch_back,
 )
 from kspliced.engine.switch import widen as widen_live
+from kspliced.engine.versions import compare_versions
 from kspliced.errors import Code, KsplicedError, PackError, StateError
 from kspliced.model import KernelId
 from kspliced.oserror import translate, translated
@@ -73,7 +73,7 @@ def build(context: Context) -> Outcome:
     """
     with transaction(context, "build") as store:
         running, newest = _survey(context, store)
-        if compare_versions(newest.version, running.version) <= 0:
+        if compare_versions(newest.version, running.version, running) <= 0:
             raise _nothing(f"the newest installed kernel, {running.version}, runs")
         record, _ = _build(context, store, running, newest)
         return outcome_of("built", f"built the update to {record.to_version}", record)
@@ -113,7 +113,7 @@ def apply(context: Context, file: Path | None) -> Outcome:
             return _apply_pack(context, store, record_of(pack), pack)
         _clear_guard(store)
         running, newest = _survey(context, store)
-        if compare_versions(newest.version, running.version) > 0:
+        if compare_versions(newest.version, running.version, running) > 0:
             return _upgrade(context, store, insisting=True)
         record = store.state.newest(lambda r: r.kernel == running and store.has_pack(r))
         if record is None:

@@ -13,13 +13,11 @@ import pytest
 from kspliced.engine.dnf import DnfFetcher
 from kspliced.engine.edges import BuildOrder, Cancel, Job
 from kspliced.engine.kernels import (
-    flavour,
     installed_kernels,
-    of_rpm,
     running_kernel,
-    series,
 )
 from kspliced.engine.paths import Paths
+from kspliced.engine.versions import flavour, of_rpm, series
 from kspliced.errors import Code, KernelError, KsplicedError, SourceError
 from kspliced.model import KernelId
 from tests.unit.test_srpm import SPEC

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,16 +12,14 @@ import pytest
 from debian.debian_support import NativeVersion
 
 from kspliced.engine.kernels import (
-    compare_versions,
-    flavour,
     installed_kernels,
     installed_version,
     loaded_modules,
     running_kernel,
-    series,
     source_version,
     switched_off,
 )
+from kspliced.engine.versions import compare_versions, flavour, series
 from kspliced.errors import Code, KernelError
 from kspliced.model import KernelId
 from tests.unit.engine.fakes import NEWER, NEWEST, RUNNING, Machine
@@ -56,7 +55,40 @@ VERSIONS = [
 def test_the_order_is_dpkgs() -> None:
     for left, right in product(VERSIONS, VERSIONS):
         ours, theirs = NativeVersion(left), NativeVersion(right)
-        assert compare_versions(left, right) == (ours > theirs) - (ours < theirs), (left, right)
+        expected = (ours > theirs) - (ours < theirs)
+        assert compare_versions(left, right, RUNNING) == expected, (left, right)
+
+
+RPM_VERSIONS = [
+    "5.14.0-362.el9",
+    "5.14.0-362.8.1.el9_3",
+    "5.14.0-362.13.1.el9_3",
+    "6.1.192-2.ks1",
+    "6.1.192-2.1.ks1",
+    "6.1.192-10.ks1",
+    "6.5.0-0.rc7.54.fc40",
+    "6.5.0-57.fc40",
+    "6.5.0~rc7-1",
+    "6.5.0^20240101-1",
+    "6.5.0-1",
+    "6.10.0-1",
+]
+
+
+def test_the_order_is_rpms() -> None:
+    """dpkg would have 362.el9 come after 362.8.1.el9_3."""
+    kernel = KernelId("6.1.192-1.ks1.x86_64", "6.1.192-1.ks1", "x86_64")
+    pairs = tuple(product(RPM_VERSIONS, RPM_VERSIONS))
+    # rpm's own words for one before the other, after it, and the same.
+    one, other = 'rpm.ver("{0}")', 'rpm.ver("{1}")'
+    words = f"print({one} < {other} and '-1 ' or {other} < {one} and '1 ' or '0 ')"
+    lines = (words.format(a, b) for a, b in pairs)
+    macro = f"%{{lua: {'; '.join(lines)}}}"
+    done = subprocess.run(["rpm", "--eval", macro], check=True, capture_output=True, text=True)
+    expected = [int(word) for word in done.stdout.split()]
+    assert [compare_versions(a, b, kernel) for a, b in pairs] == expected
+    assert set(expected) == {-1, 0, 1}
+    assert compare_versions(RPM_VERSIONS[0], RPM_VERSIONS[1], RUNNING) == 1
 
 
 @pytest.mark.parametrize(
