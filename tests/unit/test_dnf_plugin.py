@@ -204,7 +204,7 @@ class Repository:
         run("createrepo_c", "--quiet", str(self.folder))
 
 
-def run(*command: str) -> str:
+def run(*command: str, status: int = 0) -> str:
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -212,7 +212,7 @@ def run(*command: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == status, done.stdout
     return done.stdout
 
 
@@ -224,8 +224,8 @@ class World:
     repository: Repository
     plugins: Path
 
-    def dnf(self, *words: str) -> str:
-        """Run dnf on the root; it must succeed."""
+    def dnf(self, *words: str, status: int = 0) -> str:
+        """Run dnf on the root; it must exit with ``status``."""
         root, repo = self.machine.root, self.repository.folder
         options = (
             "-y",
@@ -241,7 +241,12 @@ class World:
             "--setopt=installonlypkgs=installonlypkg(kernel)",
             "--setopt=protect_running_kernel=False",
         )
-        return run("dnf", *options, *words)
+        return run("dnf", *options, *words, status=status)
+
+    def releases(self) -> list[str]:
+        """The installed kernels."""
+        found = run("rpm", f"--root={self.machine.root}", "-q", "kernel-core", "--qf", "%{R}\n")
+        return sorted(found.split())
 
     def kernel(self, release: str, *lines: str, name: str = "kernel-core", plus: str = "") -> None:
         uname = f"6.1.192-{release}.x86_64{plus}"
@@ -274,7 +279,7 @@ def test_an_update_is_an_installation(world: World) -> None:
     world.kernel("2.ks1")
     world.dnf("update")
     assert world.machine.requests() == [(KERNEL,)]
-    assert run("rpm", f"--root={world.machine.root}", "-q", "kernel-core").count("\n") == 2
+    assert world.releases() == ["1.ks1", "2.ks1"]
 
 
 def test_what_is_no_kernel_is_not_told(world: World) -> None:
@@ -293,6 +298,25 @@ def test_two_flavours_at_once(world: World) -> None:
 def test_a_kernel_that_is_erased(world: World) -> None:
     world.dnf("remove", "kernel-core")
     assert world.machine.requests() == [(Package(f"kernel-{OLD}", "", ""),)]
+
+
+def test_a_downgrade_is_a_kernel_that_came(world: World) -> None:
+    """Whether it is newer than the running one is the engine's to find out."""
+    world.kernel("0.ks1")
+    world.dnf("downgrade", "kernel-core-6.1.192-0.ks1")
+    assert world.releases() == ["0.ks1", "1.ks1"], "kernels are installed beside one another"
+    older = OLD.replace("-1.ks1", "-0.ks1")
+    assert world.machine.requests() == [(Package(f"kernel-{older}", "", "6.1.192-0.ks1"),)]
+
+
+def test_a_transaction_that_fails_half_way(world: World) -> None:
+    """A scriptlet of another package fails: the kernel came, and is told."""
+    world.kernel("2.ks1")
+    world.repository.add("breaks", "1", "%pre -p <lua>", 'error("it cannot be")')
+    said = world.dnf("install", "kernel-core-6.1.192-2.ks1", "breaks", status=1)
+    assert "it cannot be" in said and "Traceback" not in said
+    assert world.releases() == ["1.ks1", "2.ks1"]
+    assert world.machine.requests() == [(KERNEL,)]
 
 
 def test_without_a_command_line(world: World, tmp_path: Path) -> None:
