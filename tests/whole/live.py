@@ -4,7 +4,8 @@
     python3 -m tests.whole.live PACK
 
 boots the kernel that the pack is for, loads the modules, matches, links, applies, sees that the
-guest can do what it could, undoes, and prints the figures as JSON. What its kernel says is checked.
+guest can do what it could (files/workload), undoes, and prints the figures as JSON. While the
+update is live, stress-ng's stressors run, too. What its kernel says is checked.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from kspliced.pack import Pack, read_pack
 from tests.vm.scenario_guest import ScenarioGuest
+from tests.whole import work
 from tests.whole.kernels import UPGRADES, Upgrade, dependencies, modules
 
 # A server's: file systems, network, virtual machines, sound. What needs hardware may not load.
@@ -29,7 +31,11 @@ SERVER = (
     "cifs", "bluetooth", "snd_pcm", "tun", "dm_mod", "raid1", "xfrm_user", "esp4", "ip_tables",
     "nft_compat", "loop", "fuse", "autofs4", "e1000", "ahci", "sd_mod", "xhci_hcd", "nvme",
     "openvswitch", "vxlan", "macvlan", "8021q", "act_mirred", "tls", "rds", "tipc",
+    # What the workload needs, as there is no modprobe.
+    "nft_ct", "nft_masq", "nft_chain_nat", "xt_tcpudp", "xt_comment", "cmac", "ccm", "gcm", "ecb",
+    "ctr", "ghash_generic", "sha512_generic", "nls_utf8",
 )  # fmt: skip
+STRESSED = 1  # seconds for each stressor
 HARDWARE = frozenset({"kvm_intel", "kvm_amd"})
 WORK = """
 set -e
@@ -52,9 +58,13 @@ echo more >> /tmp/o/m/1; umount /tmp/o/m; umount /tmp/o; umount /tmp/m; losetup 
 
 
 def guest(
-    upgrade: Upgrade, names: Sequence[str] = SERVER, files: Mapping[str, Path] | None = None
+    upgrade: Upgrade,
+    names: Sequence[str] = SERVER,
+    files: Mapping[str, Path] | None = None,
+    arguments: tuple[str, ...] = (),
 ) -> ScenarioGuest:
-    """A guest that runs the old kernel, with modules and with more files in its root."""
+    """A guest that runs the old kernel, with modules, more files in its root, and more of QEMU's
+    ``arguments``."""
     needs = dependencies(modules(upgrade))
     wanted = tuple(dict.fromkeys(path for name in names for path in needs[name]))
     hardware = frozenset(_name(needs[name][-1]) for name in HARDWARE)
@@ -63,7 +73,7 @@ def guest(
         tuple(_name(path) for path in wanted),
         upgrade.kernel,
         hardware,
-        ("-m", "2G"),
+        ("-m", "3G", *arguments),
         files or {},
     )
 
@@ -90,11 +100,12 @@ class Cycle:
     faults: str
 
 
-def cycle(machine: ScenarioGuest, pack: Pack, work: str) -> Cycle:
-    """Apply the pack, undo, apply once more and undo; ``work`` has to succeed all the time."""
+def cycle(machine: ScenarioGuest, pack: Pack, load: str, burden: str = "") -> Cycle:
+    """Apply the pack, undo, apply once more and undo; ``load`` has to succeed all the time, and
+    ``burden``, if any, in its place while the update is live."""
 
-    def works() -> None:
-        machine.check(work, 300)
+    def works(script: str = load) -> None:
+        machine.check(script, 1800)
 
     works()
     # Modules complain about the emulated processor when they are loaded (crypto/testmgr.c).
@@ -106,7 +117,7 @@ def cycle(machine: ScenarioGuest, pack: Pack, work: str) -> Cycle:
     where = f"/sys/kernel/kspliced/updates/{linked.name}"
     pause = int(machine.check(f"cat {where}/pause_ns"))
     spans = machine.check(f"cat {where}/spans").splitlines()
-    works()
+    works(burden or load)
     undo = machine.switch(linked.name, "reverse")
     works()
     machine.switch(linked.name, "apply")
@@ -129,8 +140,9 @@ def cycle(machine: ScenarioGuest, pack: Pack, work: str) -> Cycle:
 def main(arguments: list[str]) -> int:
     """The command; 1 when the kernel complained."""
     pack = read_pack(Path(arguments[0]))
-    with guest(UPGRADES[pack.manifest.kernel.version]) as machine:
-        result = cycle(machine, pack, WORK)
+    upgrade = UPGRADES[pack.manifest.kernel.version]
+    with guest(upgrade, arguments=work.arguments()) as machine:
+        result = cycle(machine, pack, work.script(), work.script(STRESSED))
     print(json.dumps(asdict(result), indent=2))
     return 1 if result.faults else 0
 
