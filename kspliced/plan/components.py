@@ -38,7 +38,8 @@ Reads = Callable[[str], frozenset[str]]
 class SourceNode:
     """A changed source file, a part of one, or one that a header's change concerns (no edits then).
 
-    ``id`` is the path, and for a part what it begins with. ``functions`` of the new file are
+    ``id`` is the path, for a part with what it begins with, for a header's change with what that
+    changes. ``functions`` of the new file are
     changed or added; ``mentioned`` is what the changed lines of both sides use, ``used`` those of
     the new one; ``added`` names new functions for others; ``refused`` says what its text alone
     rules out."""
@@ -198,10 +199,12 @@ class Decomposer:
             for path, node in self._whole.items()
             for part in (self.parts(path) if path in divided else (node,))
         ]
-        nodes += _concerned(self._reached, {node.id for node in nodes})
+        whole = frozenset(node.id for node in nodes)
+        users = tuple(_users(reach, whole) for reach in self._reached)
+        nodes += dict.fromkeys(node for some in users for node in some if node.id not in whole)
         together = self._together + tuple(self._commits(divided))
-        commits = tuple(self._header_commits(divided))
-        groups = _Grouping(nodes, self._reached, self._reads, together, commits, divided)
+        groups = _Grouping(nodes, self._reached, users, self._reads, divided)
+        groups.join(together, self._header_commits(divided))
         settled = tuple(reach.header for reach in self._reached)
         return Decomposition(groups.components(), tuple(self._comments), settled, tuple(nodes))
 
@@ -213,12 +216,13 @@ class Decomposer:
                 for spot in edit.spots if edit.names else ():
                     yield (spot, *sorted(self._makers.commit(spot)))
 
-    def _header_commits(self, divided: frozenset[str]) -> Iterator[tuple[str, tuple[Spot, ...]]]:
-        """Divided sources that a header's edit concerns, with what its makers made elsewhere."""
-        for reach in self._reached:
-            for path in sorted(reach.sources & divided):
+    def _header_commits(self, divided: frozenset[str]) -> Iterator[tuple[int, tuple[Spot, ...]]]:
+        """The headers' edits that concern divided sources, by their place, with what their makers
+        made elsewhere."""
+        for number, reach in enumerate(self._reached):
+            if reach.sources & divided:
                 spots = (self._makers.commit(spot) for spot in reach.header.edit.spots)
-                yield path, tuple(sorted(frozenset().union(*spots)))
+                yield number, tuple(sorted(frozenset().union(*spots)))
 
     def _divided(self, path: str) -> Iterator[SourceNode]:
         whole = self._whole.get(path)
@@ -248,12 +252,13 @@ def _judged(texts: Texts, edit: Edit, headers: Headers) -> HeaderEdit:
     return found
 
 
-def _concerned(reached: tuple[Reach, ...], known: set[str]) -> list[SourceNode]:
-    """Nodes for what is not changed, or not in a part, of sources that mention what a header
-    changes."""
-    paths = sorted({path for reach in reached for path in reach.sources} - known)
+def _users(reach: Reach, whole: frozenset[str]) -> tuple[SourceNode, ...]:
+    """The sources that mention what a header's edit changes: those that are ``whole``, and what is
+    not changed, or not in a part, of the others, for this edit alone."""
     none: frozenset[str] = frozenset()
-    return [SourceNode(path, path, (), (), none, none, none) for path in paths]
+    name = min(reach.header.concerns, default="")
+    ids = ((path if path in whole else f"{path}:{name}", path) for path in sorted(reach.sources))
+    return tuple(SourceNode(name, path, (), (), none, none, none) for name, path in ids)
 
 
 def _node(texts: Texts, name: str, path: str, found: tuple[Edit, ...]) -> SourceNode:
@@ -291,13 +296,17 @@ class _Grouping:
         self,
         nodes: list[SourceNode],
         reached: tuple[Reach, ...],
+        users: tuple[tuple[SourceNode, ...], ...],
         reads: Reads,
-        together: tuple[tuple[Spot, ...], ...],
-        commits: tuple[tuple[str, tuple[Spot, ...]], ...],
         divided: frozenset[str],
     ) -> None:
         self._nodes, self._reached, self._reads = nodes, reached, reads
-        self._together, self._commits, self._divided = together, commits, divided
+        self._users, self._divided = users, divided
+        self._wants: dict[str, set[str]] = defaultdict(set)
+        self._concern: dict[str, list[int]] = defaultdict(list)
+        for number, some in enumerate(users):
+            for node in some:
+                self._concern[node.id].append(number)
         self._headers = [reach.header for reach in reached]
         self._parent = {node.id: node.id for node in nodes}
         self._declared: dict[str, list[int]] = defaultdict(list)
@@ -311,7 +320,6 @@ class _Grouping:
         self._includers = _includers(self._headers)
 
     def components(self) -> tuple[Component, ...]:
-        self._join()
         groups: dict[str, list[SourceNode]] = defaultdict(list)
         for node in self._nodes:
             groups[self._find(node.id)].append(node)
@@ -322,7 +330,8 @@ class _Grouping:
         used = frozenset().union(*(node.used for node in members))
         numbers = sorted({number for node in members for number in self._needed(node)})
         headers = tuple(self._headers[number] for number in numbers)
-        needs = sorted({makers[name] for name in used if name in makers} - {root})
+        wanted = {self._find(name) for node in members for name in self._wants[node.id]}
+        needs = sorted(({makers[name] for name in used if name in makers} | wanted) - {root})
         files = tuple(dict.fromkeys(node.path for node in members))
         return Component(
             id=root,
@@ -349,7 +358,7 @@ class _Grouping:
         found: set[int] = set()
         waiting = [number for number in near if self._headers[number].new]
         waiting += self._meant(node.mentioned, read)
-        waiting += (n for n, reach in enumerate(self._reached) if node.id in reach.sources)
+        waiting += self._concern[node.id]
         while waiting:
             number = waiting.pop()
             if number not in found:
@@ -385,7 +394,16 @@ class _Grouping:
             read |= more
         return read
 
-    def _join(self) -> None:
+    def join(
+        self,
+        together: Iterable[tuple[Spot, ...]],
+        commits: Iterable[tuple[int, tuple[Spot, ...]]],
+    ) -> None:
+        """Join the nodes.
+
+        :param together: groups of hunks that one commit made.
+        :param commits: headers' edits by their place, with hunks of the same commit.
+        """
         changed: dict[str, list[str]] = defaultdict(list)
         for node in self._nodes:
             for function in node.functions:
@@ -397,19 +415,30 @@ class _Grouping:
                     self._unite(node.id, other)
         for node in self._nodes:
             for number in self._needed(node):
-                # A change is half made until all who use it have it.
-                for source in sorted(self._reached[number].sources):
-                    self._unite(source, node.id)
+                self._join_users(node, number)
         edits = ((node, edit) for node in self._nodes for edit in node.edits)
         homes = {spot: node.id for node, edit in edits if edit.names for spot in edit.spots}
-        for group in self._together:
+        for group in together:
             known = [homes[spot] for spot in group if spot in homes]
             for name in known[1:]:
                 self._unite(known[0], name)
-        for path, group in self._commits:
+        for number, group in commits:
             for spot in group:
                 if spot in homes:
-                    self._unite(path, homes[spot])
+                    self._unite(self._users[number][0].id, homes[spot])
+
+    def _join_users(self, node: SourceNode, number: int) -> None:
+        """Join those whom a header's edit that ``node`` needs concerns: a change is half made until
+        all who use it have it. A part of a file needs them, and is of another commit, or it will
+        be joined as of the same."""
+        users = [user.id for user in self._users[number]]
+        if users and node.id != node.path and node.id not in users:
+            self._wants[node.id].add(users[0])
+            users = users[1:] + users[:1]
+        else:
+            users.append(node.id)
+        for user in users[1:]:
+            self._unite(users[0], user)
 
     def _unite(self, one: str, other: str) -> None:
         self._parent[self._find(other)] = self._find(one)

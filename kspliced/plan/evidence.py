@@ -25,7 +25,7 @@ _SOME, _PAIR, _MOST = 0.5, 0.6, 0.8
 # In nats: the most that one word is worth, below what it says nothing, and all words of a hunk.
 _CAP, _LEAST, _SLIGHT = 7.0, 0.7, 1.0
 # In nats: more for a hunk in the function that the subject names.
-_SAID = 4.0
+_SAID = 8.0
 # Words of a hunk of usual length.
 _USUAL = 50
 # In nats: files this much worse than an entry's best are not looked at.

@@ -14,11 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, SourceText, Spot
 from kspliced.plan.makers import Makers
 from kspliced.plan.text import KEYWORDS, identifiers
 
-_WORD = re.compile(r"[A-Za-z_]\w*")
+# A tag is another name than what has its letters.
+_WORD = re.compile(r"(?:\b(?:struct|union|enum)\s+)?[A-Za-z_]\w*")
 # What is reached through an object, called, or a constant; a local variable is none of these.
 _SHARED = re.compile(r"(?:->|\.)\s*([A-Za-z_]\w*)|\b([A-Za-z_]\w*)\s*\(|\b([A-Z][A-Z0-9_]{2,})\b")
 # Every function has error numbers and messages, and tells the compiler what is likely.
@@ -26,6 +28,7 @@ _COMMON = re.compile(
     r"E[A-Z0-9]{2,}|KERN_[A-Z]+|(?:[a-z]+_)*(?:emerg|alert|crit|err|warn|warning|notice|info|dbg|debug)"
     r"(?:_once|_ratelimited)?|printk\w*|verbose|WARN\w*|NL_SET_ERR_MSG\w*"
 )
+_TAGS = TYPES - {DeclarationKind.TYPEDEF}
 _NO_LINK = frozenset({"likely", "unlikely", "if", "for", "while", "switch", "return", "sizeof"})
 
 
@@ -90,7 +93,7 @@ def _united(pieces: list[_Piece]) -> list[list[_Piece]]:
 
 
 def _piece(edit: Edit, old: SourceText, new: SourceText, makers: Makers) -> _Piece:
-    declared = frozenset(d.name for text in (old, new) for d in text.declarations)
+    declared = frozenset(_spelt(d) for text in (old, new) for d in text.declarations)
     sides = ((old, edit.removed), (new, edit.added))
     uses = frozenset().union(
         *(identifiers(t.lines(d.start, d.end - d.start + 1)) for t, some in sides for d in some)
@@ -102,6 +105,11 @@ def _piece(edit: Edit, old: SourceText, new: SourceText, makers: Makers) -> _Pie
         uses=uses,
         makers=frozenset().union(*(makers.of(spot) for spot in edit.spots)),
     )
+
+
+def _spelt(one: Declaration) -> str:
+    """How code refers to what is declared."""
+    return f"{one.kind.value} {one.name}" if one.kind in _TAGS else one.name
 
 
 def _changed_words(edit: Edit, declared: frozenset[str]) -> frozenset[str]:

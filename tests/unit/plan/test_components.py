@@ -222,7 +222,7 @@ def test_a_callback_of_more_parameters_brings_who_may_call_or_provide_it(tmp_pat
         "placed.c": ("struct s placed = { 0, provided };\n",) * 2,
         "c.c": (THREE, THREE.replace("3", "4")),
     }
-    other, user = Trees(tmp_path, trees).decompose().components
+    user, other = Trees(tmp_path, trees).decompose().components
     assert (other.files, other.headers) == (("c.c",), ())
     assert (set(user.files), user.refused) == ({"a.c", "b.c", "placed.c"}, ())
 
@@ -310,9 +310,29 @@ def test_what_a_header_concerns_is_apart_from_other_edits(tmp_path: Path, share:
     found = Trees(tmp_path, trees).decomposer((told,)).decompose(frozenset({"a.c", "b.c"}))
     parts = {tuple(node.id for node in c.nodes): len(c.headers) for c in found.components}
     if share < 0.5:
-        assert parts == {("a.c:one",): 0, ("b.c:two",): 0, ("a.c", "b.c"): 1}
+        assert parts == {("a.c:one",): 0, ("b.c:two",): 0, ("a.c:pick", "b.c:pick"): 1}
     else:
-        assert parts == {("b.c:two",): 0, ("a.c:one", "a.c", "b.c"): 1}
+        assert parts == {("b.c:two",): 0, ("a.c:one", "a.c:pick", "b.c:pick"): 1}
+
+
+def test_edits_of_headers_that_one_file_uses_are_apart(tmp_path: Path) -> None:
+    other = HEADER.replace("H", "O").replace("pick", "take").replace("struct s", "struct o")
+    user = "int u(void)\n{\n\treturn pick(0) + take(0);\n}\n"
+    trees = {
+        "h.h": (HEADER, HEADER.replace("return s->a;", "return s->a + 1;")),
+        "o.h": (other, other.replace("return s->a;", "return s->a + 1;")),
+        "user.c": (user, user),
+        "a.c": (ONE + user, ONE.replace("return n", "return pick(0)") + user),
+    }
+    decomposer = Trees(tmp_path, trees).decomposer()
+    assert [set(c) for c in files(decomposer.decompose())] == [{"a.c", "user.c"}]
+    components = decomposer.decompose(frozenset({"a.c"})).components
+    one, take, pick = components
+    parts = [tuple(node.id for node in component.nodes) for component in components]
+    assert parts == [("a.c:one",), ("a.c:take", "user.c:take"), ("a.c:pick", "user.c:pick")]
+    assert (one.needs, pick.needs, take.needs) == ((pick.id,), (), ())
+    headers = {c.nodes[0].id: {h.edit.path for h in c.headers} for c in components}
+    assert headers == {"a.c:one": {"h.h"}, "a.c:pick": {"h.h"}, "a.c:take": {"o.h"}}
 
 
 LOCAL = """\

@@ -16,6 +16,10 @@ from kspliced.plan.parts import divide, first_uses
 OLD = """\
 #include <linux/kernel.h>
 
+struct kind {
+	int left;
+};
+
 static int helper(struct s *s)
 {
 	return s->left;
@@ -79,6 +83,8 @@ def read(tmp_path: Path, new: str) -> tuple[Texts, tuple[Edit, ...]]:
         ("\terr = -EINVAL;\n", "\terr = -EINVAL;\n"),
         ('\tpr_warn("one");\n', '\tpr_warn("two");\n'),
         ("\tif (unlikely(err)) reset_one();\n", "\tif (unlikely(err)) reset_two();\n"),
+        # A variable that has a type's name.
+        ("\tcheck_one(s, kind);\n", "\tcheck_two(s, kind);\n"),
     ],
 )
 def test_edits_that_share_nothing_are_apart(tmp_path: Path, first: str, second: str) -> None:
@@ -91,6 +97,7 @@ def test_edits_that_share_nothing_are_apart(tmp_path: Path, first: str, second: 
         ("\tspin_lock(&s->one);\n", "\tspin_lock(&s->two);\n"),
         ("\ts->users++;\n", "\tWARN_ON(s->users);\n"),
         ("\tset_one(s, FLAG_DEAD);\n", "\ttest_two(s, FLAG_DEAD);\n"),
+        ("\tcheck_one((struct kind *)s);\n", "\tcheck_two((struct kind *)s);\n"),
         # One calls what the other changes.
         ("\tcheck_one(s);\n", "\tfirst(s);\n"),
     ],
