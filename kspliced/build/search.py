@@ -20,7 +20,7 @@ from kspliced.build.late import Compiled, Olds, strangers, with_more
 from kspliced.build.neighbours import Neighbours
 from kspliced.build.remembered import GivenUp, Remembered, State
 from kspliced.build.select import Irrelevant, Selection, not_kernel
-from kspliced.build.unit import DiffedUnit, diff_unit, join_units, with_plain
+from kspliced.build.unit import DiffedUnit, PlainProofs, diff_unit, join_units
 from kspliced.build.wish import Wish, wanted
 from kspliced.build.workspace import Workspace, source_of
 from kspliced.errors import BuildError, Code
@@ -138,6 +138,7 @@ class _Search:
         self._completed: set[str] = set()
         self._settled = self._before.settled
         self._heated: dict[str, Component] = {}
+        self._plain = PlainProofs(self._compile_plain)
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
     def run(self) -> Found:
@@ -168,7 +169,7 @@ class _Search:
             if not self._settled:
                 self._settled = True
                 continue
-            diffed = list(with_plain(diffed, self._compile_plain))
+            diffed = list(self._plain.prove(diffed))
             if not self._charge_refusals(live, diffed):
                 return self._found(live, diffed)
             self._decompose()

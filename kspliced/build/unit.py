@@ -113,27 +113,43 @@ def join_units(diffed: Iterable[DiffedUnit]) -> tuple[DiffedUnit, ...]:
     return tuple(unit if unit.part is None else _rejudged(unit, next(joined)) for unit in units)
 
 
-def with_plain(
-    diffed: Iterable[DiffedUnit], compiled: Callable[[tuple[Unit, ...]], Mapping[str, bytes]]
-) -> tuple[DiffedUnit, ...]:
-    """Units that go live, with a plain object where one is needed; refused where it is not the
-    same as the split one.
+class PlainProofs:
+    """Gives units that go live a plain object where one is needed; refuses those where it is not
+    the same as the split one. What was proved once is not proved again.
 
-    :param compiled: the plain objects of some units, by path.
+    :param compiled: gives the plain objects of some units, by path.
     """
-    units = tuple(diffed)
-    wanted = tuple(d.unit for d in units if d.live and d.part is not None and _padded(d.part))
-    objects = compiled(wanted) if wanted else {}
-    return tuple(_proved(d, objects[d.unit.path]) if d.unit in wanted else d for d in units)
+
+    def __init__(self, compiled: Callable[[tuple[Unit, ...]], Mapping[str, bytes]]) -> None:
+        self._compiled = compiled
+        self._known: dict[tuple[str, bytes], tuple[UnitDiff, Plain | Refusal]] = {}
+
+    def prove(self, diffed: Iterable[DiffedUnit]) -> tuple[DiffedUnit, ...]:
+        """The units with what they need."""
+        units = tuple(diffed)
+        wanted = tuple(d.unit for d in units if d.live and d.part is not None and _padded(d.part))
+        objects = self._compiled(wanted) if wanted else {}
+        return tuple(
+            self._proved(d, objects[d.unit.path]) if d.unit in wanted else d for d in units
+        )
+
+    def _proved(self, diffed: DiffedUnit, content: bytes) -> DiffedUnit:
+        assert diffed.part is not None
+        key, diff = (diffed.unit.path, content), diffed.part.diff
+        if key not in self._known or self._known[key][0] is not diff:
+            self._known[key] = (diff, _proof(diff, diffed.unit.path, content))
+        found = self._known[key][1]
+        if isinstance(found, Plain):
+            return replace(diffed, part=replace(diffed.part, plain=found))
+        return replace(diffed, part=None, functions=(), refused=(found,))
 
 
 def _padded(part: UnitPart) -> bool:
     return needs_plain(part.diff.pre.layout.object)
 
 
-def _proved(diffed: DiffedUnit, content: bytes) -> DiffedUnit:
-    assert diffed.part is not None
-    path, diff = diffed.unit.path, diffed.part.diff
+def _proof(diff: UnitDiff, path: str, content: bytes) -> Plain | Refusal:
+    """A unit's plain object as the same code as the split one, or why it is not."""
     bare = stripped(content)
     try:
         obj = read_object(bare, path)
@@ -147,12 +163,10 @@ def _proved(diffed: DiffedUnit, content: bytes) -> DiffedUnit:
                 raise Unlike(changed.pre.name, "it begins otherwise")
     except Unlike as unlike:
         reason = "the compiler makes other code of it with a section for each function"
-        refusal = Refusal("compiled_otherwise", path, unlike.symbol, reason, unlike.reason)
+        return Refusal("compiled_otherwise", path, unlike.symbol, reason, unlike.reason)
     except ValueError as error:
-        refusal = Refusal("object_unknown", path, "", f"the plain object is unusual: {error}")
-    else:
-        return replace(diffed, part=replace(diffed.part, plain=plain))
-    return replace(diffed, part=None, functions=(), refused=(refusal,))
+        return Refusal("object_unknown", path, "", f"the plain object is unusual: {error}")
+    return plain
 
 
 def _rejudged(unit: DiffedUnit, joined: Joined) -> DiffedUnit:

@@ -33,6 +33,8 @@ _NO_HOME, _NOT_NAMED = -4.0, 2.0
 _WIDE, _LINK_COST, _LINK = 40, 1.0, 7.0
 # Shares that are left out, that link nothing, and that make a home worth defending.
 _SMALL, _WEAK, _AT_HOME = 1e-4, 0.03, 0.05
+# In nats: what a hunk that uses a new name loses for entries that gave none.
+_LATER = 4.0
 _LINKING = re.compile(r"[A-Za-z]\w*_\w+")
 
 
@@ -54,6 +56,7 @@ class Claims:
         self.mentions = Counter(n for file in evidence.files for n in file.old | file.new)
         self._linking = self._links()
         self._named = self._passages_named(subjects)
+        self._sources = self._givers()
         self.claims: list[dict[int, float]] = [{} for _ in evidence.passages]
         self.first = self.homes = [_shares(fit.files, _NOWHERE) for fit in fits]
         for _ in range(_ROUNDS):
@@ -76,6 +79,21 @@ class Claims:
             for name in passage.code | passage.owners:
                 if _LINKING.fullmatch(name) and self.mentions[name] <= _WIDE:
                     found[name].append(number)
+        return found
+
+    def _givers(self) -> list[frozenset[int]]:
+        """For each passage, those that give it names which are new to all files: it is of one of
+        their commits, or of a later one."""
+        old = frozenset().union(*(file.old for file in self._evidence.files))
+        given: dict[str, set[int]] = defaultdict(set)
+        for number, passage in enumerate(self._evidence.passages):
+            for name in (passage.owners | passage.given) - old:
+                if _LINKING.fullmatch(name):
+                    given[name].add(number)
+        found = []
+        for number, passage in enumerate(self._evidence.passages):
+            names = (name for name in passage.touched & passage.code if name in given)
+            found.append(frozenset().union(*(given[name] for name in names)) - {number})
         return found
 
     def _passages_named(self, subjects: list[Subject]) -> list[dict[int, set[int]]]:
@@ -136,8 +154,10 @@ class Claims:
             self._reason(number, at_home[self._evidence.home[number]], links)
             for number, links in enumerate(linked)
         ]
+        makers = [{e for e, share in some.items() if share > _WEAK} for some in self.claims]
         for number, links in enumerate(linked):
             worth = {}
+            first = set().union(*(makers[giver] for giver in self._sources[number]))
             for member in members[self._evidence.home[number]]:
                 claim = self._worth(number, member)
                 if claim is not None:
@@ -145,6 +165,8 @@ class Claims:
             for entry, link in links.items():
                 text = self.fits[entry].text.get(number, 0.0)
                 worth[entry] = max(worth.get(entry, -math.inf), _ELSEWHERE + text) + link
+            if first & worth.keys():
+                worth = {e: nats - _LATER * (e not in first) for e, nats in worth.items()}
             self.claims[number] = _shares(worth, _NOBODY)
 
     def _worth(self, number: int, member: Member) -> float | None:

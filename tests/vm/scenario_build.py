@@ -20,7 +20,7 @@ from pathlib import Path
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import emit_parts
 from kspliced.build.kbuild import Unit
-from kspliced.build.unit import DiffedUnit, join_units, with_plain
+from kspliced.build.unit import DiffedUnit, PlainProofs, join_units
 from kspliced.build.workspace import source_of
 from kspliced.elf.read import read_object
 from kspliced.model import CORE_ABI, FunctionChange, Manifest, PreUnit, Refusal
@@ -111,7 +111,7 @@ class Workshop:
 
     def _finish(self, name: str, units: tuple[Unit, ...], glue: Unit) -> Built:
         joined = join_units(stages.diff(self._trees, name, unit) for unit in units)
-        diffed = with_plain(joined, self._compile_plain)
+        diffed = PlainProofs(self._compile_plain).prove(joined)
         refused = tuple(refusal for unit in diffed for refusal in unit.refused)
         functions = tuple(function for unit in diffed for function in unit.functions)
         live = [unit for unit in diffed if unit.live]
