@@ -154,6 +154,8 @@ class _Search:
             units = self._units_of(live)
             self._say(f"{len(live)} components, {len(units)} units")
             failed = self._compile(units)
+            if self._cool(live, failed):
+                continue
             if self._charge_failures(live, failed):
                 self._decompose()
                 continue
@@ -320,6 +322,24 @@ class _Search:
         for path, accepted in edits.items():
             files[path] = apply_edits(self._texts.old(path), self._texts.new(path), accepted)
         return files
+
+    def _cool(self, live: list[Component], failed: Mapping[str, str]) -> bool:
+        """Take what was dropped out of the headers that units read which do not compile: it may be
+        why. Whether there was any."""
+        pre = self._pre()
+        read: set[str] = set()
+        for unit in self._units_of(live):
+            if unit.path in failed.keys() - pre.failed.keys():
+                read |= pre.reads.get(source_of(unit), frozenset())
+        ids = {component.id for component in live}
+        stale = [
+            name
+            for name, component in self._heated.items()
+            if name not in ids and any(h.edit.path in read for h in component.headers)
+        ]
+        for name in stale:
+            del self._heated[name]
+        return bool(stale)
 
     def _charge_failures(self, live: list[Component], failed: Mapping[str, str]) -> bool:
         before = self._pre().failed
