@@ -18,6 +18,7 @@ _SECONDS = 3600.0
 _UNPACK_SECONDS = 600.0
 # A kernel's source package is 150 MB, kernel-devel unpacked 60 MB; dnf does not say beforehand.
 _BYTES = 400 << 20
+_REMEDY = "run `dnf makecache`"
 _TRUSTED = "digests signatures OK"
 
 
@@ -79,7 +80,7 @@ class DnfFetcher(PackageFetcher):
         for archive in sorted(archives.glob("*.rpm")):
             script = 'rpm2cpio "$1" | cpio --quiet -idm --no-absolute-filenames'
             command = ("sh", "-c", script, "sh", str(archive))
-            succeed(run(command, job.cancel, _UNPACK_SECONDS, whole))
+            succeed(run(command, job.cancel, _UNPACK_SECONDS, whole), _REMEDY)
         shutil.rmtree(archives)
         publish(whole, directory)
 
@@ -88,7 +89,11 @@ class DnfFetcher(PackageFetcher):
         require_space(directory.parent, _BYTES, f"downloading {arguments[-1]}")
         partial = directory.with_name(f".partial-{directory.name.lstrip('.')}")
         partial.mkdir(parents=True)
-        command = ("dnf", "-q", "-y", *self.options, "download", f"--destdir={partial}")
+        # The daemon cannot write where dnf's own logs are, without which it does nothing.
+        logs = self.paths.run / "dnf"
+        logs.mkdir(parents=True, exist_ok=True)
+        options = ("-q", "-y", f"--setopt=logdir={logs}", *self.options)
+        command = ("dnf", *options, "download", f"--destdir={partial}")
         try:
             done = run((*command, *arguments), job.cancel, _SECONDS, None)
             if "No such command" in "".join(done.errors):
@@ -98,7 +103,7 @@ class DnfFetcher(PackageFetcher):
                     "install dnf-plugins-core",
                     done.errors,
                 )
-            succeed(done)
+            succeed(done, _REMEDY)
             files = sorted(partial.glob("*.rpm"))
             if not files:
                 raise SourceError(Code.SOURCE_UNAVAILABLE, f"dnf fetched no {arguments[-1]}")

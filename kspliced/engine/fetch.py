@@ -218,14 +218,14 @@ class AptFetcher(PackageFetcher):
         publish(partial, directory)
 
 
-def succeed(finished: Finished) -> Finished:
+def succeed(finished: Finished, remedy: str = "run `apt update`") -> Finished:
     """Give ``finished`` back if the tool succeeded.
 
     :raises SourceError: SOURCE_UNAVAILABLE with what it wrote.
     """
     if finished.status != 0:
         lines = finished.errors[-10:] or (f"status {finished.status}",)
-        raise SourceError(Code.SOURCE_UNAVAILABLE, lines[-1], "run `apt update`", lines)
+        raise SourceError(Code.SOURCE_UNAVAILABLE, lines[-1], remedy, lines)
     return finished
 
 

@@ -194,6 +194,9 @@ def test_everything_is_fetched(archive: Archive) -> None:
         "source-6.1.192-2.ks1",
         "headers-6.1.192-1.ks1.x86_64",
     }
+    # The daemon cannot write to /var/log; dnf puts its root before what it is told.
+    logs = list(archive.paths.root.rglob("dnf.log"))
+    assert logs and all(log.match("run/kspliced/dnf/dnf.log") for log in logs)
 
 
 def unsign(archive: Archive, path: Path) -> None:
@@ -236,4 +239,5 @@ def test_what_is_not_offered(archive: Archive, gone: str, code: Code, words: str
     with pytest.raises(KsplicedError) as caught:
         order(archive)
     assert caught.value.code is code and words in caught.value.message
+    assert "apt" not in caught.value.remedy
     assert not [path for path in archive.paths.sources.iterdir() if path.name[0] == "."]
