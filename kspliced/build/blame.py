@@ -13,16 +13,19 @@ from kspliced.plan.components import Component
 from kspliced.plan.edits import Edit
 from kspliced.source.lines import Hunk
 
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
 
 def of_words(words: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:
-    """Those that the compiler's first error about ``source`` is due to."""
+    """Those that the compiler's first error about ``source`` is due to, by the line, or by what a
+    header that they change declares. If it is due to others it remains when these are dropped."""
     found = re.search(rf"\b{re.escape(source)}:(\d+):", words)
-    if found is None:
-        return components
-    line = int(found.group(1))
+    line = int(found.group(1)) if found is not None else 0
+    named = frozenset(_NAME.findall(words))
     return (
         _those(components, source, lambda edit: any(_holds(hunk, line) for hunk in edit.hunks))
         or _those(components, source, lambda edit: _around(edit, line))
+        or tuple(c for c in components if any(h.concerns & named for h in c.headers))
         or components
     )
 

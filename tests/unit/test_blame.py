@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which of the components of a unit an error is due to."""
+
+from __future__ import annotations
+
+import pytest
+
+from kspliced.build.blame import of_words
+from kspliced.plan.components import Component, SourceNode
+from kspliced.plan.edits import Edit
+from kspliced.plan.headers import HeaderChange, HeaderEdit
+from kspliced.source.lines import Hunk
+
+NONE: frozenset[str] = frozenset()
+
+
+def part(name: str, line: int) -> Component:
+    """One that changes a line of a.c."""
+    edit = Edit("a.c", (Hunk(line, 1, line, 1),), (), (), ("old",), ("new",))
+    node = SourceNode(name, "a.c", (edit,), (), NONE, NONE, NONE)
+    return Component(name, ("a.c",), (), (), (), (node,), ("a.c",))
+
+
+def user(name: str) -> Component:
+    """One that is there for what a header's edit changes."""
+    edit = Edit("h.h", (Hunk(1, 1, 1, 1),), (), (), ("old",), ("new",))
+    names = frozenset({name})
+    header = HeaderEdit(edit, HeaderChange.CHANGES, names, names, None, False)
+    node = SourceNode(f"a.c:{name}", "a.c", (), (), NONE, NONE, NONE)
+    return Component(node.id, ("a.c",), (header,), (), (), (node,), ("a.c",))
+
+
+ALL = (part("one", 10), part("two", 20), user("recv_sock"), user("dst_dev"))
+
+
+@pytest.mark.parametrize(
+    ("words", "guilty"),
+    [
+        ("hot/a.c:20:3: error: too few arguments to function 'f->recv_sock'", ["two"]),
+        ("hot/a.c:30:3: error: too few arguments to function 'f->recv_sock'", ["a.c:recv_sock"]),
+        ("hot/h.h:7:1: error: conflicting types for 'dst_dev'", ["a.c:dst_dev"]),
+        ("hot/a.c:30:3: error: expected ';'", [component.id for component in ALL]),
+        ("gcc: fatal error: cannot execute", [component.id for component in ALL]),
+    ],
+)
+def test_the_line_tells_or_what_a_header_declares(words: str, guilty: list[str]) -> None:
+    assert [component.id for component in of_words(words, "a.c", ALL)] == guilty
