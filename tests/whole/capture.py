@@ -75,6 +75,8 @@ def _capture(upgrade: Upgrade, targets: list[str], folder: Path) -> None:
         kmod_build.image(upgrade.kernel),
         {f"{number}.ko": top / path for number, path in enumerate(files)},
         arguments=("-m", "6G", "-drive", f"file={disk},format=raw,if=virtio,cache=unsafe"),
+        # What a machine's own processor makes of the kernel's code is what has to be matched.
+        cpu="max",
     )
     with guest:
         guest.check(f"cat > /load <<'END'\n{_LOAD}END\n")
