@@ -383,7 +383,7 @@ def find_unit(path: str, listings: dict[str, Listing]) -> tuple[Unit, ...]:
     obj = f"{path.rpartition('.')[0]}.o"
     units = []
     for directory, listing in listings.items():
-        if not _reached(directory, listings):
+        if not reached(directory, listings):
             continue
         if obj in listing.builtin:
             units.append(Unit(obj, directory, "vmlinux"))
@@ -409,11 +409,11 @@ def _goal(unit: Unit) -> str:
     return f"{unit.directory}/{relpath(unit.path, unit.directory)}"
 
 
-def _reached(directory: str, listings: dict[str, Listing]) -> bool:
+def reached(directory: str, listings: dict[str, Listing]) -> bool:
     """Whether Kbuild descends into ``directory`` from the topmost directory that has a file."""
     above = [parent for parent in ancestors(directory) if parent in listings]
     return not above or any(
-        directory in listings[parent].down and _reached(parent, listings) for parent in above
+        directory in listings[parent].down and reached(parent, listings) for parent in above
     )
 
 

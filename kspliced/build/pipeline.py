@@ -37,6 +37,7 @@ from kspliced.build.remembered import Remembered, key_of
 from kspliced.build.search import Found, search
 from kspliced.build.select import (
     Irrelevant,
+    Nature,
     Selection,
     directories,
     only_version,
@@ -256,6 +257,7 @@ class _Pipeline:
     ) -> None:
         self._request, self._headers, self._old = request, headers, old
         self._workspace, self._stages = workspace, stages
+        self._configuration = Configuration.parse((headers.top / ".config").read_text("utf-8"))
         self._kbuilds: dict[str, Kbuild] = {}
         self._compiled = compiler_cache(request.cache / "compiled" if request.cache else None)
 
@@ -323,7 +325,8 @@ class _Pipeline:
             lambda: self._old.included,
             targets,
         )
-        found = select(changes, listings, unlisted, lambda: self._old.included, targets)
+        nature = Nature.of(self._old, tree, workspace.changed.top, self._configuration)
+        found = select(changes, listings, unlisted, nature, targets)
         if not self._request.only:
             return found
         return replace(
@@ -346,7 +349,7 @@ class _Pipeline:
                 workspace,
                 self._kbuild,
                 self._neighbours,
-                Configuration.parse((self._headers.top / ".config").read_text("utf-8")),
+                self._configuration,
                 Wish(request.policy, request.exclude, request.only, upgrade.attributions),
                 Compiled(compiled.result, self._compile_more),
                 self._remembered(upgrade),

@@ -78,7 +78,10 @@ def search(
 
     together = tuple(group for told in wish.told for group in told.together)
     makers = Makers(wish.told)
-    decomposer = Decomposer(texts, sources, selection.headers, mentions, reads, together, makers)
+    included = {one.path: one.hosts for one in selection.included}
+    decomposer = Decomposer(
+        texts, sources, selection.headers, mentions, reads, together, makers, included
+    )
     whole = wanted(decomposer.decompose(), wish)
     concerned = {n.path for n in whole.sources if not n.edits} - set(sources)
     found = neighbours.units(concerned)
@@ -129,7 +132,7 @@ class _Search:
         self._later = {source_of(unit): unit for unit in selection.later}
         self._known = {**self._later, **self._units}
         self._odd = {refusal.unit: refusal for refusal in selection.refused}
-        self._idle = selection.idle_headers
+        self._idle, self._included = selection.idle_headers, selection.included
         self._wish, self._pre, self._say = wish, pre, say
         self._remembered, self._before = remembered, remembered.read()
         self._dropped: dict[str, Fate] = {}
@@ -441,14 +444,13 @@ class _Search:
 
     def _loops(self, path: str, changed: set[str]) -> Iterator[Refusal]:
         """Changed functions that a kernel thread never returns from."""
-        if not self._texts.changed(path):
-            return
-        text = self._texts.new(path)
-        for function in text.declarations:
-            lines = text.lines(function.start, function.end - function.start + 1)
-            if function.name in changed and never_leaves(lines):
-                reason = "a kernel thread is in this function as long as it lives"
-                yield Refusal("never_leaves", path, function.name, reason)
+        inside = (one.path for one in self._included if path in one.hosts)
+        for text in (self._texts.new(p) for p in (path, *inside) if self._texts.changed(p)):
+            for function in text.declarations:
+                lines = text.lines(function.start, function.end - function.start + 1)
+                if function.name in changed and never_leaves(lines):
+                    reason = "a kernel thread is in this function as long as it lives"
+                    yield Refusal("never_leaves", path, function.name, reason)
 
     def _diff(self, unit: Unit, headers: tuple[str, ...]) -> DiffedUnit:
         workspace, source = self._workspace, source_of(unit)

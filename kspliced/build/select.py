@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit, modules_of
+from kspliced.build.idle import changes_nothing
+from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit, modules_of, reached
 from kspliced.model import Refusal
+from kspliced.plan.conditions import Configuration
 from kspliced.source.compare import ChangeType, FileChange
-from kspliced.source.snapshot import is_included
+from kspliced.source.snapshot import Snapshot, includers, is_included
 
 _NOT_KERNEL = ("Documentation/", "tools/", "samples/", "LICENSES/", "usr/", "debian/", "certs/")
 # Linked by themselves and carried as data, or run before the kernel proper.
@@ -42,10 +44,41 @@ class Irrelevant:
 
 
 @dataclass(frozen=True)
+class Included:
+    """A .c file that the sources ``hosts`` include, which are units."""
+
+    path: str
+    hosts: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Nature:
+    """What has to be known of the old source, and is asked only where it matters.
+
+    :param included: gives the .c files that other sources include (Snapshot.included).
+    :param includers: gives the files that may include one.
+    :param idle: whether the edit of a Kbuild file changes nothing that is built.
+    """
+
+    included: Callable[[], frozenset[str]]
+    includers: Callable[[str], frozenset[str]]
+    idle: Callable[[str], bool]
+
+    @staticmethod
+    def of(source: Snapshot, old: Path, new: Path, configuration: Configuration) -> Nature:
+        """That of a source, with both versions of the changed files in ``old`` and ``new``."""
+        return Nature(
+            lambda: source.included,
+            lambda path: includers(path, source),
+            lambda path: changes_nothing(path, old / path, new / path, configuration),
+        )
+
+
+@dataclass(frozen=True)
 class Selection:
-    """What becomes of the changed files. ``headers`` may concern units that did not change;
-    ``later`` are units of modules that are not loaded, ``idle_headers`` those of ``headers`` that
-    lie with such modules only."""
+    """What becomes of the changed files. ``headers`` may concern units that did not change, those
+    ``included`` among them; ``later`` are units of modules that are not loaded, ``idle_headers``
+    those of ``headers`` that lie with such modules only."""
 
     units: tuple[Unit, ...]
     later: tuple[Unit, ...]
@@ -53,6 +86,7 @@ class Selection:
     idle_headers: frozenset[str]
     irrelevant: tuple[Irrelevant, ...]
     refused: tuple[Refusal, ...]
+    included: tuple[Included, ...] = ()
 
 
 def worth_keeping(path: str, size: int) -> bool:
@@ -95,17 +129,15 @@ def select(
     changes: tuple[FileChange, ...],
     listings: dict[str, Listing],
     unlisted: frozenset[str],
-    included: Callable[[], frozenset[str]],
+    nature: Nature,
     targets: frozenset[str],
 ) -> Selection:
     """Sort the changed files.
 
     :param unlisted: directories of which Kbuild could not tell what it builds there.
-    :param included: gives the .c files that other sources include (Snapshot.included); asked only
-        when it matters.
     :param targets: vmlinux and module names that matter; empty for all that is configured.
     """
-    sorter = _Sorter(listings, unlisted, included, targets)
+    sorter = _Sorter(listings, unlisted, nature, targets)
     for change in changes:
         sorter.sort(change)
     return Selection(
@@ -115,6 +147,7 @@ def select(
         frozenset(sorter.idle_headers),
         tuple(sorter.irrelevant),
         tuple(sorter.refused),
+        tuple(sorter.included),
     )
 
 
@@ -128,23 +161,26 @@ class _Sorter:
         self,
         listings: dict[str, Listing],
         unlisted: frozenset[str],
-        included: Callable[[], frozenset[str]],
+        nature: Nature,
         targets: frozenset[str],
     ) -> None:
         self._listings, self._unlisted = listings, unlisted
-        self._included, self._targets = included, targets
+        self._nature, self._targets = nature, targets
         self.units: list[Unit] = []
         self.later: list[Unit] = []
         self.headers: list[str] = []
         self.idle_headers: list[str] = []
         self.irrelevant: list[Irrelevant] = []
         self.refused: list[Refusal] = []
+        self.included: list[Included] = []
 
     def sort(self, change: FileChange) -> None:
         path = change.path
         reason = not_kernel(path)
         if reason:
             self.irrelevant.append(Irrelevant(path, reason))
+        elif _KBUILD.search(path) and self._nature.idle(path):
+            self.irrelevant.append(Irrelevant(path, "not configured"))
         elif _KBUILD.search(path):
             self._refuse("kbuild_changed", path, "what is built, or how, changes")
         elif path.startswith("arch/x86/entry/vdso/"):
@@ -172,15 +208,19 @@ class _Sorter:
         self._refuse("unknown_file", path, "it is not known what the kernel makes of this file")
 
     def _nobody_knows(self, path: str) -> bool:
-        """Whether the nearest directory with a Kbuild file could not be listed."""
-        known = (d for d in ancestors(path) if d in self._listings or d in self._unlisted)
-        return next(known, "") in self._unlisted
+        """Whether the nearest directory with a Kbuild file could not be listed, and that is part of
+        another one's which Kbuild may enter."""
+        known = [d for d in ancestors(path) if d in self._listings or d in self._unlisted]
+        if not known or known[0] in self._listings:
+            return False
+        above = next((d for d in known if d in self._listings), "")
+        return not above or reached(above, self._listings)
 
     def _source(self, change: FileChange) -> None:
         path = change.path
         units = find_unit(path, self._listings)
-        if not units and is_included(path, self._included()):
-            self._refuse("included_source", path, "another source file includes this one")
+        if not units and is_included(path, self._nature.included()):
+            self._included_source(change)
         elif not units and self._nobody_knows(path):
             self._refuse_unknown(path)
         elif not units:
@@ -193,6 +233,29 @@ class _Sorter:
             self.later.append(units[0])
         else:
             self.units.append(units[0])
+
+    def _included_source(self, change: FileChange) -> None:
+        """A .c file that is part of other units is as a header that only these read."""
+        path = change.path
+        by = self._nature.includers(path)
+        strange = (
+            change.type is not ChangeType.MODIFIED
+            or not by
+            or not all(host.endswith(".c") and self._listed(host) for host in by)
+        )
+        hosts = frozenset(host for host in by if find_unit(host, self._listings))
+        if strange or any(is_included(host, self._nature.included()) for host in by):
+            self._refuse("included_source", path, "other files include it, not only units")
+        elif not hosts:
+            self.irrelevant.append(Irrelevant(path, "not configured"))
+        else:
+            self.headers.append(path)
+            self.included.append(Included(path, hosts))
+
+    def _listed(self, path: str) -> bool:
+        """Whether it is known what is built of a source, if anything."""
+        near = next((d for d in ancestors(path) if d in self._listings), None)
+        return near is not None and not self._nobody_knows(path)
 
     def _header(self, change: FileChange) -> None:
         path = change.path

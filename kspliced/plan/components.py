@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,6 +144,7 @@ class Decomposer:
     :param reads: gives the headers that a source file includes, directly or not.
     :param together: groups of hunks that one commit made.
     :param makers: tells which changelog entries made a hunk.
+    :param included: .c files among the ``headers``, with the sources that include each.
     :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
     """
 
@@ -156,8 +157,10 @@ class Decomposer:
         reads: Reads,
         together: Iterable[tuple[Spot, ...]] = (),
         makers: Makers | None = None,
+        included: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         self._texts, self._reads, self._makers = texts, reads, makers or Makers()
+        self._included = included or {}
         self._together = tuple(together)
         self._comments: list[str] = []
         self._whole: dict[str, SourceNode] = {}
@@ -177,9 +180,12 @@ class Decomposer:
             judged += (_judged(texts, edit, changed) for edit in found)
             if not found:
                 self._comments.append(path)
-        self._reached = settle(judged, texts.around, mentions)
+        self._reached = settle(judged, texts.around, mentions, self._included)
         self._concerned = frozenset().union(*(reach.sources for reach in self._reached))
         self._parts: dict[str, tuple[SourceNode, ...]] = {}
+        self._inside = {
+            path: _node(texts, path, path, texts.edits(path)) for path in sorted(self._included)
+        }
 
     def parts(self, path: str) -> tuple[SourceNode, ...]:
         """What a source file can be divided into; nothing if it is not changed."""
@@ -200,13 +206,41 @@ class Decomposer:
             for part in (self.parts(path) if path in divided else (node,))
         ]
         whole = frozenset(node.id for node in nodes)
-        users = tuple(_users(reach, whole) for reach in self._reached)
+        users = tuple(self._users(reach, whole) for reach in self._reached)
         nodes += dict.fromkeys(node for some in users for node in some if node.id not in whole)
+        nodes = [self._with_inside(node) if node.id == node.path else node for node in nodes]
         together = self._together + tuple(self._commits(divided))
         groups = _Grouping(nodes, self._reached, users, self._reads, divided)
         groups.join(together, self._header_commits(divided))
         settled = tuple(reach.header for reach in self._reached)
         return Decomposition(groups.components(), tuple(self._comments), settled, tuple(nodes))
+
+    def _users(self, reach: Reach, whole: frozenset[str]) -> tuple[SourceNode, ...]:
+        """The sources that mention what a header's edit changes: those that are ``whole``, and what
+        is not changed, or not in a part, of the others, for this edit alone; for all edits of a
+        source that they include."""
+        none: frozenset[str] = frozenset()
+        path = reach.header.edit.path
+        inside = self._inside.get(path, SourceNode("", "", (), (), none, none, none))
+        name = path if inside.path else min(reach.header.concerns, default="")
+        return tuple(
+            replace(inside, id=host if host in whole else f"{host}:{name}", path=host, edits=())
+            for host in sorted(reach.sources)
+        )
+
+    def _with_inside(self, node: SourceNode) -> SourceNode:
+        """A whole source, with what the sources that it includes do."""
+        for path, hosts in sorted(self._included.items()):
+            if node.path in hosts:
+                inside = self._inside[path]
+                node = replace(
+                    node,
+                    functions=node.functions + inside.functions,
+                    mentioned=node.mentioned | inside.mentioned,
+                    used=node.used | inside.used,
+                    added=node.added | inside.added,
+                )
+        return node
 
     def _commits(self, divided: Iterable[str]) -> Iterator[tuple[Spot, ...]]:
         """What the makers of a divided file's hunks made elsewhere."""
@@ -250,15 +284,6 @@ def _judged(texts: Texts, edit: Edit, headers: Headers) -> HeaderEdit:
     if local and found.refusal is None:
         return replace(found, change=HeaderChange.REFUSED, refusal=local[0])
     return found
-
-
-def _users(reach: Reach, whole: frozenset[str]) -> tuple[SourceNode, ...]:
-    """The sources that mention what a header's edit changes: those that are ``whole``, and what is
-    not changed, or not in a part, of the others, for this edit alone."""
-    none: frozenset[str] = frozenset()
-    name = min(reach.header.concerns, default="")
-    ids = ((path if path in whole else f"{path}:{name}", path) for path in sorted(reach.sources))
-    return tuple(SourceNode(name, path, (), (), none, none, none) for name, path in ids)
 
 
 def _node(texts: Texts, name: str, path: str, found: tuple[Edit, ...]) -> SourceNode:

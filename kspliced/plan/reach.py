@@ -38,7 +38,10 @@ class _Passed:
 
 
 def settle(
-    judged: list[HeaderEdit], text: Callable[[str], SourceText], mentions: Mentions
+    judged: list[HeaderEdit],
+    text: Callable[[str], SourceText],
+    mentions: Mentions,
+    included: Mapping[str, frozenset[str]],
 ) -> tuple[Reach, ...]:
     """Find what each edit concerns.
 
@@ -47,14 +50,28 @@ def settle(
     change that headers use in another way, or assembly, or too many sources, is refused.
 
     :param text: gives the old text of a header, whether it changes or not.
+    :param included: the sources that include each .c file among the headers: these are concerned.
     """
-    wanted = {header: _names(header, text(header.edit.path)) for header in judged}
-    types = frozenset(name for header in judged for name in header.called)
+    shared = [header for header in judged if header.edit.path not in included]
+    wanted = {header: _names(header, text(header.edit.path)) for header in shared}
+    types = frozenset(name for header in shared for name in header.called)
     found = mentions(types.union(*wanted.values()))
-    passed = {header: _passed(header, wanted[header], found, text) for header in judged}
+    passed = {header: _passed(header, wanted[header], found, text) for header in shared}
     more = frozenset(name for some in passed.values() for one in some for name in one.names)
     found = {**mentions(more), **found} if more else found
-    return tuple(_settled(header, wanted[header], passed[header], found) for header in judged)
+    return tuple(
+        _settled(header, wanted[header], passed[header], found)
+        if header in wanted
+        else _part(header, included[header.edit.path])
+        for header in judged
+    )
+
+
+def _part(header: HeaderEdit, sources: frozenset[str]) -> Reach:
+    """An edit of a source that others include: whatever it does, it is done to these."""
+    if header.change is HeaderChange.REFUSED:
+        return Reach(header, sources)
+    return Reach(replace(header, change=HeaderChange.CHANGES), sources)
 
 
 def _names(header: HeaderEdit, text: SourceText) -> frozenset[str]:

@@ -85,6 +85,22 @@ def is_included(path: str, included: frozenset[str]) -> bool:
     return path in included or posixpath.basename(path) in included
 
 
+def includers(path: str, source: Snapshot) -> frozenset[str]:
+    """The files that may include the .c file ``path``."""
+    name = posixpath.basename(path)
+    by = source.mentions(frozenset({name}))[name] - {path}
+    return frozenset(file for file in by if _includes(source.read(file), path, source))
+
+
+def _includes(file: Member, path: str, source: Snapshot) -> bool:
+    """Whether a file may include ``path``: what is not beside it is found in another directory."""
+    return any(
+        found == path
+        or (posixpath.basename(found) == posixpath.basename(path) and not source.has(found))
+        for found in included_sources(file)
+    )
+
+
 def grep(names: Iterable[str], options: Iterable[str], place: Path) -> Iterator[bytes]:
     """The lines that grep(1) prints of where one of ``names`` stands as a word in ``place``.
 

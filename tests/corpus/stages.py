@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kspliced.build.kbuild import PLAIN_FLAGS, Headers, Kbuild, Unit
-from kspliced.build.select import Selection, directories, select
+from kspliced.build.select import Nature, Selection, directories, select
 from kspliced.build.unit import DiffedUnit, diff_unit
 from kspliced.build.workspace import source_of
 from kspliced.source.compare import ChangeType, FileChange
@@ -56,7 +56,8 @@ def choose(trees: Trees, paths: Iterable[str], targets: Iterable[str] = ()) -> S
     included = frozenset(
         name for change in changes for name in _included_near(trees.old / change.path)
     )
-    return select(changes, listings, unlisted, lambda: included, frozenset(targets))
+    nature = Nature(lambda: included, lambda path: frozenset(), lambda path: False)
+    return select(changes, listings, unlisted, nature, frozenset(targets))
 
 
 def _has_kbuild(directory: Path) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kspliced.build.kbuild import Listing, Unit
-from kspliced.build.select import every_unit_reads, only_version, select, worth_keeping
+from kspliced.build.select import Nature, every_unit_reads, only_version, select, worth_keeping
 from kspliced.source.compare import ChangeType, FileChange
 
 EMPTY: frozenset[str] = frozenset()
@@ -29,13 +29,27 @@ LISTINGS = {
         EMPTY,
     ),
     "lib": Listing(frozenset({"lib/two.o"}), frozenset({"lib/two.o"}), (), EMPTY),
+    "drivers": Listing(EMPTY, EMPTY, (), frozenset({"drivers/amdgpu"})),
+    "drivers/habanalabs": Listing(EMPTY, EMPTY, (), EMPTY),
 }
+INCLUDERS = {
+    "lib/fair.c": frozenset({"lib/two.c", "fs/fair.h"}),
+    "fs/part.c": frozenset({"fs/open.c"}),
+    "fs/nested.c": frozenset({"fs/part.c"}),
+    "fs/unused.c": frozenset({"fs/not_built.c"}),
+    "fs/lost.c": frozenset({"drivers/amdkfd/not_told.c"}),
+}
+NATURE = Nature(
+    lambda: frozenset({*INCLUDERS, "elsewhere.c"}),
+    lambda path: INCLUDERS.get(path, EMPTY),
+    lambda path: path == "fs/idle/Makefile",
+)
 
 
 def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, ...] = ()) -> str:
     change = FileChange(path, kind)
-    unlisted = frozenset({"drivers/amdkfd"})
-    found = select((change,), LISTINGS, unlisted, lambda: frozenset({"fair.c"}), frozenset(targets))
+    unlisted = frozenset({"drivers/amdkfd", "drivers/habanalabs/common"})
+    found = select((change,), LISTINGS, unlisted, NATURE, frozenset(targets))
     lists = (found.units, found.later, found.headers, found.irrelevant, found.refused)
     assert sum(map(len, lists)) == 1
     if found.units:
@@ -56,6 +70,13 @@ def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, 
         ("fs/jfs/super.c", "irrelevant"),  # Kbuild does not descend there
         ("lib/two.c", "several_targets"),
         ("lib/fair.c", "included_source"),
+        ("fs/part.c", "header"),
+        ("fs/nested.c", "included_source"),
+        ("fs/unused.c", "irrelevant"),
+        ("fs/lost.c", "included_source"),
+        ("fs/elsewhere.c", "included_source"),
+        ("fs/idle/Makefile", "irrelevant"),
+        ("drivers/habanalabs/common/device.c", "irrelevant"),
         ("drivers/amdkfd/not_told.c", "unknown_file"),
         ("drivers/amdkfd/built_beside.c", "unit amdgpu"),
         ("include/linux/mm.h", "header"),
@@ -97,7 +118,7 @@ def test_a_file_that_comes_or_goes_is_refused() -> None:
 
 def test_a_unit_knows_where_kbuild_compiles_it() -> None:
     change = FileChange("fs/ext4/mballoc.c", ChangeType.MODIFIED)
-    found = select((change,), LISTINGS, EMPTY, lambda: EMPTY, EMPTY)
+    found = select((change,), LISTINGS, EMPTY, NATURE, EMPTY)
     assert found.units == (Unit("fs/ext4/mballoc.o", "fs/ext4", "ext4"),)
 
 

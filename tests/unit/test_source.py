@@ -28,7 +28,7 @@ from kspliced.source.lines import keep_line_numbers
 from kspliced.source.members import Member, tar_members
 from kspliced.source.opened import open_source
 from kspliced.source.package import TreeSource
-from kspliced.source.snapshot import TreeSnapshot, is_included
+from kspliced.source.snapshot import TreeSnapshot, includers, is_included
 
 CHANGELOG = """\
 linux (6.1.3-2) bookworm; urgency=high
@@ -158,6 +158,9 @@ def test_which_sources_others_include(tmp_path: Path) -> None:
         for snapshot in (packed, TreeSnapshot(TreeSource(tmp_path))):
             found = {path: is_included(path, snapshot.included) for path in expected}
             assert found == expected
+        by = {path for path in expected if includers(path, snapshot) == {"a/x.c"}}
+        assert by == {path for path, included in expected.items() if included}
+        assert includers("a/one.c", packed) == frozenset(), "what is not kept is not compiled"
 
 
 def test_a_packed_source_is_read_once(tmp_path: Path) -> None:
