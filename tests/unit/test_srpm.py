@@ -53,7 +53,9 @@ PATCH = """\
 """
 
 
-def source_rpm(folder: Path, release: str = "2", prep: str = PREP, more: str = "") -> Path:
+def source_rpm(
+    folder: Path, release: str = "2", prep: str = PREP, more: str = "", macro: str = "nothing 1"
+) -> Path:
     assert shutil.which("rpmbuild"), "rpmbuild is missing: run tests/setup.sh"
     tree = folder / "linux"
     (tree / "fs").mkdir(parents=True)
@@ -67,8 +69,8 @@ def source_rpm(folder: Path, release: str = "2", prep: str = PREP, more: str = "
     (sources / "fix.patch").write_text(PATCH)
     spec = folder / "kernel.spec"
     spec.write_text(SPEC.format(release=release, prep=prep, more=more))
-    command = ["rpmbuild", "-bs", "--quiet", "--define", f"_topdir {folder}", str(spec)]
-    subprocess.run(command, check=True, capture_output=True)
+    command = ["rpmbuild", "-bs", "--quiet", "--define", f"_topdir {folder}", "--define", macro]
+    subprocess.run([*command, str(spec)], check=True, capture_output=True)
     (path,) = (folder / "SRPMS").glob("*.src.rpm")
     return path
 
@@ -139,6 +141,23 @@ def test_a_spec_that_needs_what_is_not_here(tmp_path: Path) -> None:
     prep = "%{a_macro_of_nobody}\n" + PREP
     error = refusal(source_rpm(tmp_path / "rpm", prep=prep), tmp_path / "work")
     assert "prep" in error.message
+
+
+def test_a_condition_that_only_its_maker_knows(tmp_path: Path) -> None:
+    """It was made where the macro is defined; here it says nothing that is true or false."""
+    more = "%if %{condition_of_nobody}\nProvides: nothing\n%endif"
+    path = source_rpm(tmp_path / "rpm", more=more, macro="condition_of_nobody 1")
+    error = refusal(path, tmp_path / "work")
+    assert any("condition_of_nobody" in line for line in error.details), error.details
+
+
+@pytest.mark.parametrize(
+    "condition", ["0%{?distribution_of_nobody} >= 9", "%{with something_of_nobody}"]
+)
+def test_a_condition_on_what_is_not_here_is_false(tmp_path: Path, condition: str) -> None:
+    prep = f"{PREP}%if {condition}\nrm fs/a.c\n%endif\n"
+    path = source_rpm(tmp_path / "rpm", prep=prep)
+    assert members(path, tmp_path / "work")["fs/a.c"] == b"int b;\n"
 
 
 def test_a_package_without_a_kernel(tmp_path: Path) -> None:
