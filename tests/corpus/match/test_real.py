@@ -27,7 +27,7 @@ from kspliced.model import no_progress
 from kspliced.pack import Pack, pack_bytes, parse_pack
 from tests.vm import cache, real
 from tests.vm.case import FAULTY_FUNCTION, OLD_RELEASE, OLD_VERSION
-from tests.vm.guest import Guest
+from tests.vm.guest import FULL_CPU, Guest
 from tests.vm.image import Image, base
 
 pytestmark = pytest.mark.vm
@@ -138,7 +138,7 @@ def guest(content: bytes) -> Iterator[Guest]:
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         for path in sorted((TOP / "kspliced").rglob("*.py")):
             tar.add(path, path.relative_to(TOP))
-    with Guest("match", image) as machine:
+    with Guest("match", image, cpu=FULL_CPU) as machine:
         machine.put(archive.getvalue(), "/root/kspliced.tar.gz")
         machine.put(content, "/root/test.kspack")
         machine.run("tar -C /root -xzf /root/kspliced.tar.gz")
