@@ -19,7 +19,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from kspliced.build.compiled import compiler_cache
-from kspliced.build.fates import Fate
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import Parts, emit_parts
 from kspliced.build.kbuild import (
@@ -34,9 +33,9 @@ from kspliced.build.kbuild import (
 from kspliced.build.late import Compiled, Pre
 from kspliced.build.neighbours import Neighbours
 from kspliced.build.remembered import Remembered, key_of
+from kspliced.build.request import BuildRequest, BuildResult, StageTime, known_result
 from kspliced.build.search import Found, search
 from kspliced.build.select import (
-    Irrelevant,
     Nature,
     Selection,
     directories,
@@ -50,8 +49,6 @@ from kspliced.elf.read import read_object
 from kspliced.errors import BuildError, Code, SourceError
 from kspliced.model import (
     CORE_ABI,
-    ChangelogEntry,
-    FunctionChange,
     Manifest,
     PreUnit,
     Progress,
@@ -63,7 +60,6 @@ from kspliced.pack import Blob
 from kspliced.plan.attribution import Attribution, attribute
 from kspliced.plan.conditions import Configuration
 from kspliced.plan.passages import read_changes
-from kspliced.plan.safety import Policy
 from kspliced.source.cache import SourceCache, locked
 from kspliced.source.changelog import News, read_news
 from kspliced.source.compare import FileChange, compare
@@ -75,59 +71,6 @@ _FILES = 82_000
 _TOP_MAKEFILE = "Makefile"
 # Where each stage begins, as a share of the whole (measured on the 6.1.192 upgrade).
 _STARTS = {"unpack": 0.0, "select": 0.5, "compile": 0.6, "emit": 0.93}
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What to build. ``targets``: vmlinux and module names that matter, empty for all that the
-    configuration builds; ``only``: globs of units, empty for all; ``exclude``: globs of units to
-    leave out; ``jobs``: parallel compilers;
-    ``workdir``: where the temporary trees go (needs some 300 MB), None for the default;
-    ``cache``: a folder for packed sources (source.cache, 700 MB each), None to keep nothing;
-    ``diffs``: tell the differences of the changed files, too."""
-
-    from_source: Path
-    to_source: Path
-    config: Path
-    headers: Path
-    targets: tuple[str, ...]
-    only: tuple[str, ...]
-    jobs: int
-    workdir: Path | None
-    cache: Path | None = None
-    policy: Policy = Policy.CONSERVATIVE
-    exclude: tuple[str, ...] = ()
-    diffs: bool = False
-
-
-@dataclass(frozen=True)
-class StageTime:
-    """How long a stage took, in seconds."""
-
-    stage: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """What came of it. ``manifest`` is None when nothing may go live; then ``refused`` says why,
-    or it is empty too and nothing in the upgrade concerns this kernel. Otherwise ``refused`` is
-    what of the upgrade waits for the reboot; ``fates`` has both, by component. ``attributions``
-    are the files of each entry; ``changelog`` says why there are no entries, or ''."""
-
-    manifest: Manifest | None
-    blobs: tuple[Blob, ...]
-    functions: tuple[FunctionChange, ...]
-    refused: tuple[Refusal, ...]
-    irrelevant: tuple[Irrelevant, ...]
-    fates: tuple[Fate, ...]
-    attributions: tuple[Attribution, ...]
-    entries: tuple[ChangelogEntry, ...]
-    seconds: tuple[StageTime, ...]
-    changelog: str = ""
-    from_version: str = ""
-    to_version: str = ""
-    diffs: tuple[FileDiff, ...] = ()
 
 
 def build(request: BuildRequest, progress: ProgressSink) -> BuildResult:
@@ -159,6 +102,7 @@ class _Upgrade:
     news: News
     attributions: tuple[Attribution, ...] = ()
     diffs: tuple[FileDiff, ...] = ()
+    key: str = ""
 
 
 class _Stages:
@@ -272,8 +216,12 @@ class _Pipeline:
         if not (selection.units or selection.later or selection.headers):
             upgrade = replace(upgrade, attributions=self._attributed(upgrade))
             return _result(selection, upgrade, Found((), ()), None, (), self._stages)
+        remembered = self._remembered(upgrade)
+        if remembered.key in self._request.known:
+            return known_result(remembered.key)
+        upgrade = replace(upgrade, key=remembered.key)
         with stage("compile"):
-            found, upgrade = self._search(selection, upgrade)
+            found, upgrade = self._search(selection, upgrade, remembered)
         if not found.diffed:
             return _result(selection, upgrade, found, None, (), self._stages)
         with stage("emit"):
@@ -336,7 +284,9 @@ class _Pipeline:
             refused=tuple(r for r in found.refused if self._asked_for(r.unit)),
         )
 
-    def _search(self, selection: Selection, upgrade: _Upgrade) -> tuple[Found, _Upgrade]:
+    def _search(
+        self, selection: Selection, upgrade: _Upgrade, remembered: Remembered
+    ) -> tuple[Found, _Upgrade]:
         """Compile, compare and judge until what remains may go live."""
         workspace, request = self._workspace, self._request
         workspace.add_near(selection.units)
@@ -352,7 +302,7 @@ class _Pipeline:
                 self._configuration,
                 Wish(request.policy, request.exclude, request.only, upgrade.attributions),
                 Compiled(compiled.result, self._compile_more),
-                self._remembered(upgrade),
+                remembered,
                 lambda text: self._stages.say("compile", text),
             )
             return found, upgrade
@@ -365,6 +315,7 @@ class _Pipeline:
         globs = (request.targets, request.only, request.exclude)
         wish = (request.policy.value, *(" ".join(some) for some in globs))
         entries = tuple(" ".join((e.subject, *e.cves)) for e in upgrade.news.entries)
+        entries += (upgrade.news.problem, upgrade.to_version)
         paths = (change.path for change in upgrade.changes)
         changed = self._workspace.changed.top
         key = key_of(self._headers, self._old, changed, paths, wish + entries)
@@ -473,6 +424,7 @@ def _result(
         from_version=upgrade.from_version,
         to_version=upgrade.to_version,
         diffs=upgrade.diffs,
+        key=upgrade.key,
     )
 
 

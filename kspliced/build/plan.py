@@ -13,7 +13,7 @@ from enum import Enum
 from itertools import zip_longest
 
 from kspliced.build.fates import Decision, Fate
-from kspliced.build.pipeline import BuildResult
+from kspliced.build.request import BuildResult
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.plan.attribution import CERTAIN, Attribution
 from kspliced.plan.edits import Spot

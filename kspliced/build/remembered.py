@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an earlier search of the same upgrade gave up, so that it is not tried again.
+"""What was found before of the same upgrade, and what a search gave up, not to try it again.
 
 A search that is repeated, or goes on after it was cancelled, begins with what was divided and
 dropped then. What remains is compiled, compared and judged as always.
@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from kspliced.build.fates import Decision
 from kspliced.build.kbuild import Headers
@@ -26,6 +27,14 @@ _CODE = Path(__file__).parents[1]
 _ACCIDENTS = ("signal terminated program", "No space left on device", "Cannot allocate memory")
 
 
+T = TypeVar("T")
+
+
+def accidental(evidence: str) -> bool:
+    """Whether a compiler's words tell of the machine."""
+    return any(word in evidence for word in _ACCIDENTS)
+
+
 @dataclass(frozen=True)
 class GivenUp:
     """A component that was dropped, by name, and why."""
@@ -37,7 +46,7 @@ class GivenUp:
     @property
     def accident(self) -> bool:
         """Whether it may be another time, for all that its reasons say."""
-        return any(word in reason.evidence for reason in self.reasons for word in _ACCIDENTS)
+        return any(accidental(reason.evidence) for reason in self.reasons)
 
 
 @dataclass(frozen=True)
@@ -50,36 +59,59 @@ class State:
     settled: bool = False
 
 
+class Shelf(Generic[T]):
+    """Records of one ``kind`` by key, as files in ``folder``, the last few; None to keep none."""
+
+    def __init__(self, folder: Path | None, kind: type[T]) -> None:
+        self._folder, self._kind = folder, kind
+
+    def keys(self) -> frozenset[str]:
+        """Of what is there."""
+        found = self._folder.glob("*.json") if self._folder is not None else ()
+        return frozenset(path.stem for path in found)
+
+    def read(self, key: str) -> T | None:
+        """A record; None where there is none, or it cannot be read."""
+        if self._folder is None:
+            return None
+        try:
+            return loads(self._kind, (self._folder / f"{key}.json").read_bytes())
+        except (FileNotFoundError, RecordError):
+            return None
+
+    def write(self, key: str, record: T) -> None:
+        """Keep a record.
+
+        :raises OSError: no space left.
+        """
+        if self._folder is None:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+            file.write(dumps(record))
+        Path(file.name).replace(self._folder / f"{key}.json")
+        paths = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
+        for path in paths[:-_MOST]:
+            path.unlink()
+
+
 class Remembered:
     """The states of searches in ``folder``, None to keep none; ``key`` says what is searched."""
 
     def __init__(self, folder: Path | None, key: str) -> None:
-        self._folder = folder
-        self._path = folder / f"{key}.json" if folder is not None else None
+        self._states, self.key = Shelf(folder, State), key
 
     def read(self) -> State:
         """The last state; an empty one where there is none, or it cannot be read."""
-        try:
-            return loads(State, self._path.read_bytes()) if self._path is not None else State()
-        except (FileNotFoundError, RecordError):
-            return State()
+        return self._states.read(self.key) or State()
 
     def write(self, state: State) -> None:
         """Keep a state, but for what the machine did.
 
         :raises OSError: no space left.
         """
-        if self._path is None or self._folder is None:
-            return
-        if any(component.accident for component in state.given_up):
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-            file.write(dumps(state))
-        Path(file.name).replace(self._path)
-        paths = sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in paths[:-_MOST]:
-            path.unlink()
+        if not any(component.accident for component in state.given_up):
+            self._states.write(self.key, state)
 
 
 def key_of(

@@ -13,7 +13,8 @@ from types import FrameType
 from typing import Any
 
 from kspliced.build.kbuild import open_headers
-from kspliced.build.pipeline import BuildRequest, BuildResult, build
+from kspliced.build.pipeline import build
+from kspliced.build.request import BuildRequest, BuildResult
 from kspliced.cli import output
 from kspliced.cli.changes import counted
 from kspliced.errors import BuildError, Code, ExitCode, KsplicedError

@@ -6,8 +6,8 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from kspliced.build.pipeline import build
-from kspliced.build.plan import Component, Plan, Totals, plan_of
+from kspliced.build.plan import Component, Plan, Totals
+from kspliced.build.planned import planned
 from kspliced.cli import output
 from kspliced.cli.build import request_of, stop_on_sigterm
 from kspliced.cli.status import entry_text
@@ -26,14 +26,14 @@ def run(arguments: Namespace) -> ExitCode:
     stop_on_sigterm()
     shown = not arguments.json and sys.stderr.isatty()
     with output.progress(shown) as sink:
-        result = build(request_of(arguments), sink)
-    plan = plan_of(result)
+        made = planned(request_of(arguments), sink)
+    plan = made.plan
     if arguments.json:
         output.print_json(encode(plan))
     else:
         text, style = _verdict(plan.totals)
         output.field("plan", text, style)
-        _show(plan, result.entries)
+        _show(plan, made.entries)
     return _code(plan.totals)
 
 

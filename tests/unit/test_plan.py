@@ -8,8 +8,8 @@ import dataclasses
 import pytest
 
 from kspliced.build.fates import Decision, Fate
-from kspliced.build.pipeline import BuildResult
 from kspliced.build.plan import EntryStatus, plan_of
+from kspliced.build.request import BuildResult
 from kspliced.build.select import Irrelevant
 from kspliced.model import ChangeKind, ChangelogEntry, FunctionChange, Refusal
 from kspliced.plan.attribution import CERTAIN, Attribution, Claim

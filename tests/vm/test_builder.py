@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.build.pipeline import BuildRequest, BuildResult, build
+from kspliced.build.pipeline import build
+from kspliced.build.planned import Planned, planned
+from kspliced.build.request import BuildRequest, BuildResult
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress, no_progress
 from kspliced.pack import pack_bytes, read_pack
@@ -142,6 +144,24 @@ def test_a_source_that_was_not_kept_is_fetched_when_a_unit_includes_it(
     assert "compile" in {stage.stage for stage in result.seconds}
 
 
+def test_a_source_that_a_unit_includes_changes_that_unit(
+    on_trees: BuildRequest, tmp_path: Path
+) -> None:
+    old = changed(on_trees, tmp_path / "old", "fs/ext4/mballoc.c", '#include "extra.c"\n')
+    extra = "int ext4_extra(int n);\nint ext4_extra(int n)\n{\n\treturn n + 1;\n}\n"
+    (tmp_path / "old/fs/ext4/extra.c").write_text(extra)
+    on_old = dataclasses.replace(on_trees, from_source=old.to_source)
+    request = changed(on_old, tmp_path / "new", "fs/ext4/extra.c", "")
+    (tmp_path / "new/fs/ext4/extra.c").write_text(extra.replace("+ 1", "+ 2"))
+    result = build(request, no_progress)
+    assert not result.refused
+    assert [(f.unit, f.name, f.why) for f in result.functions] == [
+        ("fs/ext4/mballoc.o", "ext4_extra", "header: fs/ext4/extra.c")
+    ]
+    fates = {fate.component.files: fate.decision.value for fate in result.fates}
+    assert fates == {("fs/ext4/mballoc.c",): "live", ("fs/ext4/extra.c",): "live"}
+
+
 def test_a_comment_in_a_header_is_nothing_to_do(on_trees: BuildRequest, tmp_path: Path) -> None:
     request = changed(on_trees, tmp_path / "new", "fs/ext4/ext4.h", "/* more */\n")
     result = build(request, no_progress)
@@ -209,6 +229,27 @@ def test_a_search_that_is_repeated_begins_where_it_ended(
     # What is another search begins anew.
     assert len(searched(dataclasses.replace(mixed, policy=Policy.NORMAL))[0]) == len(rounds)
     assert len(tuple((tmp_path / "cache/searches").iterdir())) == 2
+
+
+def test_a_plan_that_was_made_is_read_again(mixed: BuildRequest, tmp_path: Path) -> None:
+    request = dataclasses.replace(mixed, cache=tmp_path / "cache")
+
+    def told(request: BuildRequest) -> tuple[bool, Planned]:
+        steps: list[Progress] = []
+        made = planned(request, steps.append)
+        return any("components," in step.message for step in steps), made
+
+    searched, first = told(request)
+    assert searched and first.plan.totals.live
+    assert told(request) == (False, first)
+    (kept,) = (tmp_path / "cache/plans").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert told(request) == (True, first), "of one that is damaged nothing is believed"
+    assert told(dataclasses.replace(request, policy=Policy.NORMAL))[0]
+    path = tmp_path / "new/fs/ext4/mballoc.c"
+    path.write_text(path.read_text().replace("AC_STATUS_FOUND + EXT4_FRESH", "EXT4_FRESH"))
+    searched, other = told(request)
+    assert searched and other.plan.totals == first.plan.totals
 
 
 def test_a_file_of_which_only_a_part_can_go_live(mixed: BuildRequest, tmp_path: Path) -> None:

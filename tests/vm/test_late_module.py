@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from kspliced.build.pipeline import BuildRequest, BuildResult, build
+from kspliced.build.pipeline import build
+from kspliced.build.request import BuildRequest, BuildResult
 from kspliced.model import no_progress
 from kspliced.pack import pack_bytes
 from tests.corpus import kernels

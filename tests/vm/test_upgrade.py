@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from kspliced.build.fates import Decision
-from kspliced.build.pipeline import BuildRequest, BuildResult, build
+from kspliced.build.pipeline import build
+from kspliced.build.request import BuildRequest, BuildResult
 from kspliced.pack import Pack, read_pack, write_pack
 from kspliced.plan.safety import Policy
 from tests.corpus import kernels, stages

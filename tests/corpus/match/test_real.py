@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from kspliced.build.pipeline import BuildRequest, build
+from kspliced.build.pipeline import build
+from kspliced.build.request import BuildRequest
 from kspliced.elf.read import read_object
 from kspliced.errors import PackError
 from kspliced.kernel.core import SymbolCrc

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from kspliced.build import pipeline
+from kspliced.build import pipeline, planned
 from kspliced.build.fates import Decision, Fate
-from kspliced.build.pipeline import BuildRequest, BuildResult, StageTime
+from kspliced.build.request import BuildRequest, BuildResult, StageTime
 from kspliced.build.select import Irrelevant
 from kspliced.cli import build as build_verb
-from kspliced.cli import plan as plan_verb
 from kspliced.cli.main import main
 from kspliced.errors import BuildError, Code, ExitCode
 from kspliced.model import KernelId, Progress, ProgressSink, Refusal
@@ -116,7 +115,7 @@ def _builds(patch: pytest.MonkeyPatch, result: BuildResult | BuildError) -> list
             raise result
         return result
 
-    for module in (build_verb, plan_verb, pipeline):
+    for module in (build_verb, planned, pipeline):
         patch.setattr(module, "build", build)
     patch.setattr(signal, "signal", lambda *_: None)
     return requests
