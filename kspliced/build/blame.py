@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from kspliced.plan.components import Component
+from kspliced.plan.components import Component, Texts
 from kspliced.plan.edits import Edit
 from kspliced.source.lines import Hunk
 
@@ -34,6 +34,37 @@ def of_symbol(symbol: str, source: str, components: tuple[Component, ...]) -> tu
     """Those that change the function, type or datum ``symbol`` in ``source``."""
     words = {word.partition(".")[0] for word in symbol.split()}
     return _those(components, source, lambda edit: bool(edit.names & words)) or components
+
+
+def of_change(
+    name: str, source: str, components: tuple[Component, ...], reached: frozenset[str]
+) -> tuple[Component, ...]:
+    """Those that change the function ``name``, or else may be why it is another one: what they
+    change is in what it mentions, or in a header. Where it is none, the compiler chose anew what
+    to inline, and the function does the same as before.
+
+    :param reached: what it mentions, as :func:`reached` has it.
+    """
+    word = name.partition(".")[0]
+    own = _those(components, source, lambda edit: word in edit.names)
+    if own or not reached:
+        return own or components
+
+    def shown(component: Component) -> bool:
+        names = [edit.names for edit in component.edits(source)]
+        return bool(component.headers) or any(not some or some & reached for some in names)
+
+    return tuple(component for component in components if shown(component))
+
+
+def reached(texts: Texts, source: str, name: str) -> frozenset[str]:
+    """What a function mentions, directly or through others of its source, before or after; empty
+    if it is not one of the source's."""
+    if not texts.changed(source):
+        return frozenset()
+    name = name.partition(".")[0]
+    before, after = (text(source).reached(name) for text in (texts.old, texts.new))
+    return before | after if before and after else frozenset()
 
 
 def _those(

@@ -366,7 +366,9 @@ class _Search:
         for unit, users in self._users(live):
             for name in exposed.get(unit.path, ()):
                 refusal = Refusal("nmi", unit.path, name, _NMI)
-                _blame(several, blame.of_symbol(name, source_of(unit), users), refusal)
+                source = source_of(unit)
+                reached = blame.reached(self._texts, source, name)
+                _blame(several, blame.of_change(name, source, users, reached), refusal)
         guilty.update((name, some) for name, some in several.items() if len(some) > 1)
         return self._give_up_all(live, guilty)
 

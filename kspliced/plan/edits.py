@@ -73,6 +73,17 @@ class SourceText:
         """Lines of code, empty ones left out."""
         return [line for line in self.code[start - 1 : start - 1 + count] if line]
 
+    def reached(self, name: str) -> frozenset[str]:
+        """All that the declarations of ``name`` mention, directly or through others of the file,
+        and the name; nothing where the file declares none."""
+        found: frozenset[str] = frozenset()
+        waiting = frozenset({name})
+        while mine := [d for d in self.declarations if d.name in waiting]:
+            found |= waiting
+            lines = (line for d in mine for line in self.code[self.head(d) - 1 : d.end])
+            waiting = identifiers(lines) - found
+        return found | waiting if found else found
+
     def head(self, declaration: Declaration) -> int:
         """The first line of a declaration whose type stands on the lines above its name."""
         line = declaration.start

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from kspliced.build.blame import of_words
-from kspliced.plan.components import Component, SourceNode
+from kspliced.build.blame import of_change, of_words, reached
+from kspliced.plan.components import Component, SourceNode, Texts
+from kspliced.plan.declarations import Declaration, DeclarationKind
 from kspliced.plan.edits import Edit
 from kspliced.plan.headers import HeaderChange, HeaderEdit
 from kspliced.source.lines import Hunk
@@ -45,3 +48,44 @@ ALL = (part("one", 10), part("two", 20), user("recv_sock"), user("dst_dev"))
 )
 def test_the_line_tells_or_what_a_header_declares(words: str, guilty: list[str]) -> None:
     assert [component.id for component in of_words(words, "a.c", ALL)] == guilty
+
+
+def maker(name: str) -> Component:
+    """One that changes the function ``name`` of a.c."""
+    function = Declaration("a.c", name, DeclarationKind.FUNCTION, 1, 1, True)
+    edit = Edit("a.c", (Hunk(1, 1, 1, 1),), (function,), (function,), ("old",), ("new",))
+    node = SourceNode(name, "a.c", (edit,), (), NONE, NONE, NONE)
+    return Component(name, ("a.c",), (), (), (), (node,), ("a.c",))
+
+
+@pytest.mark.parametrize(
+    ("name", "guilty"),
+    [
+        ("inner", ["inner"]),
+        ("outer.part.0", ["inner"]),  # has it inlined, through another one
+        ("table", ["inner", "other"]),
+        ("alone", []),  # the compiler did it
+        ("elsewhere", ["inner", "other"]),  # from a header, say
+    ],
+)
+def test_a_function_changes_by_what_it_mentions(
+    tmp_path: Path, name: str, guilty: list[str]
+) -> None:
+    text = """\
+static int inner(void) { return 1; }
+static int middle(void) { return inner(); }
+int outer(void) { return middle(); }
+int other(void) { return 2; }
+int (*ops[])(void) = { inner, other };
+int table(void) { return ops[0](); }
+int alone(void) { return 3; }
+"""
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.c").write_text(text)
+    texts = Texts(tmp_path / "old", tmp_path / "new", ["a.c"])
+    some, more = (maker("inner"), maker("other")), user("recv_sock")
+    mentioned = reached(texts, "a.c", name)
+    assert [component.id for component in of_change(name, "a.c", some, mentioned)] == guilty
+    if name != "inner":
+        assert more in of_change(name, "a.c", (*some, more), mentioned), "a header is in any"
