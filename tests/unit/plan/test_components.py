@@ -3,81 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from kspliced.plan.attribution import Attribution, Claim
-from kspliced.plan.components import Component, Decomposer, Decomposition, Texts
 from kspliced.plan.headers import HeaderChange, members
-from kspliced.plan.makers import Makers
-
-ONE = "int one(int n)\n{\n\treturn n;\n}\n"
-TWO = "int two(void)\n{\n\treturn 2;\n}\n"
-THREE = "int three(void)\n{\n\treturn 3;\n}\n"
-HEADER = """\
-#ifndef H
-#define H
-struct s {
-	int a;
-	struct s *next;
-};
-static inline int pick(struct s *s)
-{
-	return s->a;
-}
-#define LIMIT 3
-int one(int n);
-#endif
-"""
-
-
-@dataclass(frozen=True)
-class Trees:
-    """Files by path: (old text, new text); '' where there is none. ``reads``: the headers that
-    sources include, all that changed if not said; ``included``: sources, with who includes each."""
-
-    folder: Path
-    files: dict[str, tuple[str, str]]
-    reads: frozenset[str] | None = None
-    included: tuple[tuple[str, str], ...] = ()
-
-    def decompose(self) -> Decomposition:
-        return self.decomposer().decompose()
-
-    def decomposer(self, told: tuple[Attribution, ...] = ()) -> Decomposer:
-        for path, both in self.files.items():
-            for name, text in zip(("old", "new"), both, strict=True):
-                place = self.folder / name / path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if text:
-                    place.write_text(text)
-        changed = sorted(path for path, (old, new) in self.files.items() if old != new)
-        texts = Texts(self.folder / "old", self.folder / "new", changed)
-        included = {path: frozenset({host}) for path, host in self.included}
-        sources = [path for path in changed if path.endswith(".c") and path not in included]
-        headers = [path for path in changed if path.endswith(".h") or path in included]
-        reads = frozenset(headers) if self.reads is None else self.reads
-        makers = Makers(told)
-        return Decomposer(
-            texts, sources, headers, self.mentions, lambda _: reads, (), makers, included
-        )
-
-    def mentions(self, names: frozenset[str]) -> dict[str, frozenset[str]]:
-        return {
-            name: frozenset(path for path, (old, _) in self.files.items() if name in old)
-            for name in names
-        }
-
-
-def files(decomposition: Decomposition) -> list[tuple[str, ...]]:
-    return [component.files for component in decomposition.components]
-
-
-def only(decomposition: Decomposition) -> Component:
-    (component,) = decomposition.components
-    return component
+from tests.unit.plan.trees import HEADER, ONE, THREE, TWO, Trees, files, only
 
 
 def test_files_that_share_nothing_are_apart(tmp_path: Path) -> None:
@@ -509,45 +441,3 @@ def test_a_prototype_with_other_names_of_parameters_concerns_nobody(tmp_path: Pa
         trees = {"h.h": (HEADER, HEADER.replace("int one(int n);", new)), "user.c": (user, user)}
         found = Trees(tmp_path / str(concerned), trees).decompose()
         assert len(found.components) == concerned
-
-
-def test_a_source_that_another_one_includes_is_part_of_that(tmp_path: Path) -> None:
-    part = f"static {TWO}"
-    trees = Trees(
-        tmp_path,
-        {
-            "part.c": (part + ONE, part.replace("2;", "one(2);") + ONE.replace("n;", "n + 1;")),
-            "host.c": ('#include "part.c"\n', '#include "part.c"\n'),
-            "other.c": (part, part),
-        },
-        included=(("part.c", "host.c"),),
-    )
-    component = only(trees.decompose())
-    assert component.files == ("host.c",), "whoever else mentions a static name is not concerned"
-    assert [header.edit.path for header in component.headers] == ["part.c", "part.c"]
-    assert not component.refused
-
-
-def test_it_joins_what_its_functions_are_changed_with(tmp_path: Path) -> None:
-    part = "static int two(void)\n{\n\treturn one(2);\n}\n"
-    host = f'{THREE}#include "part.c"\n'
-    changed = {
-        "a.c": (ONE, ONE.replace("int n)", "int n, int m)")),
-        "part.c": (part, part.replace("one(2)", "one(2, 3)")),
-        "host.c": (host, host.replace("3;", "4;")),
-    }
-    trees = Trees(tmp_path, changed, included=(("part.c", "host.c"),))
-    assert set(only(trees.decompose()).files) == {"a.c", "host.c"}
-    divided = trees.decomposer().decompose(frozenset({"host.c"}))
-    (mine,) = (c for c in divided.components if "a.c" in c.files)
-    assert {node.id for node in mine.nodes} == {"a.c", "host.c:part.c"}
-
-
-def test_what_it_defines_is_refused_if_it_is_more_than_code(tmp_path: Path) -> None:
-    part = "static int limit = 3;\n" + ONE
-    trees = Trees(
-        tmp_path,
-        {"part.c": (part, part.replace("3;", "4;")), "host.c": (THREE, THREE)},
-        included=(("part.c", "host.c"),),
-    )
-    assert only(trees.decompose()).refused[0].code == "header_changed"
