@@ -32,8 +32,7 @@ def of_words(words: str, source: str, components: tuple[Component, ...]) -> tupl
 
 def of_symbol(symbol: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:
     """Those that change the function, type or datum ``symbol`` in ``source``."""
-    words = {word.partition(".")[0] for word in symbol.split()}
-    return _those(components, source, lambda edit: bool(edit.names & words)) or components
+    return _naming(symbol, source, components) or components
 
 
 def of_change(
@@ -45,8 +44,7 @@ def of_change(
 
     :param reached: what it mentions, as :func:`reached` has it.
     """
-    word = name.partition(".")[0]
-    own = _those(components, source, lambda edit: word in edit.names)
+    own = _naming(name, source, components)
     if own or not reached:
         return own or components
 
@@ -65,6 +63,11 @@ def reached(texts: Texts, source: str, name: str) -> frozenset[str]:
     name = name.partition(".")[0]
     before, after = (text(source).reached(name) for text in (texts.old, texts.new))
     return before | after if before and after else frozenset()
+
+
+def _naming(symbol: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:
+    words = {word.partition(".")[0] for word in symbol.split()}
+    return _those(components, source, lambda edit: bool(edit.names & words))
 
 
 def _those(

@@ -26,8 +26,9 @@ def planned(request: BuildRequest, progress: ProgressSink) -> Planned:
     :raises KsplicedError: what the builder raises.
     """
     shelf = Shelf(request.cache / "plans" if request.cache else None, Planned)
-    result = build(replace(request, known=shelf.keys()), progress)
-    if result.known:
+    known = shelf.keys()
+    result = build(replace(request, known=known), progress)
+    if result.key in known:
         found = shelf.read(result.key)
         if found is not None:
             return found

@@ -54,8 +54,7 @@ class BuildResult:
     or it is empty too and nothing in the upgrade concerns this kernel. Otherwise ``refused`` is
     what of the upgrade waits for the reboot; ``fates`` has both, by component. ``attributions``
     are the files of each entry; ``changelog`` says why there are no entries, or ''. ``key`` is the
-    same for the same result, or ''; of one that the caller has there is nothing else, and ``known``
-    is set."""
+    same for the same result, or ''; of one that the caller has there is nothing else."""
 
     manifest: Manifest | None
     blobs: tuple[Blob, ...]
@@ -71,9 +70,8 @@ class BuildResult:
     to_version: str = ""
     diffs: tuple[FileDiff, ...] = ()
     key: str = ""
-    known: bool = False
 
 
 def known_result(key: str) -> BuildResult:
     """That of a build whose result the caller has."""
-    return BuildResult(None, (), (), (), (), (), (), (), (), key=key, known=True)
+    return BuildResult(None, (), (), (), (), (), (), (), (), key=key)
