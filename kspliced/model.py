@@ -14,6 +14,8 @@ from enum import Enum
 
 # KSPLICED_ABI of kmod/kspliced_abi.h: what the builder emits and the core must speak.
 CORE_ABI = 2
+# The target that is the kernel proper; others are modules.
+VMLINUX = "vmlinux"
 
 
 @dataclass(frozen=True)

@@ -10,22 +10,34 @@ import re
 from collections.abc import Callable
 
 from kspliced.plan.components import Component, Texts
-from kspliced.plan.edits import Edit
+from kspliced.plan.edits import Edit, SourceText
+from kspliced.plan.text import identifiers
 from kspliced.source.lines import Hunk
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
-def of_words(words: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:
+def of_words(
+    words: str, source: str, components: tuple[Component, ...], text: SourceText
+) -> tuple[Component, ...]:
     """Those that the compiler's first error about ``source`` is due to, by the line, or by what a
-    header that they change declares. If it is due to others it remains when these are dropped."""
+    header that they change declares: it is named by the error, or else by the line, as where a
+    member is initialised. If it is due to others it remains when these are dropped.
+
+    :param text: the old source, which has the lines that nobody changed under their numbers.
+    """
     found = re.search(rf"\b{re.escape(source)}:(\d+):", words)
     line = int(found.group(1)) if found is not None else 0
-    named = frozenset(_NAME.findall(words))
+    written = identifiers(text.lines(line, 1))
+
+    def declaring(names: frozenset[str]) -> tuple[Component, ...]:
+        return tuple(c for c in components if any(h.concerns & names for h in c.headers))
+
     return (
         _those(components, source, lambda edit: any(_holds(hunk, line) for hunk in edit.hunks))
         or _those(components, source, lambda edit: _around(edit, line))
-        or tuple(c for c in components if any(h.concerns & named for h in c.headers))
+        or declaring(frozenset(_NAME.findall(words)))
+        or declaring(written)
         or components
     )
 

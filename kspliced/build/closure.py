@@ -44,8 +44,9 @@ class Carried:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A function or datum that the update carries for another unit of the same target."""
+    """A function or datum that the update carries of another unit."""
 
+    target: str
     unit: str
     entity: Entity
 

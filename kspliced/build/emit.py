@@ -32,11 +32,10 @@ from kspliced.elf.object import (
 from kspliced.elf.special import IGNORED_PREFIXES, runtime_constant
 from kspliced.elf.write import write_object
 from kspliced.elf.x86 import R_X86_64_64
-from kspliced.model import Datum, Import, ImportKind, RuntimeConstant, Span
+from kspliced.model import VMLINUX, Datum, Import, ImportKind, RuntimeConstant, Span
 
 PERCPU, DYNDBG = ".data..percpu", "__dyndbg"
 EXPECT, MASK, VALUES = ".kspliced.expect", ".kspliced.mask", ".kspliced.values"
-VMLINUX = "vmlinux"
 # struct kspliced_update, which match/compose.py writes.
 _HEADER_SYMBOL = "kspliced_update"
 CORE_SYMBOLS = ("kspliced_register_update", "kspliced_unregister_update")
@@ -174,7 +173,7 @@ class _Emitter:
         if isinstance(to, Import):
             goal = self._name(self._matched(to))
         elif isinstance(to, Elsewhere):
-            goal = self._places[part.target, to.unit][to.entity]
+            goal = self._places[to.target, to.unit][to.entity]
         else:
             goal = self._places[part.target, part.unit][to]
         self.writer.refer(Reference(place, relocation.type, goal, delta))

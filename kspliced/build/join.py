@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Units of one target that refer to each other's new functions and data.
+"""Units that refer to each other's new functions and data.
 
 The running kernel has no address for what is new, so a unit carries it as soon as another one
-needs it; and a function that was static is known to the kernel only inside its unit.
+needs it; and a function that was static is known to the kernel only inside its unit. Units of a
+module see what the kernel proper newly exports, too. The running kernel goes on without such an
+export: whoever needs it is linked with the update, or was built for another kernel.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kspliced.build.closure import Closure, Elsewhere, unit_import
 from kspliced.build.diff import UnitDiff
 from kspliced.build.layout import Entity, Layout
 from kspliced.elf.object import Binding, Symbol, SymbolType
-from kspliced.model import Import, Refusal
+from kspliced.model import VMLINUX, Import, Refusal
 
 _NAMED = (SymbolType.FUNC, SymbolType.OBJECT)
 
@@ -32,7 +34,8 @@ class Member:
 @dataclass(frozen=True)
 class Joined:
     """A unit's closure in the company of the others. ``needed``: another unit refers to
-    something that only this unit's pre object locates. ``lenders``: such units, for this one."""
+    something that only this unit's pre object or its closure has. ``lenders``: such units, for
+    this one."""
 
     closure: Closure
     needed: bool
@@ -42,83 +45,98 @@ class Joined:
 
 def join(members: tuple[Member, ...]) -> tuple[Joined, ...]:
     """The closure of each member, in their order."""
-    found: dict[int, Joined] = {}
-    targets: dict[str, list[int]] = defaultdict(list)
-    for number, member in enumerate(members):
-        targets[member.target].append(number)
-    for numbers in targets.values():
-        joined = _Target([members[n] for n in numbers]).join()
-        found.update(zip(numbers, joined, strict=True))
-    return tuple(found[number] for number in range(len(members)))
+    return tuple(_Join(members).join())
 
 
-class _Target:
-    """All members of one target."""
+@dataclass(frozen=True)
+class _Lent:
+    """What a member, by its number, has for others."""
 
-    def __init__(self, members: list[Member]) -> None:
+    owner: int
+    what: Elsewhere | Import
+
+
+class _Join:
+    """All members, with what those of each target have in common."""
+
+    def __init__(self, members: tuple[Member, ...]) -> None:
         self._members = members
-        self._shared: dict[str, Elsewhere | Import] = {}
-        self._owner: dict[str, int] = {}
         self._after = [global_symbols(member.diff.post.layout) for member in members]
-        # Names that a unit now defines, and that a unit no longer defines, with that unit.
+        # Names that a unit now defines, and that a unit of a target no longer defines, with it.
         self._come: list[set[str]] = []
-        self._gone: dict[str, str] = {}
+        self._gone: dict[str, dict[str, str]] = defaultdict(dict)
+        lent: dict[str, dict[str, _Lent]] = defaultdict(dict)
         for number, member in enumerate(members):
-            self._add(number, member)
+            lent[member.target].update(self._lent(number, member))
+        exports = {n for m in members if m.target == VMLINUX for n in m.diff.new_exports}
+        shown = {name: one for name, one in lent[VMLINUX].items() if name in exports}
+        self._lent_to = {target: {**shown, **own} for target, own in lent.items()}
         self._wanted: list[set[Entity]] = [set() for _ in members]
 
-    def _add(self, number: int, member: Member) -> None:
+    def _lent(self, number: int, member: Member) -> Iterator[tuple[str, _Lent]]:
+        """What of a member is known to the kernel under no name, or under one of its unit only."""
         before, post = global_symbols(member.diff.pre.layout), member.diff.post.layout
-        self._come.append(self._after[number].keys() - before.keys())
-        self._gone |= dict.fromkeys(before.keys() - self._after[number].keys(), member.unit)
-        for name, symbol in self._after[number].items():
+        after = self._after[number]
+        self._come.append(after.keys() - before.keys())
+        self._gone[member.target] |= dict.fromkeys(before.keys() - after.keys(), member.unit)
+        for name, symbol in after.items():
             entity = post.at(symbol.section, symbol.value)
             old = member.diff.pairing.pre_of(entity)
             if old is None:
-                self._shared[name] = Elsewhere(member.unit, entity)
-                self._owner[name] = number
+                yield name, _Lent(number, Elsewhere(member.target, member.unit, entity))
             elif name not in before:
-                self._shared[name] = unit_import(member.target, member.unit, old.symbol, old.name)
-                self._owner[name] = number
+                wanted = unit_import(member.target, member.unit, old.symbol, old.name)
+                yield name, _Lent(number, wanted)
 
-    def join(self) -> list[Joined]:
+    def join(self) -> Iterator[Joined]:
+        """What becomes of each member."""
         needed: set[int] = set()
         lenders: list[set[str]] = [set() for _ in self._members]
-        while True:
+        grew = True
+        while grew:
             closures = [self._closure(number) for number in range(len(self._members))]
             grew = False
             for number, closure in enumerate(closures):
-                for name in closure.externs & self._shared.keys():
-                    owner, what = self._owner[name], self._shared[name]
-                    if owner != number:
-                        needed.add(owner)
-                        lenders[number].add(self._members[owner].unit)
-                    if isinstance(what, Elsewhere) and what.entity not in self._wanted[owner]:
-                        self._wanted[owner].add(what.entity)
+                lent = self._lent_to[self._members[number].target]
+                for one in (lent[name] for name in closure.externs & lent.keys()):
+                    if one.owner != number:
+                        needed.add(one.owner)
+                        lenders[number].add(self._members[one.owner].unit)
+                    wanted = self._wanted[one.owner]
+                    if isinstance(one.what, Elsewhere) and one.what.entity not in wanted:
+                        wanted.add(one.what.entity)
                         grew = True
-            if not grew:
-                break
-        return [
-            Joined(
-                closure,
-                number in needed,
-                tuple(sorted(lenders[number])),
-                tuple(self._moved(number, closure)),
-            )
-            for number, closure in enumerate(closures)
-        ]
+        for number, closure in enumerate(closures):
+            refused = (*self._moved(number, closure), *self._exported(number, closures))
+            yield Joined(closure, number in needed, tuple(sorted(lenders[number])), refused)
 
     def _closure(self, number: int) -> Closure:
         member = self._members[number]
         wanted = frozenset(self._wanted[number])
-        return Closure(member.diff, member.target, member.unit, wanted, self._shared)
+        shared = {name: one.what for name, one in self._lent_to[member.target].items()}
+        return Closure(member.diff, member.target, member.unit, wanted, shared)
+
+    def _exported(self, number: int, closures: Sequence[Closure]) -> Iterator[Refusal]:
+        """New exports, but those of the kernel proper that a module of the update links by."""
+        member = self._members[number]
+        if not member.diff.new_exports:
+            return
+        linked: set[str] = set()
+        if member.target == VMLINUX:
+            for other, closure in zip(self._members, closures, strict=True):
+                linked |= closure.externs if other.target != VMLINUX else frozenset()
+        for name in member.diff.new_exports:
+            if name not in linked:
+                reason = "an exported symbol is new: other modules link by the export table"
+                yield Refusal("export_changed", member.unit, name, reason)
 
     def _moved(self, number: int, closure: Closure) -> Iterator[Refusal]:
         """New here and gone there: callers that nobody compiled still use the one that is gone."""
         member, here = self._members[number], self._after[number]
-        for name in sorted(self._come[number] & self._gone.keys()):
+        gone = self._gone[member.target]
+        for name in sorted(self._come[number] & gone.keys()):
             reason = "the symbol moves from one unit to another, and others still use the old"
-            yield Refusal("symbol_moved", member.unit, name, reason, f"from {self._gone[name]}")
+            yield Refusal("symbol_moved", member.unit, name, reason, f"from {gone[name]}")
         new = {e.name for e in closure.carried.new_functions + closure.carried.new_data}
         for name in sorted(new & here.keys()):
             if here[name].binding is Binding.WEAK:

@@ -91,9 +91,8 @@ def _sections(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
 
 
 def _exports(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
-    for name in diff.new_exports + diff.removed_exports:
-        what = "new" if name in diff.new_exports else "gone"
-        reason = f"an exported symbol is {what}: other modules link by the export table"
+    for name in diff.removed_exports:
+        reason = "an exported symbol is gone: other modules link by the export table"
         yield Refusal("export_changed", unit, name, reason)
 
 

@@ -350,9 +350,9 @@ class _Search:
         for unit, users in self._users(live):
             if unit.path in failed:
                 source, words = source_of(unit), failed[unit.path]
-                refusal = Refusal("does_not_compile", source, "", _COMPILE, words)
-                some = users if unit.path in before else blame.of_words(words, source, users)
-                _blame(guilty, some, refusal)
+                if unit.path not in before:
+                    users = blame.of_words(words, source, users, self._texts.around(source))
+                _blame(guilty, users, Refusal("does_not_compile", source, "", _COMPILE, words))
         return self._give_up_all(live, guilty)
 
     def _charge_refusals(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:

@@ -15,11 +15,10 @@ from kspliced.engine.policy import APPLY_ANYWAY
 from kspliced.engine.state import Problem, Stage, UpdateRecord, problem_of
 from kspliced.engine.store import Store
 from kspliced.errors import Code, KernelError, KsplicedError
-from kspliced.model import KernelId, Linked
+from kspliced.model import VMLINUX, KernelId, Linked
 from kspliced.pack import Pack
 
 _STEP_SECONDS = 0.25
-VMLINUX = "vmlinux"
 
 
 @dataclass(frozen=True)

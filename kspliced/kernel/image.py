@@ -6,8 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-VMLINUX = "vmlinux"
-
 
 @dataclass(frozen=True)
 class KernelSymbol:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 
 from kspliced.errors import Code, KernelError
-from kspliced.kernel.image import VMLINUX, KernelSymbol
+from kspliced.kernel.image import KernelSymbol
+from kspliced.model import VMLINUX
 
 _NAME = 19  # 16 digits, a blank, the type letter, a blank
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.core import Core, Held
-from kspliced.kernel.image import VMLINUX, AddressRange
+from kspliced.kernel.image import AddressRange
 from kspliced.kernel.kallsyms import Kallsyms
 from kspliced.kernel.kcore import Kcore
 from kspliced.kernel.overlay import overlaid, read_originals
+from kspliced.model import VMLINUX
 
 _LARGEST_TABLE = 1 << 20
 

@@ -26,7 +26,8 @@ from kspliced.elf.object import (
 from kspliced.elf.read import read_object
 from kspliced.elf.x86 import KINDS, R_X86_64_NONE
 from kspliced.errors import BuildError, Code, KernelError
-from kspliced.kernel.image import VMLINUX, AddressRange, KernelSymbol
+from kspliced.kernel.image import AddressRange, KernelSymbol
+from kspliced.model import VMLINUX
 
 _VMLINUX_BASE = 0xFFFF_FFFF_8100_0000
 _MODULE_BASE = 0xFFFF_FFFF_C010_0000

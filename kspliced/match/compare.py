@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kspliced.errors import KernelError
-from kspliced.kernel.image import VMLINUX, KernelImage
+from kspliced.kernel.image import KernelImage
 from kspliced.match.oracle import Oracle
 from kspliced.match.pattern import (
     ADDRESS_MASK,
@@ -32,6 +32,7 @@ from kspliced.match.pattern import (
 from kspliced.match.report import Cause
 from kspliced.match.shorten import Cuts, shorten
 from kspliced.match.unit import Function, Unit
+from kspliced.model import VMLINUX
 
 _SHOWN = 16
 _INT3 = b"\xcc"

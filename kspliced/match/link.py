@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from kspliced.elf.object import SHN_ABS, SHN_UNDEF
 from kspliced.errors import BuildError, Code, MatchError, PackError
 from kspliced.kernel.core import SymbolCrc
-from kspliced.kernel.image import VMLINUX
 from kspliced.match.compose import compose
 from kspliced.match.report import Matched, MatchedDatum, MatchedSpan
-from kspliced.model import Hold, ImportKind, Linked
+from kspliced.model import VMLINUX, Hold, ImportKind, Linked
 from kspliced.pack import Pack
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from kspliced.errors import KernelError
-from kspliced.kernel.image import VMLINUX, KernelImage, KernelSymbol
+from kspliced.kernel.image import KernelImage, KernelSymbol
 from kspliced.match.pattern import REGISTERS, Allowed, Destination
+from kspliced.model import VMLINUX
 
 # ftrace allocates its trampolines, and BPF its own; kallsyms lists them as pseudo modules
 # (kernel/trace/ftrace.c ftrace_get_trampoline_kallsym, kernel/bpf/core.c bpf_get_kallsym).

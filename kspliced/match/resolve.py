@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from kspliced.elf.object import Binding, Symbol
 from kspliced.errors import Code, MatchError, PackError
-from kspliced.kernel.image import VMLINUX, KernelImage
+from kspliced.kernel.image import KernelImage
 from kspliced.match.matcher import TargetMatch, UnitMatch
 from kspliced.match.oracle import Oracle
 from kspliced.match.report import (
@@ -19,7 +19,7 @@ from kspliced.match.report import (
     ResolvedImport,
 )
 from kspliced.match.unit import Function
-from kspliced.model import Datum, Import, ImportKind, RuntimeConstant, Span
+from kspliced.model import VMLINUX, Datum, Import, ImportKind, RuntimeConstant, Span
 
 _REBUILD = "build the pack again"
 _OTHER = "build the update on this machine's kernel source, or apply it after the next reboot"

@@ -56,6 +56,45 @@ def test_a_new_function_for_another_unit_is_carried_there() -> None:
     assert {i.symbol for i in emitted.imports} == {"use_it", "__fentry__"}
 
 
+def exported(name: str) -> str:
+    """What EXPORT_SYMBOL() makes, as far as it matters here."""
+    return f'asm(".globl __ksymtab_{name}\\n__ksymtab_{name} = 0");'
+
+
+def test_a_module_sees_what_the_kernel_proper_newly_exports() -> None:
+    before = OWNER.replace("static", "static noinline")
+    after = f"{before}\nint fresh(int n) {{ return n; }} {exported('fresh')}"
+    after = after.replace("static ", "") + exported("hidden")
+    owner = unit("owner", before, after)
+    call = USER.replace("other(n)", "fresh(n) + hidden(n)")
+    use = f"int fresh(int n); int hidden(int n); {call}"
+    user = unit("user", USER, use, target="module")
+    joined = join_units((user, owner))
+    assert [codes(diffed) for diffed in joined] == [set(), set()]
+    assert joined[0].lenders == ("owner.o",)
+    assert names(joined[1]) == {"fresh": "new, for another unit"}
+    parts = tuple(diffed.part for diffed in joined if diffed.part is not None)
+    # The kernel has what was static under no name that a module could link by.
+    imports = {
+        (i.kind, i.target, i.symbol) for i in emit(parts).imports if "fentry" not in i.symbol
+    }
+    assert imports == {
+        (ImportKind.UNIT, "vmlinux", "hidden"),
+        (ImportKind.UNIT, "module", "use_it"),
+    }
+
+
+def test_an_export_that_nothing_of_the_update_uses_is_refused() -> None:
+    after = OWNER + exported("open")
+    owner = unit("owner", OWNER, after)
+    within = unit("within", USER, "int open(int n); " + USER.replace("other", "open"))
+    assert [codes(diffed) for diffed in join_units((owner, within))] == [{"export_changed"}, set()]
+    # A module may be gone before those that link by it.
+    owner = unit("owner", OWNER, after, target="module")
+    user = unit("user", USER, "int open(int n); " + USER.replace("other", "open"), target="third")
+    assert codes(join_units((owner, user))[0]) == {"export_changed"}
+
+
 def test_another_target_does_not_see_it() -> None:
     owner = unit("owner", OWNER, OWNER + "\nint fresh(int n) { return n; }", target="module")
     user = unit("user", USER, "int fresh(int n);" + USER.replace("other", "fresh"))

@@ -10,7 +10,7 @@ import pytest
 from kspliced.build.blame import of_change, of_words, reached
 from kspliced.plan.components import Component, SourceNode, Texts
 from kspliced.plan.declarations import Declaration, DeclarationKind
-from kspliced.plan.edits import Edit
+from kspliced.plan.edits import Edit, SourceText
 from kspliced.plan.headers import HeaderChange, HeaderEdit
 from kspliced.source.lines import Hunk
 
@@ -43,11 +43,14 @@ ALL = (part("one", 10), part("two", 20), user("recv_sock"), user("dst_dev"))
         ("hot/a.c:30:3: error: too few arguments to function 'f->recv_sock'", ["a.c:recv_sock"]),
         ("hot/h.h:7:1: error: conflicting types for 'dst_dev'", ["a.c:dst_dev"]),
         ("hot/a.c:30:3: error: expected ';'", [component.id for component in ALL]),
+        ("hot/a.c:31:15: error: incompatible pointer", ["a.c:recv_sock"]),
         ("gcc: fatal error: cannot execute", [component.id for component in ALL]),
     ],
 )
 def test_the_line_tells_or_what_a_header_declares(words: str, guilty: list[str]) -> None:
-    assert [component.id for component in of_words(words, "a.c", ALL)] == guilty
+    code = [""] * 30 + [".recv_sock = own_recv,"]
+    text = SourceText([line.encode() for line in code], code, ())
+    assert [component.id for component in of_words(words, "a.c", ALL, text)] == guilty
 
 
 def maker(name: str) -> Component:

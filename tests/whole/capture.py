@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kspliced.build.kbuild import Unit
-from kspliced.kernel.image import VMLINUX
 from kspliced.kernel.kallsyms import Kallsyms
+from kspliced.model import VMLINUX
 from tests.vm import cache, kmod_build
 from tests.vm.errors import HarnessError
 from tests.vm.initramfs import Initramfs

@@ -22,12 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kspliced.build.kbuild import Unit as BuiltUnit
-from kspliced.kernel.image import VMLINUX, KernelImage
+from kspliced.kernel.image import KernelImage
 from kspliced.kernel.live import LiveKernel
 from kspliced.kernel.offline import ModuleFile, OfflineKernel
 from kspliced.match.matcher import TargetMatch
 from kspliced.match.report import Cause, Mismatch
 from kspliced.match.unit import Unit
+from kspliced.model import VMLINUX
 from tests.whole.capture import captured
 from tests.whole.kernels import UPGRADES, Upgrade, dependencies, modules
 from tests.whole.units import changed, compiled, failures, matched
