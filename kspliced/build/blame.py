@@ -7,8 +7,11 @@ Where that cannot be told it is due to all of them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
+from kspliced.build.kbuild import Unit
+from kspliced.build.nmi import Exposed
+from kspliced.build.workspace import source_of
 from kspliced.plan.components import Component, Texts
 from kspliced.plan.edits import Edit, SourceText
 from kspliced.plan.text import identifiers
@@ -75,6 +78,22 @@ def reached(texts: Texts, source: str, name: str) -> frozenset[str]:
     name = name.partition(".")[0]
     before, after = (text(source).reached(name) for text in (texts.old, texts.new))
     return before | after if before and after else frozenset()
+
+
+def of_interrupts(
+    exposed: Mapping[str, tuple[Exposed, ...]],
+    users: Iterable[tuple[Unit, tuple[Component, ...]]],
+    texts: Texts,
+) -> dict[str, list[Exposed]]:
+    """By component, those of the ``exposed`` functions of each unit that it changes."""
+    found: dict[str, list[Exposed]] = {}
+    for unit, components in users:
+        source = source_of(unit)
+        for one in exposed.get(unit.path, ()):
+            mentioned = reached(texts, source, one.name)
+            for component in of_change(one.name, source, components, mentioned):
+                found.setdefault(component.id, []).append(one)
+    return found
 
 
 def _naming(symbol: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:

@@ -3,16 +3,19 @@
 
 Those come while the machine is stopped for the switch. No such interrupt sees half of a jump (the
 core's kmod/transition.c), but one that is inside a changed function then may call another, which
-is new already: where two functions change for each other, that must not be.
+is new already: where two functions change for each other, that must not be. Where neither can call
+the other, the interrupt is like a thread, which may call one before the switch and one after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from kspliced.build.body import Bodies
 from kspliced.build.diff import UnitDiff
-from kspliced.build.layout import Entity
+from kspliced.build.layout import Entity, EntityKind
+from kspliced.elf.disasm import branches_indirectly
 from kspliced.elf.object import Binding
 
 # Units with code that a non-maskable interrupt may run: its handlers and what they call (perf,
@@ -33,18 +36,65 @@ _SLEEPS = frozenset({
     "schedule", "wait_for_completion", "synchronize_rcu", "synchronize_srcu",
     "synchronize_rcu_tasks", "vmalloc", "vzalloc", "__vmalloc", "kvmalloc_node", "copy_from_user",
     "copy_to_user", "_copy_from_user", "_copy_to_user", "strndup_user", "memdup_user",
-    "vmemdup_user", "get_unused_fd_flags", "anon_inode_getfd",
+    "vmemdup_user", "get_unused_fd_flags", "anon_inode_getfd", "bpf_map_area_alloc",
+    "bpf_map_area_mmapable_alloc",
 })  # fmt: skip
 # Where preempt_count() is: code that asks whether it runs in an interrupt may do either.
 _ASKS = frozenset({"__preempt_count", "pcpu_hot"})
+# Functions of other units that call nothing of anybody's, and so lead nowhere.
+_LEAVES = frozenset({
+    "__fentry__", "__x86_return_thunk", "__stack_chk_fail", "memcpy", "memmove", "memset", "memcmp",
+    "__memcpy", "__memmove", "__memset", "strlen", "strnlen", "strcmp", "strncmp", "strchr",
+})  # fmt: skip
+# What a static call goes through is written at run time.
+_STATIC_CALL = "__SCT__"
 
 
-def interruptible(diff: UnitDiff, unit: str) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Exposed:
+    """A changed function that a non-maskable interrupt may run. ``calls``: the functions of its
+    unit that the old one may call, directly or not; None if it may call anything."""
+
+    unit: str
+    name: str
+    calls: frozenset[str] | None
+
+    def may_call(self, other: Exposed) -> bool:
+        """Whether an interrupt that is in this one may come to the other."""
+        return self.calls is None or (self.unit == other.unit and other.name in self.calls)
+
+
+def interruptible(diff: UnitDiff, unit: str) -> tuple[Exposed, ...]:
     """The changed functions of a unit that a non-maskable interrupt may run."""
     if not unit.startswith(_MAY_RUN):
         return ()
     sleeping = _sleeping(diff.pre) if unit.startswith(_STEADY) else frozenset()
-    return tuple(changed.pre.name for changed in diff.changed if changed.pre not in sleeping)
+    awake = (changed.pre for changed in diff.changed if changed.pre not in sleeping)
+    return tuple(Exposed(unit, one.name, _calls(diff.pre, one)) for one in awake)
+
+
+def entangled(some: Iterable[Exposed]) -> tuple[Exposed, ...]:
+    """Those of which an interrupt may run two in one, one of them old and one new."""
+    every = tuple(some)
+    return tuple(
+        one for one in every if any(one.may_call(o) or o.may_call(one) for o in every if o != one)
+    )
+
+
+def _calls(bodies: Bodies, function: Entity) -> frozenset[str] | None:
+    reached, waiting = {function}, [function]
+    while waiting:
+        one = waiting.pop()
+        if any(branches_indirectly(bodies.layout.content(part)) for part in bodies.parts(one)):
+            return None
+        for entity, name, call in _refers(bodies, one):
+            leads = call and entity is None and name not in _LEAVES
+            if leads or name.startswith(_STATIC_CALL):
+                return None
+            if entity is not None and entity.kind is EntityKind.FUNCTION and entity not in reached:
+                reached.add(entity)
+                waiting.append(entity)
+    return frozenset(entity.name for entity in reached)
 
 
 def _sleeping(bodies: Bodies) -> frozenset[Entity]:

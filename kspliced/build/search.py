@@ -18,6 +18,7 @@ from kspliced.build.fates import LATER, Decision, Fate, each, header_fates, head
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.late import Compiled, Olds, strangers, with_more
 from kspliced.build.neighbours import Neighbours
+from kspliced.build.nmi import entangled
 from kspliced.build.remembered import GivenUp, Remembered, State
 from kspliced.build.select import Irrelevant, Selection, not_kernel
 from kspliced.build.unit import DiffedUnit, PlainProofs, diff_unit, join_units
@@ -362,14 +363,10 @@ class _Search:
             for refusal in refused.get(unit.path, ()):
                 _blame(guilty, blame.of_symbol(refusal.symbol, source_of(unit), users), refusal)
         exposed = {d.unit.path: d.interruptible for d in diffed}
-        several: dict[str, list[Refusal]] = {}
-        for unit, users in self._users(live):
-            for name in exposed.get(unit.path, ()):
-                refusal = Refusal("nmi", unit.path, name, _NMI)
-                source = source_of(unit)
-                reached = blame.reached(self._texts, source, name)
-                _blame(several, blame.of_change(name, source, users, reached), refusal)
-        guilty.update((name, some) for name, some in several.items() if len(some) > 1)
+        for name, some in blame.of_interrupts(exposed, self._users(live), self._texts).items():
+            refusals = [Refusal("nmi", one.unit, one.name, _NMI) for one in entangled(some)]
+            guilty.setdefault(name, []).extend(refusals)
+        guilty = {name: some for name, some in guilty.items() if some}
         return self._give_up_all(live, guilty)
 
     def _charge_late(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:

@@ -13,7 +13,7 @@ from kspliced.build.emit import UnitPart
 from kspliced.build.join import Joined, Member, join
 from kspliced.build.kbuild import Unit
 from kspliced.build.layout import Entity
-from kspliced.build.nmi import interruptible
+from kspliced.build.nmi import Exposed, interruptible
 from kspliced.build.plain import Plain, Unlike, needs_plain, prove_alike
 from kspliced.build.rules import JUMP_SIZE, check, jump_offset
 from kspliced.build.strip import stripped
@@ -47,7 +47,7 @@ class DiffedUnit:
     origin: Origin
     needed: bool = False
     lenders: tuple[str, ...] = ()
-    interruptible: tuple[str, ...] = ()
+    interruptible: tuple[Exposed, ...] = ()
 
     @property
     def digest(self) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _CALL, _JMP, _JMP8 = 0xE8, 0xE9, 0xEB
+_FREE = ("call", "jmp", "lcall", "ljmp")  # that may go where a register says
 _HINTS = (0x2E, 0x3E)  # "branch not taken", "branch taken"
 
 
@@ -48,6 +49,18 @@ def leaving_branches(code: bytes) -> Iterator[tuple[int, int, int]]:
         place = address + size + displacement
         if not 0 <= place < len(code):
             yield field, width, place
+
+
+def branches_indirectly(code: bytes) -> bool:
+    """Whether some call or jump goes where a register or memory says."""
+    import capstone
+
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder.skipdata = True
+    return any(
+        mnemonic.split()[-1] in _FREE and not operands[:1].isdigit()
+        for _, _, mnemonic, operands in decoder.disasm_lite(code, 0)
+    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from kspliced.build.closure import Carried, Closure
 from kspliced.build.diff import UnitDiff, diff_objects
-from kspliced.build.nmi import interruptible
+from kspliced.build.nmi import Exposed, entangled, interruptible
 from kspliced.build.rules import check, jump_offset
 from kspliced.model import Import, ImportKind
 from tests.corpus.compiler import compile_object
@@ -282,7 +282,48 @@ int asking(int n) { if (!__preempt_count) mutex_lock(0); return n + 1; }
 )
 def test_what_a_non_maskable_interrupt_may_run(unit: str, exposed: set[str]) -> None:
     diff = judge(SLEEPING, SLEEPING.replace("n + 1", "n + 2").replace(") + 1;", ") + 2;")).diff
-    assert set(interruptible(diff, unit)) == exposed
+    assert {one.name for one in interruptible(diff, unit)} == exposed
+
+
+MEETING = """
+int mutex_trylock(void);
+int (*pointer)(int);
+static noinline int leaf(int n) { return n + 1; }
+int first(int n) { return leaf(n) * 3; }
+int second(int n) { return 5 * (n + 1); }
+int out(int n) { return mutex_trylock() + n + 1; }
+int indirect(int n) { return pointer(n) + n + 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "met"),
+    [
+        # An interrupt is in one of them, or in the other.
+        ({"first", "second"}, set()),
+        ({"leaf", "second"}, set()),
+        # An old first() would call a new leaf().
+        ({"leaf", "first", "second"}, {"leaf", "first"}),
+        # Where that leads is not known.
+        ({"out", "second"}, {"out", "second"}),
+        ({"indirect", "leaf"}, {"indirect", "leaf"}),
+        ({"out"}, set()),
+    ],
+)
+def test_an_interrupt_may_come_from_one_changed_function_to_another(
+    changed: set[str], met: set[str]
+) -> None:
+    lines = MEETING.splitlines()
+    after = (
+        line.replace("n + 1", "n + 2").replace("* 3", "* 7") if name in changed else line
+        for line in lines
+        for name in [line.partition("(int n)")[0].rpartition(" ")[2]]
+    )
+    found = interruptible(judge(MEETING, "\n".join(after)).diff, "kernel/bpf/core.o")
+    assert {one.name for one in found} == changed
+    assert {one.name for one in entangled(found)} == met
+    elsewhere = Exposed("kernel/bpf/other.o", "second", frozenset({"second"}))
+    assert elsewhere not in entangled((elsewhere, *(o for o in found if o.calls is not None)))
 
 
 def test_a_patched_site_where_the_jump_goes_is_refused() -> None:
