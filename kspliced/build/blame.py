@@ -46,8 +46,13 @@ def of_words(
 
 
 def of_symbol(symbol: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:
-    """Those that change the function, type or datum ``symbol`` in ``source``."""
-    return _naming(symbol, source, components) or components
+    """Those that change the function, type or datum ``symbol`` in ``source``, or else those whose
+    changed lines mention it, as where it is exported."""
+
+    def mentions(edit: Edit) -> bool:
+        return symbol in identifiers((*edit.old_lines, *edit.new_lines))
+
+    return _naming(symbol, source, components) or _those(components, source, mentions) or components
 
 
 def of_change(

@@ -71,7 +71,7 @@ def diff_objects(pre_object: Object, post_object: Object) -> UnitDiff:
             flags = pre.layout.section(one.section).flags
             kept = comparison.equal_references(one, other)
             data.append(ChangedData(one, other, bool(flags & SHF_WRITE), kept))
-    before, after = _exports(pre_object), _exports(post_object)
+    before, after = exports(pre_object), exports(post_object)
     return UnitDiff(
         pre=pre,
         post=post,
@@ -91,7 +91,7 @@ def _parent_is_paired(comparison: _Comparison, cold: Entity) -> bool:
     )
 
 
-def _exports(obj: Object) -> set[str]:
+def exports(obj: Object) -> set[str]:
     """What the unit exports; since 6.4 modpost makes the table, out of .export_symbol."""
     prefixes = ("__ksymtab_", "__export_symbol_")
     return {s.name.removeprefix(p) for s in obj.symbols for p in prefixes if s.name.startswith(p)}

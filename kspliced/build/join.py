@@ -3,20 +3,21 @@
 
 The running kernel has no address for what is new, so a unit carries it as soon as another one
 needs it; and a function that was static is known to the kernel only inside its unit. Units of a
-module see what the kernel proper newly exports, too. The running kernel goes on without such an
-export: whoever needs it is linked with the update, or was built for another kernel.
+module see what the kernel proper newly exports, too, or a module that theirs needs already. The
+running kernel goes on without such an export: whoever needs it is linked with the update, or was
+built for another kernel.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kspliced.build.closure import Closure, Elsewhere, unit_import
-from kspliced.build.diff import UnitDiff
+from kspliced.build.diff import UnitDiff, exports
 from kspliced.build.layout import Entity, Layout
-from kspliced.elf.object import Binding, Symbol, SymbolType
+from kspliced.elf.object import SHN_UNDEF, Binding, Symbol, SymbolType
 from kspliced.model import VMLINUX, Import, Refusal
 
 _NAMED = (SymbolType.FUNC, SymbolType.OBJECT)
@@ -68,9 +69,10 @@ class _Join:
         lent: dict[str, dict[str, _Lent]] = defaultdict(dict)
         for number, member in enumerate(members):
             lent[member.target].update(self._lent(number, member))
-        exports = {n for m in members if m.target == VMLINUX for n in m.diff.new_exports}
-        shown = {name: one for name, one in lent[VMLINUX].items() if name in exports}
-        self._lent_to = {target: {**shown, **own} for target, own in lent.items()}
+        self._stays = _Stays(members)
+        self._lent_to = {
+            target: {**dict(self._shown(target, lent)), **own} for target, own in lent.items()
+        }
         self._wanted: list[set[Entity]] = [set() for _ in members]
 
     def _lent(self, number: int, member: Member) -> Iterator[tuple[str, _Lent]]:
@@ -87,6 +89,22 @@ class _Join:
             elif name not in before:
                 wanted = unit_import(member.target, member.unit, old.symbol, old.name)
                 yield name, _Lent(number, wanted)
+
+    def _shown(
+        self, target: str, lent: Mapping[str, Mapping[str, _Lent]]
+    ) -> Iterator[tuple[str, _Lent]]:
+        """What other targets newly export to this one, and the kernel does not."""
+        for number, member in enumerate(self._members):
+            if member.target == target or not self._stays(member.target, target):
+                continue
+            before = global_symbols(member.diff.pre.layout)
+            for name in member.diff.new_exports:
+                if name in lent[member.target]:
+                    yield name, lent[member.target][name]
+                elif name in before:
+                    index = before[name].index
+                    wanted = unit_import(member.target, member.unit, index, name)
+                    yield name, _Lent(number, wanted)
 
     def join(self) -> Iterator[Joined]:
         """What becomes of each member."""
@@ -117,14 +135,14 @@ class _Join:
         return Closure(member.diff, member.target, member.unit, wanted, shared)
 
     def _exported(self, number: int, closures: Sequence[Closure]) -> Iterator[Refusal]:
-        """New exports, but those of the kernel proper that a module of the update links by."""
+        """New exports, but those that another target of the update links by."""
         member = self._members[number]
         if not member.diff.new_exports:
             return
         linked: set[str] = set()
-        if member.target == VMLINUX:
-            for other, closure in zip(self._members, closures, strict=True):
-                linked |= closure.externs if other.target != VMLINUX else frozenset()
+        for other, closure in zip(self._members, closures, strict=True):
+            if other.target != member.target and self._stays(member.target, other.target):
+                linked |= closure.externs
         for name in member.diff.new_exports:
             if name not in linked:
                 reason = "an exported symbol is new: other modules link by the export table"
@@ -142,6 +160,25 @@ class _Join:
             if here[name].binding is Binding.WEAK:
                 reason = "a new weak symbol: which definition the kernel would use is not known"
                 yield Refusal("weak_symbol", member.unit, name, reason)
+
+
+class _Stays:
+    """Whether one target stays as long as another does: the kernel proper, or a module that the
+    other links by already."""
+
+    def __init__(self, members: tuple[Member, ...]) -> None:
+        self._exports: dict[str, set[str]] = defaultdict(set)
+        self._links: dict[str, set[str]] = defaultdict(set)
+        for member in members:
+            obj = member.diff.pre.layout.object
+            self._exports[member.target] |= exports(obj)
+            undefined = (s for s in obj.symbols if s.section == SHN_UNDEF)
+            self._links[member.target] |= {
+                s.name for s in undefined if s.binding is not Binding.WEAK
+            }
+
+    def __call__(self, owner: str, user: str) -> bool:
+        return owner == VMLINUX or bool(self._exports[owner] & self._links[user])
 
 
 def global_symbols(layout: Layout) -> dict[str, Symbol]:

@@ -89,10 +89,23 @@ def test_an_export_that_nothing_of_the_update_uses_is_refused() -> None:
     owner = unit("owner", OWNER, after)
     within = unit("within", USER, "int open(int n); " + USER.replace("other", "open"))
     assert [codes(diffed) for diffed in join_units((owner, within))] == [{"export_changed"}, set()]
-    # A module may be gone before those that link by it.
-    owner = unit("owner", OWNER, after, target="module")
-    user = unit("user", USER, "int open(int n); " + USER.replace("other", "open"), target="third")
-    assert codes(join_units((owner, user))[0]) == {"export_changed"}
+
+
+@pytest.mark.parametrize(("known", "refused"), [("other", {"export_changed"}), ("old", set())])
+def test_a_module_lends_to_one_that_needs_it_already(known: str, refused: set[str]) -> None:
+    """Another may be in use when the module is gone."""
+    before = f"int old(int n) {{ return other(n); }} {exported('old')} {OWNER}"
+    owner = unit("owner", before, before + exported("open"), target="module")
+    uses = USER.replace("other", known)
+    use = "int open(int n);" + uses.replace("(n);", "(n) + open(n);")
+    declared = "int old(int n);"
+    user = unit("user", declared + uses, declared + use, target="second")
+    joined = join_units((owner, user))
+    assert codes(joined[0]) == refused
+    if not refused:
+        parts = tuple(diffed.part for diffed in joined if diffed.part is not None)
+        found = {i.symbol: i.kind for i in emit(parts).imports}
+        assert found["open"] is ImportKind.UNIT
 
 
 def test_another_target_does_not_see_it() -> None:

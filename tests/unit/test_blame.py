@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.build.blame import of_change, of_words, reached
+from kspliced.build.blame import of_change, of_symbol, of_words, reached
 from kspliced.plan.components import Component, SourceNode, Texts
 from kspliced.plan.declarations import Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
@@ -51,6 +51,14 @@ def test_the_line_tells_or_what_a_header_declares(words: str, guilty: list[str])
     code = [""] * 30 + [".recv_sock = own_recv,"]
     text = SourceText([line.encode() for line in code], code, ())
     assert [component.id for component in of_words(words, "a.c", ALL, text)] == guilty
+
+
+def test_what_an_export_is_due_to() -> None:
+    edit = Edit("a.c", (Hunk(9, 0, 9, 1),), (), (), (), ("EXPORT_SYMBOL(recv_sock);",))
+    node = SourceNode("export", "a.c", (edit,), (), NONE, NONE, NONE)
+    export = Component("export", ("a.c",), (), (), (), (node,), ("a.c",))
+    assert of_symbol("recv_sock", "a.c", (*ALL, export)) == (export,)
+    assert of_symbol("other", "a.c", (*ALL, export)) == (*ALL, export)
 
 
 def maker(name: str) -> Component:

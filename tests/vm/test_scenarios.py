@@ -67,6 +67,7 @@ SCENARIOS = (
         "console=.*\nenabled\n0\n",
         "together: .*\non\nat 0\n",
     ),
+    Scenario("exported", "cat /sys/block/loop0/loop/offset", "0\n", "1\n42 0\n"),
     Scenario(
         "static_key",
         f"for n in 0 1 0; do echo $n > {SCHEDSTATS}; cut -c1-12 /proc/cmdline; done",
