@@ -11,15 +11,17 @@
 
 PYTHON = build/venv/bin/python3
 PYTEST = $(PYTHON) -m pytest
+# A process for each processor, each with a file of tests at a time: guests wait a lot.
+SHARED = -n $(shell nproc) --dist loadfile
 CYCLES = 1000
 
 .PHONY: check clean demo bench lint setup soak test test-full
 
 check: lint
-	$(PYTEST) -m "not vm" tests
+	$(PYTEST) $(SHARED) -m "not vm" tests
 
 test: lint
-	$(PYTEST) tests
+	$(PYTEST) $(SHARED) tests
 
 test-full: lint
 	$(PYTEST) -m full tests

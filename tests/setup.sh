@@ -13,7 +13,7 @@ packages="
 	dh-dkms dh-python dkms dnf dnf-plugins-core dpkg-dev e2fsprogs fakeroot flex gcc-12 git gnupg kmod libelf-dev
 	libssl-dev libxml2-utils make mmdebstrap patch pkexec polkitd pybuild-plugin-pyproject
 	python3-all python3-apt python3-capstone python3-dbus-next python3-debian
-	python3-hypothesis python3-pyelftools python3-pytest python3-rich python3-rpm python3-setuptools
+	python3-hypothesis python3-pyelftools python3-pytest python3-pytest-xdist python3-rich python3-rpm python3-setuptools
 	python3-systemd python3-venv qemu-system-x86 qemu-utils rpm rpmlint rsync sparse systemd universal-ctags
 	util-linux xz-utils zstd
 "

@@ -13,11 +13,19 @@ from kspliced.build.kbuild import Unit
 from kspliced.build.nmi import Exposed
 from kspliced.build.workspace import source_of
 from kspliced.plan.components import Component, Texts
+from kspliced.plan.declarations import DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
 from kspliced.plan.text import identifiers
 from kspliced.source.lines import Hunk
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
+# What may be part of a function, once it is compiled.
+INLINED = frozenset({DeclarationKind.FUNCTION, DeclarationKind.MACRO})
+# include/linux/module.h: the symbols that module_init() and module_exit() give a function.
+_HOOKS = {
+    symbol: re.compile(rf"\s*{macro}\s*\(\s*(\w+)\s*\)")
+    for symbol, macro in (("init_module", "module_init"), ("cleanup_module", "module_exit"))
+}
 
 
 def of_words(
@@ -45,14 +53,33 @@ def of_words(
     )
 
 
-def of_symbol(symbol: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:
-    """Those that change the function, type or datum ``symbol`` in ``source``, or else those whose
-    changed lines mention it, as where it is exported."""
+def of_symbol(
+    symbol: str,
+    source: str,
+    components: tuple[Component, ...],
+    reached: frozenset[str] = frozenset(),
+) -> tuple[Component, ...]:
+    """Those that change the function, type or datum ``symbol`` in ``source``, or else what may be
+    inlined into it, here or from a header, or else those whose changed lines mention it, as where
+    it is exported.
+
+    :param reached: what it mentions through what may be ``INLINED``, see :func:`reached`.
+    """
 
     def mentions(edit: Edit) -> bool:
         return symbol in identifiers((*edit.old_lines, *edit.new_lines))
 
-    return _naming(symbol, source, components) or _those(components, source, mentions) or components
+    def within(component: Component) -> bool:
+        edits = component.edits(source)
+        headers = component.headers
+        return any(e.names & reached for e in edits) or any(h.names & reached for h in headers)
+
+    return (
+        _naming(symbol, source, components)
+        or tuple(component for component in components if within(component))
+        or _those(components, source, mentions)
+        or components
+    )
 
 
 def of_change(
@@ -75,14 +102,32 @@ def of_change(
     return tuple(component for component in components if shown(component))
 
 
-def reached(texts: Texts, source: str, name: str) -> frozenset[str]:
+def reached(
+    texts: Texts,
+    source: str,
+    name: str,
+    through: frozenset[DeclarationKind] = frozenset(DeclarationKind),
+) -> frozenset[str]:
     """What a function mentions, directly or through others of its source, before or after; empty
-    if it is not one of the source's."""
+    if it is not one of the source's.
+
+    :param through: the kinds of these others.
+    """
     if not texts.changed(source):
         return frozenset()
-    name = name.partition(".")[0]
-    before, after = (text(source).reached(name) for text in (texts.old, texts.new))
+    before, after = (
+        text.reached(_in_source(name, text), through)
+        for text in (texts.old(source), texts.new(source))
+    )
     return before | after if before and after else frozenset()
+
+
+def _in_source(name: str, text: SourceText) -> str:
+    """What a function is called in its source: not by what the compiler appends, and not by what a
+    module calls its first and last function."""
+    hook = _HOOKS.get(name)
+    found = (hook.match(line) for line in text.code) if hook is not None else ()
+    return next((match.group(1) for match in found if match), name.partition(".")[0])
 
 
 def of_interrupts(

@@ -24,7 +24,13 @@ from kspliced.source.snapshot import Snapshot
 _MOST = 16
 _CODE = Path(__file__).parents[1]
 # What the machine did, and not the source: another time it may compile.
-_ACCIDENTS = ("signal terminated program", "No space left on device", "Cannot allocate memory")
+_ACCIDENTS = (
+    "signal terminated program",
+    "No space left on device",
+    "Cannot allocate memory",
+    # Make says no more where nobody said why.
+    "not remade because of errors",
+)
 
 
 T = TypeVar("T")
@@ -51,12 +57,13 @@ class GivenUp:
 
 @dataclass(frozen=True)
 class State:
-    """How far a search is: the files it divided and the components it dropped; ``settled`` if
-    nothing else was to be."""
+    """How far a search is: the files it divided, those of them that it ``severed``, and the
+    components it dropped; ``settled`` if nothing else was to be."""
 
     divided: tuple[str, ...] = ()
     given_up: tuple[GivenUp, ...] = ()
     settled: bool = False
+    severed: tuple[str, ...] = ()
 
 
 class Shelf(Generic[T]):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from kspliced.build import blame
+from kspliced.build.doubted import doubts_about, loops
 from kspliced.build.fates import LATER, Decision, Fate, each, header_fates, header_paths
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.late import Compiled, Olds, strangers, with_more
@@ -30,7 +31,7 @@ from kspliced.plan.components import Component, Decomposer, Texts
 from kspliced.plan.conditions import Configuration
 from kspliced.plan.edits import Edit, apply_edits
 from kspliced.plan.makers import Makers
-from kspliced.plan.safety import Doubt, doubts, never_leaves, passes
+from kspliced.plan.safety import Policy, passes
 from kspliced.source.functions import touched_functions
 from kspliced.source.snapshot import Snapshot
 
@@ -138,6 +139,7 @@ class _Search:
         self._remembered, self._before = remembered, remembered.read()
         self._dropped: dict[str, Fate] = {}
         self._divided = frozenset(self._before.divided)
+        self._severed = frozenset(self._before.severed)
         self._to_divide: set[str] = set()
         self._completed: set[str] = set()
         self._settled = self._before.settled
@@ -182,15 +184,18 @@ class _Search:
 
     def _remember(self) -> None:
         given_up = (GivenUp(n, f.decision, f.reasons) for n, f in sorted(self._dropped.items()))
-        self._remembered.write(State(tuple(sorted(self._divided)), tuple(given_up), self._settled))
+        divided, severed = (tuple(sorted(some)) for some in (self._divided, self._severed))
+        self._remembered.write(State(divided, tuple(given_up), self._settled, severed))
 
     def _decompose(self) -> None:
         """Take apart what is to be divided, and judge all components by their text, until none
         is to be divided any more."""
         while True:
+            self._severed |= self._to_divide & self._divided
             self._divided |= self._to_divide
             self._to_divide.clear()
-            self._decomposition = wanted(self._decomposer.decompose(self._divided), self._wish)
+            found = self._decomposer.decompose(self._divided, self._severed)
+            self._decomposition = wanted(found, self._wish)
             self._components = {c.id: c for c in self._decomposition.components}
             self._dropped = {
                 name: fate
@@ -212,10 +217,16 @@ class _Search:
             for path in component.files
             if path not in self._divided and self._decomposer.divisible(path)
         }
+        if not apart and self._wish.policy is Policy.NORMAL:
+            apart = set(filter(self._severable, component.files))
+            self._divided |= apart
         if apart:
             self._to_divide |= apart
         else:
             self._drop(component.id, decision, reasons)
+
+    def _severable(self, path: str) -> bool:
+        return path not in self._severed and self._decomposer.severable(path)
 
     def _compile(self, units: tuple[Unit, ...]) -> dict[str, str]:
         """Compile the hot tree; what does not compile before or after the change."""
@@ -360,8 +371,11 @@ class _Search:
         refused = {d.unit.path: d.refused for d in diffed if d.refused}
         guilty: dict[str, list[Refusal]] = {}
         for unit, users in self._users(live):
+            source = source_of(unit)
             for refusal in refused.get(unit.path, ()):
-                _blame(guilty, blame.of_symbol(refusal.symbol, source_of(unit), users), refusal)
+                mentioned = blame.reached(self._texts, source, refusal.symbol, blame.INLINED)
+                to_blame = blame.of_symbol(refusal.symbol, source, users, mentioned)
+                _blame(guilty, to_blame, refusal)
         exposed = {d.unit.path: d.interruptible for d in diffed}
         for name, some in blame.of_interrupts(exposed, self._users(live), self._texts).items():
             refusals = [Refusal("nmi", one.unit, one.name, _NMI) for one in entangled(some)]
@@ -408,14 +422,16 @@ class _Search:
         changed = {d.unit.path: {f.name for f in d.functions} for d in diffed if d.functions}
         guilty: dict[str, list[Refusal]] = {}
         for unit, users in self._users(live):
-            for loop in self._loops(source_of(unit), changed.get(unit.path, set())):
-                _blame(guilty, blame.of_symbol(loop.symbol, source_of(unit), users), loop)
+            source = source_of(unit)
+            inside = (one.path for one in self._included if source in one.hosts)
+            for loop in loops(self._texts, (source, *inside), changed.get(unit.path, set())):
+                _blame(guilty, blame.of_symbol(loop.symbol, source, users), loop)
         asked = False
         for component in live:
             units = [u for u in self._units_of([component]) if u.path in changed]
             if not units or component.id in guilty:
                 continue
-            found = (*doubts(self._edits(component), self._texts), *self._untold(component))
+            found = doubts_about(component, self._texts, self._makers)
             if not passes(self._wish.policy, found):
                 manual = Refusal(
                     "manual", component.id, "", "the policy is to ask about everything"
@@ -424,32 +440,6 @@ class _Search:
                 self._give_up(component, Decision.ASK, reasons)
                 asked = True
         return self._give_up_all(live, guilty) or asked
-
-    def _untold(self, component: Component) -> Iterator[Doubt]:
-        """Parts of files of which no changelog entry is known to have made them: they may be half
-        of what was done."""
-        for path in component.divided:
-            edits = (edit for edit in component.edits(path) if edit.names)
-            unknown = [e for e in edits if not all(map(self._makers.known, e.spots))]
-            if unknown:
-                name = min(unknown[0].names)
-                yield Doubt(Refusal("part_untold", path, name, _UNTOLD), strong=False)
-
-    def _edits(self, component: Component) -> tuple[Edit, ...]:
-        return (
-            *(edit for node in component.nodes for edit in node.edits),
-            *(header.edit for header in component.headers),
-        )
-
-    def _loops(self, path: str, changed: set[str]) -> Iterator[Refusal]:
-        """Changed functions that a kernel thread never returns from."""
-        inside = (one.path for one in self._included if path in one.hosts)
-        for text in (self._texts.new(p) for p in (path, *inside) if self._texts.changed(p)):
-            for function in text.declarations:
-                lines = text.lines(function.start, function.end - function.start + 1)
-                if function.name in changed and never_leaves(lines):
-                    reason = "a kernel thread is in this function as long as it lives"
-                    yield Refusal("never_leaves", path, function.name, reason)
 
     def _diff(self, unit: Unit, headers: tuple[str, ...]) -> DiffedUnit:
         workspace, source = self._workspace, source_of(unit)
@@ -491,6 +481,5 @@ def _blame(
         guilty.setdefault(component.id, []).append(refusal)
 
 
-_UNTOLD = "which commit made this part of a file, of which another cannot go live, is not known"
 _NMI = "a non-maskable interrupt that is in one of these functions may call another, new one"
 _COMPILE = "it does not compile without changes that cannot go live"

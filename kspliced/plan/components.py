@@ -23,7 +23,7 @@ from kspliced.plan.edits import Edit, SourceText, Spot, edits, read_text
 from kspliced.plan.headers import HeaderChange, HeaderEdit, classify
 from kspliced.plan.local_types import changed_local_types
 from kspliced.plan.makers import Makers
-from kspliced.plan.parts import divide, first_uses
+from kspliced.plan.parts import cut, divide, first_uses
 from kspliced.plan.reach import Mentions, Reach, settle
 from kspliced.plan.text import identifiers
 from kspliced.plan.touched import Headers
@@ -32,6 +32,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 _INCLUDE = re.compile(r'#\s*include\s*[<"]([^>"]+)[>"]')
 
 Reads = Callable[[str], frozenset[str]]
+Divide = Callable[[tuple[Edit, ...], SourceText, SourceText, Makers], tuple[tuple[Edit, ...], ...]]
 
 
 @dataclass(frozen=True)
@@ -182,28 +183,37 @@ class Decomposer:
                 self._comments.append(path)
         self._reached = settle(judged, texts.around, mentions, self._included)
         self._concerned = frozenset().union(*(reach.sources for reach in self._reached))
-        self._parts: dict[str, tuple[SourceNode, ...]] = {}
+        self._parts: dict[tuple[str, bool], tuple[SourceNode, ...]] = {}
         self._inside = {
             path: _node(texts, path, path, texts.edits(path)) for path in sorted(self._included)
         }
 
-    def parts(self, path: str) -> tuple[SourceNode, ...]:
-        """What a source file can be divided into; nothing if it is not changed."""
-        if path not in self._parts:
-            self._parts[path] = tuple(self._divided(path))
-        return self._parts[path]
+    def parts(self, path: str, between: bool = False) -> tuple[SourceNode, ...]:
+        """What a source file can be divided into, or cut into ``between`` commits; nothing if it is
+        not changed."""
+        key = path, between
+        if key not in self._parts:
+            self._parts[key] = tuple(self._divided(path, cut if between else divide))
+        return self._parts[key]
 
     def divisible(self, path: str) -> bool:
         """Whether parts of a source file may have different fates: edits of different commits, or
         edits and, for what a header changes, all of the file."""
         return len(self.parts(path)) > 1 or (path in self._concerned and bool(self.parts(path)))
 
-    def decompose(self, divided: frozenset[str] = frozenset()) -> Decomposition:
-        """Find the components, with the sources ``divided`` in parts and the others whole."""
+    def severable(self, path: str) -> bool:
+        """Whether a source file can be cut into more than it is divided into."""
+        return len(self.parts(path, between=True)) > max(1, len(self.parts(path)))
+
+    def decompose(
+        self, divided: frozenset[str] = frozenset(), severed: frozenset[str] = frozenset()
+    ) -> Decomposition:
+        """Find the components, with the sources ``divided`` in parts, those of them that are
+        ``severed`` between commits, and the others whole."""
         nodes = [
             part
             for path, node in self._whole.items()
-            for part in (self.parts(path) if path in divided else (node,))
+            for part in (self.parts(path, path in severed) if path in divided else (node,))
         ]
         whole = frozenset(node.id for node in nodes)
         users = tuple(self._users(reach, whole) for reach in self._reached)
@@ -258,13 +268,17 @@ class Decomposer:
                 spots = (self._makers.commit(spot) for spot in reach.header.edit.spots)
                 yield number, tuple(sorted(frozenset().union(*spots)))
 
-    def _divided(self, path: str) -> Iterator[SourceNode]:
+    def _divided(self, path: str, into: Divide) -> Iterator[SourceNode]:
         whole = self._whole.get(path)
         if whole is None or not (self._texts.known(path) and self._texts.changed(path)):
             return
         old, new = self._texts.old(path), self._texts.new(path)
-        for some in divide(whole.edits, old, new, self._makers):
+        taken: set[str] = set()
+        for some in into(whole.edits, old, new, self._makers):
             name = next((name for edit in some for name in sorted(edit.names)), "")
+            if name in taken:
+                name = f"{name}@{next(e.hunks[0].old_start for e in some if name in e.names)}"
+            taken.add(name)
             yield _node(self._texts, f"{path}:{name}", path, some)
 
 

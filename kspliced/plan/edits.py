@@ -73,12 +73,15 @@ class SourceText:
         """Lines of code, empty ones left out."""
         return [line for line in self.code[start - 1 : start - 1 + count] if line]
 
-    def reached(self, name: str) -> frozenset[str]:
-        """All that the declarations of ``name`` mention, directly or through others of the file,
-        and the name; nothing where the file declares none."""
+    def reached(
+        self, name: str, through: frozenset[DeclarationKind] = frozenset(DeclarationKind)
+    ) -> frozenset[str]:
+        """All that the declarations of ``name`` mention, directly or through others of the file of
+        the kinds ``through``, and the name; nothing where the file declares none."""
         found: frozenset[str] = frozenset()
         waiting = frozenset({name})
-        while mine := [d for d in self.declarations if d.name in waiting]:
+        known = [d for d in self.declarations if d.kind in through]
+        while mine := [d for d in known if d.name in waiting]:
             found |= waiting
             lines = (line for d in mine for line in self.code[self.head(d) - 1 : d.end])
             waiting = identifiers(lines) - found
@@ -117,22 +120,35 @@ def edits(
 ) -> tuple[Edit, ...]:
     """The edits that make ``new`` of ``old``; those that change nothing but comments, or
     what is never compiled, left out."""
+    found = (_edit(path, hunk, old, new) for hunk in hunks(old_top / path, new_top / path))
+    return joined(edit for edit in found if edit.old_lines != edit.new_lines)
+
+
+def split(edit: Edit, old: SourceText, new: SourceText) -> tuple[Edit, ...]:
+    """Each hunk of an edit as an edit of its own, without those that change no code."""
+    found = (_edit(edit.path, hunk, old, new) for hunk in edit.hunks)
+    return tuple(one for one in found if one.old_lines != one.new_lines)
+
+
+def joined(some: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Edits of one file, joined where they touch the same declaration."""
     groups: list[Edit] = []
-    for hunk in hunks(old_top / path, new_top / path):
-        edit = Edit(
-            path,
-            (hunk,),
-            old.owners(hunk.old_start, hunk.old_count) if hunk.old_count else (),
-            new.owners(hunk.new_start, hunk.new_count) if hunk.new_count else (),
-            tuple(old.lines(hunk.old_start, hunk.old_count)),
-            tuple(new.lines(hunk.new_start, hunk.new_count)),
-        )
-        if edit.old_lines == edit.new_lines:
-            continue
+    for edit in some:
         related = [group for group in groups if group.names & edit.names]
         groups = [group for group in groups if group not in related]
         groups.append(_joined([*related, edit]))
     return tuple(groups)
+
+
+def _edit(path: str, hunk: Hunk, old: SourceText, new: SourceText) -> Edit:
+    return Edit(
+        path,
+        (hunk,),
+        old.owners(hunk.old_start, hunk.old_count) if hunk.old_count else (),
+        new.owners(hunk.new_start, hunk.new_count) if hunk.new_count else (),
+        tuple(old.lines(hunk.old_start, hunk.old_count)),
+        tuple(new.lines(hunk.new_start, hunk.new_count)),
+    )
 
 
 def _joined(parts: list[Edit]) -> Edit:

@@ -10,13 +10,14 @@ in memory, and is refused unless these are as they were (touched.py).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 
 from kspliced.model import Refusal
-from kspliced.plan.declarations import DeclarationKind
+from kspliced.plan.declarations import TYPES, DeclarationKind
 from kspliced.plan.edits import Edit
-from kspliced.plan.neutral import REMOVED
+from kspliced.plan.neutral import ADDED, REMOVED
 from kspliced.plan.touched import Headers, Touched, forward, macros_of, removes, touched
 
 _MEMBER = re.compile(
@@ -53,6 +54,15 @@ class HeaderEdit:
     new: bool
     proven: frozenset[str] = frozenset()
     called: frozenset[str] = frozenset()
+
+    @property
+    def only_members(self) -> bool:
+        """Whether it is refused for members that it adds to types, and does nothing else."""
+        if self.refusal is None or self.refusal.reason != ADDED:
+            return False
+        declared = {d.kind for d in self.edit.removed + self.edit.added}
+        lines = Counter(self.edit.old_lines) - Counter(self.edit.new_lines)
+        return not lines and declared <= TYPES
 
     @property
     def prepares(self) -> bool:

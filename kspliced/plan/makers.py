@@ -11,6 +11,8 @@ from kspliced.plan.edits import Spot
 
 # The share of an entry that may have made a hunk, and of one that more likely than not did.
 _MAY, _LIKELY = 0.05, 0.5
+# That of one that made it beyond doubt.
+_SURE = 0.9
 
 
 class Makers:
@@ -37,6 +39,15 @@ class Makers:
         """The entries that may have made a hunk, by their place in the changelog."""
         shares = self._shares.get(spot, {})
         return frozenset(entry for entry, share in shares.items() if share >= _MAY)
+
+    def sole(self, spot: Spot) -> int | None:
+        """The entry that beyond doubt made a hunk, and no other one; None if there is none."""
+        shares = self._shares.get(spot, {})
+        likely = self.of(spot)
+        (entry, *others) = likely or (None,)
+        if entry is None or others or shares[entry] < _SURE:
+            return None
+        return entry
 
     def known(self, spot: Spot) -> bool:
         """Whether it is certain that one of the entries that may have made a hunk did."""

@@ -4,18 +4,20 @@
 A stable upgrade changes a large file in several commits, of which one may need what cannot go live.
 Edits stay together wherever something says that they may be of one commit: they change the use of
 the same name, one changes what the other's functions use, or one changelog entry may have made
-both (attribution.py).
+both (attribution.py). Where that leaves too much together, hunks that beyond doubt are of
+different entries are cut apart.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind
-from kspliced.plan.edits import Edit, SourceText, Spot
+from kspliced.plan.edits import Edit, SourceText, Spot, joined, split
 from kspliced.plan.makers import Makers
 from kspliced.plan.text import KEYWORDS, identifiers
 
@@ -28,8 +30,12 @@ _COMMON = re.compile(
     r"E[A-Z0-9]{2,}|KERN_[A-Z]+|(?:[a-z]+_)*(?:emerg|alert|crit|err|warn|warning|notice|info|dbg|debug)"
     r"(?:_once|_ratelimited)?|printk\w*|verbose|WARN\w*|NL_SET_ERR_MSG\w*"
 )
+# Lines between two hunks that patch(1) and git want to see unchanged.
+_CONTEXT = 3
 _TAGS = TYPES - {DeclarationKind.TYPEDEF}
 _NO_LINK = frozenset({"likely", "unlikely", "if", "for", "while", "switch", "return", "sizeof"})
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,52 @@ def divide(
     if any(not edit.names for edit in rest):
         return (edits,)
     pieces = [_piece(edit, old, new, makers) for edit in rest]
-    groups = _united(pieces)
+    groups = _grouped(pieces, _linked)
     return tuple((*includes, *(piece.edit for piece in group)) for group in groups) or (edits,)
+
+
+def cut(
+    edits: tuple[Edit, ...], old: SourceText, new: SourceText, makers: Makers
+) -> tuple[tuple[Edit, ...], ...]:
+    """As :func:`divide`, hunk by hunk: those that beyond doubt are of different entries stay
+    together only where both use what the upgrade brings or takes away, or where they are so near
+    that the one could not be picked without the other."""
+    includes = tuple(edit for edit in edits if _only_includes(edit))
+    rest = [edit for edit in edits if edit not in includes]
+    if any(not edit.names for edit in rest):
+        return (edits,)
+    before, after = (identifiers(text.code) for text in (old, new))
+    hunks = [
+        _Hunk(_piece(one, old, new, makers), makers.sole(one.spots[0]), one.identifiers & fresh)
+        for fresh in (before ^ after,)
+        for edit in rest
+        for one in split(edit, old, new)
+    ]
+    groups = _grouped(hunks, _inseparable)
+    return tuple((*includes, *joined(hunk.piece.edit for hunk in some)) for some in groups) or (
+        edits,
+    )
+
+
+@dataclass(frozen=True)
+class _Hunk:
+    """A piece of one hunk, with the entry that made it beyond doubt, if any; ``fresh`` is what it
+    uses of names that only one side of the file has."""
+
+    piece: _Piece
+    maker: int | None
+    fresh: frozenset[str]
+
+
+def _inseparable(one: _Hunk, other: _Hunk) -> bool:
+    if one.maker is None or other.maker is None:
+        return _linked(one.piece, other.piece)
+    if one.maker == other.maker or one.fresh & other.fresh:
+        return True
+    first, second = sorted(
+        (hunk.piece.edit.hunks[0] for hunk in (one, other)), key=lambda hunk: hunk.old_start
+    )
+    return second.old_start - first.old_start - first.old_count < _CONTEXT
 
 
 def first_uses(
@@ -82,13 +132,13 @@ def _only_uses(edit: Edit, name: str) -> bool:
     return whole and not edit.old_lines and len(edit.hunks) == 1
 
 
-def _united(pieces: list[_Piece]) -> list[list[_Piece]]:
-    """The pieces by what links them, directly or through others."""
-    groups: list[list[_Piece]] = []
-    for piece in pieces:
-        near = [group for group in groups if any(_linked(piece, other) for other in group)]
+def _grouped(items: Iterable[_T], linked: Callable[[_T, _T], bool]) -> list[list[_T]]:
+    """Items by what links them, directly or through others."""
+    groups: list[list[_T]] = []
+    for item in items:
+        near = [group for group in groups if any(linked(item, other) for other in group)]
         groups = [group for group in groups if group not in near]
-        groups.append([*(other for group in near for other in group), piece])
+        groups.append([*(other for group in near for other in group), item])
     return groups
 
 

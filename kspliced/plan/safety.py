@@ -99,6 +99,7 @@ _STEADY = frozenset({
     "begin", "end", "start", "stop", "alloc", "malloc", "zalloc", "free", "init", "map", "unmap",
 })  # fmt: skip
 _ONCE = frozenset(word for pair in _PAIRS for word in pair) - _STEADY
+_CONSTANTS = frozenset({DeclarationKind.MACRO, DeclarationKind.ENUMERATOR})
 _NEVER_LEAVES = re.compile(r"\bkthread_(?:freezable_)?should_(?:stop|park)\b")
 
 
@@ -352,14 +353,15 @@ def _last(expression: str) -> str:
 
 
 def _flags(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
-    """A flag is set that nobody here asks: the other half is elsewhere."""
-    asked = identifiers(
-        line for p in parts for line in p.edit.new_lines if not _SET_BIT.search(line)
-    )
-    before = identifiers(line for part in parts for line in part.edit.old_lines)
+    """A flag that comes with the component is set, and nobody here asks for it: the other half is
+    elsewhere. What obeys a flag that was there before is there as well."""
+    given = {d.name for p in parts for d in p.edit.added if d.kind in _CONSTANTS}
+    given -= {d.name for part in parts for d in part.edit.removed}
+    code = [line for p in parts if p.edit.changed_functions for line in p.edit.new_lines]
+    asked = identifiers(line for line in code if not _SET_BIT.search(line))
     for part in parts:
         for flag in _SET_BIT.findall("\n".join(part.edit.new_lines)):
-            if flag not in asked and flag not in before:
+            if flag in given and flag not in asked:
                 reason = "what obeys the flag is not changed with it"
                 yield _doubt("flag_unread", part, reason, flag, strong=False)
                 return

@@ -5,11 +5,13 @@
 
 Prints, for the components that the rules were made with and for those they were not, a table and
 every component on which the rules and the label disagree. Compiles nothing, and looks at the
-components' source files alone: what their headers' edits add is missing.
+components' source files and what they use of the headers beside these: what headers elsewhere add
+is missing.
 """
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +58,29 @@ def labelled(labels: Path = LABELS) -> tuple[Labelled, ...]:
 def judge(components: Iterable[Labelled]) -> list[Judged]:
     """Apply the rules."""
     wanted = tuple(components)
-    paths = sorted({path for component in wanted for path in component.files})
-    texts = Texts(kernels.source(OLD), kernels.source(NEW), paths)
+    paths = {path for component in wanted for path in component.files}
+    paths |= {header for path in paths for header in _headers_beside(path)}
+    texts = Texts(kernels.source(OLD), kernels.source(NEW), sorted(paths))
     return [Judged(c, _doubts(texts, c)) for c in wanted]
 
 
 def _doubts(texts: Texts, component: Labelled) -> tuple[Doubt, ...]:
-    edits = tuple(edit for path in component.files for edit in texts.edits(path))
-    return doubts(edits, texts)
+    edits = [edit for path in component.files for edit in texts.edits(path)]
+    used = frozenset().union(*(edit.identifiers for edit in edits))
+    headers = dict.fromkeys(header for path in component.files for header in _headers_beside(path))
+    given = (edit for header in headers for edit in texts.edits(header) if edit.names & used)
+    return doubts((*edits, *given), texts)
+
+
+def _headers_beside(path: str) -> list[str]:
+    """The changed headers in a source's folder."""
+    new, old = kernels.source(NEW), kernels.source(OLD)
+    found = (str(file.relative_to(new)) for file in (new / path).parent.glob("*.h"))
+    return sorted(
+        name
+        for name in found
+        if (old / name).is_file() and not filecmp.cmp(old / name, new / name, shallow=False)
+    )
 
 
 def passing(judged: Iterable[Judged], policy: Policy, label: str) -> list[Judged]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.build.blame import of_change, of_symbol, of_words, reached
+from kspliced.build.blame import INLINED, of_change, of_symbol, of_words, reached
 from kspliced.plan.components import Component, SourceNode, Texts
 from kspliced.plan.declarations import Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
@@ -100,3 +100,42 @@ int alone(void) { return 3; }
     assert [component.id for component in of_change(name, "a.c", some, mentioned)] == guilty
     if name != "inner":
         assert more in of_change(name, "a.c", (*some, more), mentioned), "a header is in any"
+
+
+MODULE = """\
+static int register_one(void)
+{
+	return 0;
+}
+
+static int runs(void)
+{
+	return gives();
+}
+
+static const struct ops ops = { .runs = runs };
+
+static int __init start(void)
+{
+	use(&ops);
+	return register_one();
+}
+
+module_init(start);
+"""
+
+
+def test_a_refused_function_is_due_to_what_is_inlined_into_it(tmp_path: Path) -> None:
+    """Not to what it merely has the address of."""
+    for name, text in (("old", MODULE), ("new", MODULE.replace("return 0", "return 1"))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.c").write_text(text)
+    texts = Texts(tmp_path / "old", tmp_path / "new", ["a.c"])
+    (edit,) = texts.edits("a.c")
+    node = SourceNode("mine", "a.c", (edit,), (), NONE, NONE, NONE)
+    mine = Component("mine", ("a.c",), (), (), (), (node,), ("a.c",))
+    both = (mine, user("gives"))
+    for symbol, guilty in (("init_module", (mine,)), ("runs", both[1:]), ("unheard_of", both)):
+        found = reached(texts, "a.c", symbol, INLINED)
+        assert of_symbol(symbol, "a.c", both, found) == guilty, symbol
+    assert "gives" in reached(texts, "a.c", "init_module")

@@ -15,17 +15,18 @@ def guest_image() -> image.Image:
     return image.base()
 
 
-_lost: set[str] = set()
+# Of the report, as that travels from the process that runs a test to the one that counts.
+_LOST = ("lost", "the harness let it down")
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Remember a test that the harness let down, which says nothing about the code under test."""
+    """Mark a test that the harness let down, which says nothing about the code under test."""
     if call.excinfo is not None and call.excinfo.errisinstance(HarnessError):
-        _lost.add(item.nodeid)
+        item.user_properties.append(_LOST)
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
     """Such a test counts as an error, not as a failed expectation."""
-    if report.failed and report.nodeid in _lost:
+    if report.failed and _LOST in map(tuple, report.user_properties):
         return "error", "E", "ERROR"
     return None

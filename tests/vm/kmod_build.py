@@ -131,7 +131,9 @@ def build(tree: Tree, sources: Path = SOURCES) -> Modules:
 
     Raises HarnessError with the compiler's words where that fails.
     """
-    place = TREE / "build" / sources.relative_to(TREE) / tree.release
+    # Test runs beside one another (pytest-xdist) do not take it from each other.
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    place = TREE / "build" / sources.relative_to(TREE) / worker / tree.release
     shutil.rmtree(place, ignore_errors=True)
     core, others = place / "core", place / "others"
     build_core(tree.kdir, core)

@@ -24,16 +24,21 @@ def own_debs() -> tuple[Path, ...]:
     files = parts()
     key = digest(files)
     place = TREE / "build" / "deb" / key
-    if not any(place.glob("*.deb")):
-        shutil.rmtree(place.parent, ignore_errors=True)
-        source = place / "kspliced"
-        for path in files:
-            target = source / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(TREE / path, target)
-        cache.command("dpkg-buildpackage", "-b", "-us", "-uc", cwd=source)
-        shutil.rmtree(source)
+    with cache.locked("own-debs"):
+        if not any(place.glob("*.deb")):
+            _build(place, files)
     return tuple(sorted(place.glob("*.deb")))
+
+
+def _build(place: Path, files: list[str]) -> None:
+    shutil.rmtree(place.parent, ignore_errors=True)
+    source = place / "kspliced"
+    for path in files:
+        target = source / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(TREE / path, target)
+    cache.command("dpkg-buildpackage", "-b", "-us", "-uc", cwd=source)
+    shutil.rmtree(source)
 
 
 def parts(*more: str) -> list[str]:

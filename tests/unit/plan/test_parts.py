@@ -11,7 +11,7 @@ from kspliced.plan.attribution import Attribution, Claim
 from kspliced.plan.components import Texts
 from kspliced.plan.edits import Edit, Spot
 from kspliced.plan.makers import Makers
-from kspliced.plan.parts import divide, first_uses
+from kspliced.plan.parts import cut, divide, first_uses
 
 OLD = """\
 #include <linux/kernel.h>
@@ -176,3 +176,74 @@ def test_makers_are_known_by_their_claims(tmp_path: Path) -> None:
     assert makers.known(one) and not makers.known(two) and makers.known(elsewhere)
     assert makers.commit(one) == {one, elsewhere}
     assert makers.commit(two) == {two}
+
+
+LONG = OLD.replace("\treturn first(s);\n", "".join(f"\tstep_{n}(s);\n" for n in range(9)))
+
+
+def severed(
+    tmp_path: Path, new: str, told: tuple[dict[int, float], ...]
+) -> list[list[tuple[str, ...]]]:
+    """The new lines of each part between commits; of each hunk, the shares of entries."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old/a.c").write_text(LONG)
+    (tmp_path / "new/a.c").write_text(new)
+    texts = Texts(tmp_path / "old", tmp_path / "new", ["a.c"])
+    edits = texts.edits("a.c")
+    spots = sorted(spot for edit in edits for spot in edit.spots)
+    claims: dict[int, list[Claim]] = {n: [] for shares in told for n in shares}
+    for spot, shares in zip(spots, told, strict=True):
+        for entry, share in shares.items():
+            claims[entry].append(Claim(spot, share))
+    makers = Makers(Attribution(claims=tuple(some)) for _, some in sorted(claims.items()))
+    parts = cut(edits, texts.old("a.c"), texts.new("a.c"), makers)
+    return [[edit.new_lines for edit in part] for part in parts]
+
+
+def stepped(*changes: tuple[int, str]) -> str:
+    """LONG with other lines in place of some of the steps of caller()."""
+    text = LONG
+    for step, line in changes:
+        text = text.replace(f"\tstep_{step}(s);\n", f"\t{line}\n")
+    return text
+
+
+ONE, OTHER = {0: 0.95}, {1: 0.95}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told", "parts"),
+    [
+        # Two commits in one function, far enough apart.
+        (((1, "one(s);"), (7, "other(s);")), (ONE, OTHER), 2),
+        (((1, "one(s);"), (4, "other(s);")), (ONE, OTHER), 1),
+        (((1, "one(s);"), (5, "other(s);")), (ONE, OTHER), 2),
+        # One commit.
+        (((1, "one(s);"), (7, "other(s);")), (ONE, ONE), 1),
+        # It is not beyond doubt that these are two.
+        (((1, "one(s);"), (7, "other(s);")), (ONE, {1: 0.85}), 1),
+        (((1, "one(s);"), (7, "other(s);")), ({0: 0.9, 1: 0.06}, OTHER), 1),
+        (((1, "one(s);"), (7, "other(s);")), (ONE, {1: 0.02}), 1),
+        # Both use what the upgrade brings.
+        (((1, "s->fresh = 1;"), (7, "use(s->fresh);")), (ONE, OTHER), 1),
+        # What both sides of the file have ties nothing.
+        (((1, "s->left = 1;"), (7, "use(s->left);")), (ONE, OTHER), 2),
+    ],
+)
+def test_commits_are_cut_apart_where_they_are_told_beyond_doubt(
+    tmp_path: Path,
+    changes: tuple[tuple[int, str], ...],
+    told: tuple[dict[int, float], ...],
+    parts: int,
+) -> None:
+    found = severed(tmp_path, stepped(*changes), told)
+    assert len(found) == parts
+    lines = [line for part in found for edit in part for line in edit]
+    assert sorted(lines) == sorted(line for _, line in changes)
+
+
+def test_hunks_of_one_commit_in_a_function_are_one_edit(tmp_path: Path) -> None:
+    new = stepped((0, "one(s);"), (4, "other(s);"), (8, "three(s);"))
+    found = severed(tmp_path, new, (ONE, OTHER, ONE))
+    assert sorted(found) == [[("one(s);", "three(s);")], [("other(s);",)]]

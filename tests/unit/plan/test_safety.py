@@ -55,6 +55,8 @@ LISTED = (("\tlist_add(&f->list, &foos);\n", ""), ("\tlist_del(&f->list);\n", ""
 QUIET = ("f->quiet = 1;", "foo_log(f);")
 LARGE = ("= kmalloc(", "= kvmalloc(")
 FLUSH = ("return f->a;", "set_bit(FOO_FLUSH, &f->flags);\n\treturn f->a;")
+OBEYED = ("kfree(f);", "if (test_bit(FOO_FLUSH, &f->flags))\n\t\tkfree(f);")
+NEW_FLAG = ("int foo_probe", "enum { FOO_FLUSH = 3 };\nint foo_probe")
 BALANCED = "foo_get(f);\n\tfoo_put(f);\n\t"
 
 
@@ -109,8 +111,13 @@ def codes(folder: Path, *changes: tuple[str, str]) -> list[str]:
         ((("f->quiet = 1;", "WRITE_ONCE(f->quiet, 1);"),), []),
         ((LARGE,), ["allocator"]),
         ((LARGE, ("kfree(f);", "kvfree(f->buf);\n\tkfree(f);")), []),
-        ((FLUSH,), ["flag_unread"]),
-        ((FLUSH, ("kfree(f);", "if (test_bit(FOO_FLUSH, &f->flags))\n\t\tkfree(f);")), []),
+        # What obeys a flag that was there before is there as well.
+        ((FLUSH,), []),
+        ((NEW_FLAG, FLUSH), ["flag_unread"]),
+        (
+            (NEW_FLAG, FLUSH, ("kfree(f);", "if (test_bit(FOO_FLUSH, &f->flags))\n\t\tkfree(f);")),
+            [],
+        ),
         # Who allocates makes objects, whatever it is called.
         (
             (
