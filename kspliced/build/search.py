@@ -167,11 +167,10 @@ class _Search:
                 continue
             headers = header_paths(live)
             diffed = list(join_units(self._diff(u, headers[source_of(u)]) for u in units))
-            if (
-                self._charge_refusals(live, diffed)
-                or self._charge_late(live, diffed)
-                or self._doubt(live, diffed)
-            ):
+            # All that can be said of this tree, so that it takes fewer of them.
+            charges = (self._charge_refusals, self._charge_late, self._doubt)
+            charged = [charge(live, diffed) for charge in charges]
+            if any(charged):
                 self._decompose()
                 continue
             if not self._settled:

@@ -42,6 +42,10 @@ CERTAIN = 0.8
 _MAYBE = 0.02
 # A claim that is beyond doubt; files that may mention what two hunks share; files of a group.
 _SURE, _RARE, _GROUP = 0.9, 20, 12
+# The share of a file's best claim that makes its subsystem an entry's own, and what remains of the
+# confidence where files of others are left out (43 of 44 were none of the entry's).
+_OWN, _OTHERS = 0.5, 0.97
+_SHARED = "include"
 _CANCELLED = "the same upgrade takes it back"
 _NOTHING = "its words name no changed file"
 
@@ -99,7 +103,11 @@ class _Sets:
         for entry in range(len(self._fits)):
             found = self._homes(entry) | orphans[entry] | cohorts[entry] | likes[entry]
             found |= {f for f, share in self._claims[entry].items() if share >= _CLAIM}
+            others = self._of_others(entry, found)
+            found -= others
             confidence = self._confidence(entry, found)
+            if others:
+                confidence = round(confidence * _OTHERS, 3)
             together = self._together(entry) if confidence >= CERTAIN else ()
             reason = "" if found else _CANCELLED if entry in self._cancelled else _NOTHING
             claims = self._spots(entry, found)
@@ -118,6 +126,29 @@ class _Sets:
                 found.add(file)
             so_far += share
         return found
+
+    def _of_others(self, entry: int, found: set[int]) -> set[int]:
+        """Files of which the entry claims no hunk, others beyond doubt all of them, in another
+        subsystem than the entry's own hunks. A header that all include may be of any."""
+        claims = self._claims[entry]
+        homes = {self._subsystem(file) for file, share in claims.items() if share >= _OWN}
+        return {
+            file
+            for file in found
+            if homes
+            and claims.get(file, 0.0) < _MAYBE
+            and self._subsystem(file) not in homes | {_SHARED}
+            and all(self._surely_of_another(n, entry) for n in self._evidence.of_file[file])
+        }
+
+    def _surely_of_another(self, number: int, entry: int) -> bool:
+        claims = self._told.claims[number]
+        return any(share >= _SURE for other, share in claims.items() if other != entry)
+
+    def _subsystem(self, file: int) -> str:
+        """Two folders deep; what all share is one."""
+        path = self._evidence.files[file].path
+        return _SHARED if path.startswith(f"{_SHARED}/") else "/".join(path.split("/")[:2])
 
     def _confidence(self, entry: int, found: set[int]) -> float:
         """The share of its homes that are among ``found``, less what it may claim elsewhere, and
@@ -193,15 +224,24 @@ class _Sets:
             for name in (passage.touched | passage.owners | passage.code) & names:
                 where[name].append(number)
         found: list[set[int]] = [set() for _ in self._fits]
-        for numbers in where.values():
-            files = {self._evidence.home[number] for number in numbers}
-            if not 1 < len(files) <= _COHORT_NEW:
-                continue
+        for name, numbers in where.items():
             for number in numbers:
+                near = self._within_reach(name, number, numbers)
+                if not 1 < len(near) <= _COHORT_NEW:
+                    continue
                 for entry, share in self._told.claims[number].items():
                     if share >= _ANCHOR:
-                        found[entry] |= files
+                        found[entry] |= near
         return found
+
+    def _within_reach(self, name: str, number: int, others: list[int]) -> set[int]:
+        """The files of passages with a name that one of them may have it from: a usual word means
+        something else in each subsystem."""
+        files = {self._evidence.home[other] for other in others}
+        if "_" in name:
+            return files
+        near = {self._subsystem(self._evidence.home[number]), _SHARED}
+        return {file for file in files if self._subsystem(file) in near}
 
     def _likes(self) -> list[set[int]]:
         """The files where hunks do what an entry names, or what its own hunks do, and which are

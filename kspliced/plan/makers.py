@@ -11,7 +11,7 @@ from kspliced.plan.edits import Spot
 
 # The share of an entry that may have made a hunk, and of one that more likely than not did.
 _MAY, _LIKELY = 0.05, 0.5
-# That of one that made it beyond doubt.
+# That of all who may have made a hunk, if one of them did beyond doubt.
 _SURE = 0.9
 
 
@@ -40,14 +40,10 @@ class Makers:
         shares = self._shares.get(spot, {})
         return frozenset(entry for entry, share in shares.items() if share >= _MAY)
 
-    def sole(self, spot: Spot) -> int | None:
-        """The entry that beyond doubt made a hunk, and no other one; None if there is none."""
+    def sure(self, spot: Spot) -> bool:
+        """Whether it is beyond doubt that one of the entries that may have made a hunk did."""
         shares = self._shares.get(spot, {})
-        likely = self.of(spot)
-        (entry, *others) = likely or (None,)
-        if entry is None or others or shares[entry] < _SURE:
-            return None
-        return entry
+        return sum(shares[entry] for entry in self.of(spot)) >= _SURE
 
     def known(self, spot: Spot) -> bool:
         """Whether it is certain that one of the entries that may have made a hunk did."""

@@ -79,7 +79,7 @@ def cut(
         return (edits,)
     before, after = (identifiers(text.code) for text in (old, new))
     hunks = [
-        _Hunk(_piece(one, old, new, makers), makers.sole(one.spots[0]), one.identifiers & fresh)
+        _Hunk(_piece(one, old, new, makers), makers.sure(one.spots[0]), one.identifiers & fresh)
         for fresh in (before ^ after,)
         for edit in rest
         for one in split(edit, old, new)
@@ -92,18 +92,18 @@ def cut(
 
 @dataclass(frozen=True)
 class _Hunk:
-    """A piece of one hunk, with the entry that made it beyond doubt, if any; ``fresh`` is what it
-    uses of names that only one side of the file has."""
+    """A piece of one hunk; ``sure`` if beyond doubt one of the entries that may have made it did;
+    ``fresh`` is what it uses of names that only one side of the file has."""
 
     piece: _Piece
-    maker: int | None
+    sure: bool
     fresh: frozenset[str]
 
 
 def _inseparable(one: _Hunk, other: _Hunk) -> bool:
-    if one.maker is None or other.maker is None:
+    if not (one.sure and other.sure):
         return _linked(one.piece, other.piece)
-    if one.maker == other.maker or one.fresh & other.fresh:
+    if one.piece.makers & other.piece.makers or one.fresh & other.fresh:
         return True
     first, second = sorted(
         (hunk.piece.edit.hunks[0] for hunk in (one, other)), key=lambda hunk: hunk.old_start

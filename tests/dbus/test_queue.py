@@ -29,6 +29,7 @@ def test_a_request_that_appears_is_noticed(machine: Machine) -> None:
 
 
 def test_a_file_that_is_not_whole_yet_is_left_alone(machine: Machine) -> None:
+    machine.paths.queue.mkdir(parents=True)
     machine.start()
     (machine.paths.queue / ".apt-1").write_text("{", "utf-8")
     assert _settled(machine) == []

@@ -224,6 +224,7 @@ ONE, OTHER = {0: 0.95}, {1: 0.95}
         # It is not beyond doubt that these are two.
         (((1, "one(s);"), (7, "other(s);")), (ONE, {1: 0.85}), 1),
         (((1, "one(s);"), (7, "other(s);")), ({0: 0.9, 1: 0.06}, OTHER), 1),
+        (((1, "one(s);"), (7, "other(s);")), ({0: 0.5, 2: 0.45}, OTHER), 2),
         (((1, "one(s);"), (7, "other(s);")), (ONE, {1: 0.02}), 1),
         # Both use what the upgrade brings.
         (((1, "s->fresh = 1;"), (7, "use(s->fresh);")), (ONE, OTHER), 1),
