@@ -15,13 +15,17 @@ from pathlib import Path
 
 import pytest
 
+from kspliced.build import pipeline
 from kspliced.build.pipeline import build
 from kspliced.build.planned import Planned, planned
 from kspliced.build.request import BuildRequest, BuildResult
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress, no_progress
 from kspliced.pack import pack_bytes, read_pack
+from kspliced.plan.attribution import Attribution, Claim
+from kspliced.plan.edits import Spot
 from kspliced.plan.safety import Policy
+from kspliced.source.lines import hunks
 from tests.vm import cache, real
 from tests.vm.case import NEW_VERSION, OLD_RELEASE, OLD_VERSION
 
@@ -288,6 +292,40 @@ def test_a_file_of_which_only_a_part_can_go_live(mixed: BuildRequest, tmp_path: 
     assert asked.component.id == "fs/ext4/balloc.c:ext4_bg_has_super"
     assert [reason.code for reason in asked.reasons] == ["part_untold"]
     assert {f.unit for f in careful.functions} == {"fs/ext4/mballoc.o"}
+
+
+def test_two_commits_in_one_function(
+    mixed: BuildRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One does not compile; who asks for no more than normal gets the other."""
+    path = tmp_path / "new/fs/ext4/balloc.c"
+    text = path.read_text()
+    for before, after in (
+        ("\tif (group == 0)\n\t\treturn 1;\n", "\tif (group == 0)\n\t\treturn 2;\n"),
+        ("\t    test_root(group, 7))\n", "\t    test_root(group, EXT4_NOWHERE))\n"),
+    ):
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    path.write_text(text)
+    name = "fs/ext4/balloc.c"
+    _, one, other = hunks(mixed.from_source / name, path)
+    claims = (Claim(Spot(name, hunk), 1.0) for hunk in (one, other))
+    told = tuple(Attribution((name,), 1.0, claims=(claim,)) for claim in claims)
+    monkeypatch.setattr(pipeline._Pipeline, "_attributed", lambda *_: told)
+
+    def parts(policy: Policy) -> dict[str, str]:
+        result = build(dataclasses.replace(mixed, policy=policy), no_progress)
+        some = {f.component.id: f.decision.value for f in result.fates}
+        changed = {f.name for f in result.functions if f.unit == "fs/ext4/balloc.o"}
+        assert changed == ({"ext4_bg_has_super"} if policy is Policy.NORMAL else set())
+        return {n: some[n] for n in some if n.startswith(f"{name}:ext4_bg")}
+
+    assert parts(Policy.CONSERVATIVE) == {f"{name}:ext4_bg_has_super": "reboot"}
+    severed = parts(Policy.NORMAL)
+    assert severed == {
+        f"{name}:ext4_bg_has_super": "live",
+        f"{name}:ext4_bg_has_super@{other.old_start}": "reboot",
+    }
 
 
 def test_a_function_that_a_header_changes(on_trees: BuildRequest, tmp_path: Path) -> None:
