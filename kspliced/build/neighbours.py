@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit
-from kspliced.build.select import not_kernel
+from kspliced.build.select import not_kernel, rests
 from kspliced.source.snapshot import is_included
 
 
@@ -60,6 +60,11 @@ class Neighbours:
                 loaded = not self._targets or found[0].target in self._targets
                 (units if loaded else later).append(found[0])
         return Found(tuple(units), tuple(later))
+
+    def rest(self, path: str) -> bool:
+        """Whether the nearest directory with a Kbuild file builds only modules not loaded, so that
+        what includes the file is one of these."""
+        return rests(path, self._listings, self._targets)
 
     def _matters(self, path: str) -> bool:
         if find_unit(path, self._listings) or is_included(path, self._included()):

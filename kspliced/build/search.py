@@ -94,7 +94,17 @@ def search(
     pre = Olds(first, later, compiled.more)
     workspace.make_hot()
     return _Search(
-        selection, decomposer, makers, texts, workspace, kbuild, wish, pre, remembered, say
+        selection,
+        neighbours,
+        decomposer,
+        makers,
+        texts,
+        workspace,
+        kbuild,
+        wish,
+        pre,
+        remembered,
+        say,
     ).run()
 
 
@@ -117,6 +127,7 @@ class _Search:
     def __init__(
         self,
         selection: Selection,
+        neighbours: Neighbours,
         decomposer: Decomposer,
         makers: Makers,
         texts: Texts,
@@ -127,7 +138,7 @@ class _Search:
         remembered: Remembered,
         say: Callable[[str], None],
     ) -> None:
-        self._decomposer, self._makers = decomposer, makers
+        self._neighbours, self._decomposer, self._makers = neighbours, decomposer, makers
         self._texts, self._workspace, self._kbuild = texts, workspace, kbuild
         self._post = kbuild("post")
         self._units = {source_of(unit): unit for unit in selection.units}
@@ -257,7 +268,7 @@ class _Search:
 
     def _judge(self, component: Component) -> None:
         """Drop what is refused, or late, without compiling it."""
-        later = [path for path in component.files if path in self._later]
+        later = [path for path in component.files if path in self._later or self._rests(path)]
         odd = tuple(self._odd[path] for path in component.files if path in self._odd)
         left_out = [path for path in component.files if self._left_out(path)]
         halved = [path for path in component.files if self._halved(path)]
@@ -277,6 +288,10 @@ class _Search:
         elif unknown:
             reason = "what a header changes concerns this file, which is built in another way"
             self._drop(component.id, Decision.REBOOT, each("unit_unknown", unknown, reason))
+
+    def _rests(self, path: str) -> bool:
+        """Whether a file that is no unit is included by those of modules that are not loaded."""
+        return path not in self._units and self._neighbours.rest(path)
 
     def _left_out(self, path: str) -> bool:
         unit = self._known.get(path)

@@ -8,7 +8,7 @@ reason, or refused with the reason. A file nobody knows is refused, never passed
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -123,6 +123,17 @@ def directories(changes: Iterable[FileChange]) -> tuple[str, ...]:
     """The directories whose Kbuild files say whether the changes are built."""
     found = {d for change in changes for d in ancestors(change.path) if not not_kernel(change.path)}
     return tuple(sorted(found))
+
+
+def rests(path: str, listings: Mapping[str, Listing], targets: Collection[str]) -> bool:
+    """Whether the nearest directory with a Kbuild file builds only modules that are not loaded.
+
+    :param targets: as for :func:`select`.
+    """
+    near = next((d for d in ancestors(path) if d in listings), None)
+    if near is None or not targets:
+        return False
+    return not listings[near].builtin and not modules_of(listings[near]) & frozenset(targets)
 
 
 def select(
@@ -275,12 +286,9 @@ class _Sorter:
             self.irrelevant.append(Irrelevant(path, "not configured"))
 
     def _idle(self, path: str) -> bool:
-        """Whether the nearest directory with a Kbuild file builds only modules not loaded."""
-        near = next((d for d in ancestors(path) if d in self._listings), None)
-        if near is None or not self._targets or path.startswith(("include/", "arch/")):
-            return False
-        listing = self._listings[near]
-        return not listing.builtin and not modules_of(listing) & self._targets
+        """Whether only modules that are not loaded read a header."""
+        shared = path.startswith(("include/", "arch/"))
+        return not shared and rests(path, self._listings, self._targets)
 
     def _built_near(self, path: str) -> bool:
         """Whether the nearest directory with a Kbuild file builds anything here."""

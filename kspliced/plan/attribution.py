@@ -138,12 +138,12 @@ class _Sets:
             if homes
             and claims.get(file, 0.0) < _MAYBE
             and self._subsystem(file) not in homes | {_SHARED}
-            and all(self._surely_of_another(n, entry) for n in self._evidence.of_file[file])
+            and all(self._surely_of_others(n, entry) for n in self._evidence.of_file[file])
         }
 
-    def _surely_of_another(self, number: int, entry: int) -> bool:
-        claims = self._told.claims[number]
-        return any(share >= _SURE for other, share in claims.items() if other != entry)
+    def _surely_of_others(self, number: int, entry: int) -> bool:
+        claims = self._told.claims[number].items()
+        return sum(share for other, share in claims if other != entry) >= _SURE
 
     def _subsystem(self, file: int) -> str:
         """Two folders deep; what all share is one."""

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kspliced.build.kbuild import Listing, Unit
-from kspliced.build.select import Nature, every_unit_reads, only_version, select, worth_keeping
+from kspliced.build.select import (
+    Nature,
+    every_unit_reads,
+    only_version,
+    rests,
+    select,
+    worth_keeping,
+)
 from kspliced.source.compare import ChangeType, FileChange
 
 EMPTY: frozenset[str] = frozenset()
@@ -158,3 +165,20 @@ def test_lists_of_registers_are_not_kept() -> None:
     registers = "drivers/gpu/drm/amd/include/asic_reg/dcn/dcn_3_0_0_sh_mask.h"
     assert worth_keeping(registers, 100 << 10) and not worth_keeping(registers, 5 << 20)
     assert worth_keeping("drivers/net/ethernet/sfc/mcdi_pcol.h", 1508986)
+
+
+@pytest.mark.parametrize(
+    ("path", "targets", "expected"),
+    [
+        ("fs/ext4/part.c", {"vmlinux"}, True),
+        ("fs/ext4/part.c", {"vmlinux", "ext4"}, False),
+        ("fs/part.c", {"vmlinux"}, False),
+        ("nowhere/part.c", {"vmlinux"}, False),
+        # All that is configured matters.
+        ("fs/ext4/part.c", set(), False),
+    ],
+)
+def test_what_only_modules_that_are_not_loaded_may_include(
+    path: str, targets: set[str], expected: bool
+) -> None:
+    assert rests(path, LISTINGS, targets) is expected
