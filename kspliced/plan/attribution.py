@@ -42,9 +42,10 @@ CERTAIN = 0.8
 _MAYBE = 0.02
 # A claim that is beyond doubt; files that may mention what two hunks share; files of a group.
 _SURE, _RARE, _GROUP = 0.9, 20, 12
-# The share of a file's best claim that makes its subsystem an entry's own, and what remains of the
-# confidence where files of others are left out (43 of 44 were none of the entry's).
-_OWN, _OTHERS = 0.5, 0.97
+# The claim that makes a file an entry's own; in nats, how much worse the place of one is that is
+# none of its own; the share of the others in each hunk of that; and what remains of the confidence
+# where such are left out (41 of 42 were none of the entry's).
+_OWN, _FAR, _BEYOND_DOUBT, _OTHERS = 0.8, 3.0, 0.97, 0.97
 _SHARED = "include"
 _CANCELLED = "the same upgrade takes it back"
 _NOTHING = "its words name no changed file"
@@ -128,22 +129,26 @@ class _Sets:
         return found
 
     def _of_others(self, entry: int, found: set[int]) -> set[int]:
-        """Files of which the entry claims no hunk, others beyond doubt all of them, in another
-        subsystem than the entry's own hunks. A header that all include may be of any."""
-        claims = self._claims[entry]
-        homes = {self._subsystem(file) for file, share in claims.items() if share >= _OWN}
+        """Files of which the entry claims no hunk, others beyond doubt all of them, and which its
+        subject's place fits far worse than a file of its own; no hunk has an identifier of the
+        subject. A header that all include may be of any entry."""
+        claims, place = self._claims[entry], self._fits[entry].place
+        named = {self._evidence.home[number] for number in self._fits[entry].named}
+        own = [place.get(file, 0.0) for file, share in claims.items() if share >= _OWN]
         return {
             file
             for file in found
-            if homes
+            if own
+            and file not in named
             and claims.get(file, 0.0) < _MAYBE
-            and self._subsystem(file) not in homes | {_SHARED}
+            and place.get(file, 0.0) < max(own) - _FAR
+            and self._subsystem(file) != _SHARED
             and all(self._surely_of_others(n, entry) for n in self._evidence.of_file[file])
         }
 
     def _surely_of_others(self, number: int, entry: int) -> bool:
         claims = self._told.claims[number].items()
-        return sum(share for other, share in claims if other != entry) >= _SURE
+        return sum(share for other, share in claims if other != entry) >= _BEYOND_DOUBT
 
     def _subsystem(self, file: int) -> str:
         """Two folders deep; what all share is one."""

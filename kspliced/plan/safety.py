@@ -99,6 +99,9 @@ _STEADY = frozenset({
     "begin", "end", "start", "stop", "alloc", "malloc", "zalloc", "free", "init", "map", "unmap",
 })  # fmt: skip
 _ONCE = frozenset(word for pair in _PAIRS for word in pair) - _STEADY
+_VARIABLES = frozenset({DeclarationKind.VARIABLE})
+# A variable that is counted up or down, or has something added or set.
+_COUNTED = re.compile(r"(?<![\w.>])([A-Za-z_]\w*)\s*(?:\+\+|--|[-+|&^]=)")
 _CONSTANTS = frozenset({DeclarationKind.MACRO, DeclarationKind.ENUMERATOR})
 _NEVER_LEAVES = re.compile(r"\bkthread_(?:freezable_)?should_(?:stop|park)\b")
 
@@ -289,6 +292,20 @@ def _dropped(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
             return
 
 
+def _counters(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """A variable of the file goes that functions kept up to date: after an undo they go on from a
+    value that the new code did not keep."""
+    before = {d.name for part in parts for d in part.edit.removed if d.kind in _VARIABLES}
+    after = {d.name for part in parts for d in part.edit.added if d.kind in _VARIABLES}
+    for part in parts:
+        kept = set(_COUNTED.findall("\n".join(part.edit.old_lines)))
+        gone = sorted(kept & before - after)
+        if gone and part.lives_on:
+            reason = "after an undo it goes on from a value that the new code did not keep"
+            yield _doubt("not_undone", part, reason, ", ".join(gone), strong=False)
+            return
+
+
 def _members(lines: tuple[str, ...]) -> list[str]:
     return [next(filter(None, found)) for found in _KEPT.findall("\n".join(lines))]
 
@@ -367,7 +384,9 @@ def _flags(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
                 return
 
 
-RULES: tuple[Rule, ...] = (_pairs, _moved, _state, _dropped, _allocators, _locks, _flags)
+RULES: tuple[Rule, ...] = (
+    *(_pairs, _moved, _state, _dropped, _counters, _allocators, _locks, _flags),
+)
 
 
 def never_leaves(lines: list[str]) -> bool:

@@ -60,12 +60,12 @@ NEW_FLAG = ("int foo_probe", "enum { FOO_FLUSH = 3 };\nint foo_probe")
 BALANCED = "foo_get(f);\n\tfoo_put(f);\n\t"
 
 
-def codes(folder: Path, *changes: tuple[str, str]) -> list[str]:
-    new = OLD
+def codes(folder: Path, *changes: tuple[str, str], begin: str = OLD) -> list[str]:
+    new = begin
     for before, after in changes:
         assert before in new
         new = new.replace(before, after)
-    for name, text in (("old", OLD), ("new", new)):
+    for name, text in (("old", begin), ("new", new)):
         (folder / name).mkdir()
         (folder / name / "a.c").write_text(text)
     texts = Texts(folder / "old", folder / "new", ["a.c"])
@@ -150,3 +150,25 @@ def test_policies(tmp_path: Path) -> None:
 def test_a_kernel_thread_never_leaves_its_loop() -> None:
     assert never_leaves(["while (!kthread_should_stop()) {", "schedule();"])
     assert not never_leaves(["while (more) {", "schedule();"])
+
+
+COUNTED = OLD.replace("int foo_probe", "static int users;\n\nint foo_probe").replace(
+    "\tf->b++;", "\tf->b++;\n\tusers++;"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # The old code would go on from a count that nobody kept.
+        ((("static int users;\n", ""), ("\tusers++;\n", "")), ["not_undone"]),
+        # It stays, and is counted elsewhere or not at all.
+        ((("\tusers++;\n", ""), ("f->a = 1;", "f->a = 1;\n\tusers++;")), []),
+        # It goes by another name.
+        ((("static int users;\n", "static int callers;\n"),), []),
+    ],
+)
+def test_what_an_undo_finds(
+    tmp_path: Path, changes: tuple[tuple[str, str], ...], expected: list[str]
+) -> None:
+    assert codes(tmp_path, *changes, begin=COUNTED) == expected
