@@ -44,8 +44,10 @@ _MAYBE = 0.02
 _SURE, _RARE, _GROUP = 0.9, 20, 12
 # The claim that makes a file an entry's own; in nats, how much worse the place of one is that is
 # none of its own; the share of the others in each hunk of that; and what remains of the confidence
-# where such are left out (41 of 42 were none of the entry's).
+# for each that is left out (none of 31 that the labels know was the entry's).
 _OWN, _FAR, _BEYOND_DOUBT, _OTHERS = 0.8, 3.0, 0.97, 0.97
+# In nats: a place that fits.
+_PLACED = 1.5
 _SHARED = "include"
 _CANCELLED = "the same upgrade takes it back"
 _NOTHING = "its words name no changed file"
@@ -106,9 +108,7 @@ class _Sets:
             found |= {f for f, share in self._claims[entry].items() if share >= _CLAIM}
             others = self._of_others(entry, found)
             found -= others
-            confidence = self._confidence(entry, found)
-            if others:
-                confidence = round(confidence * _OTHERS, 3)
+            confidence = round(self._confidence(entry, found) * _OTHERS ** len(others), 3)
             together = self._together(entry) if confidence >= CERTAIN else ()
             reason = "" if found else _CANCELLED if entry in self._cancelled else _NOTHING
             claims = self._spots(entry, found)
@@ -130,8 +130,8 @@ class _Sets:
 
     def _of_others(self, entry: int, found: set[int]) -> set[int]:
         """Files of which the entry claims no hunk, others beyond doubt all of them, and which its
-        subject's place fits far worse than a file of its own; no hunk has an identifier of the
-        subject. A header that all include may be of any entry."""
+        subject's place hardly fits, and far worse than a file of its own; no hunk has an identifier
+        of the subject. A header that all include may be of any entry."""
         claims, place = self._claims[entry], self._fits[entry].place
         named = {self._evidence.home[number] for number in self._fits[entry].named}
         own = [place.get(file, 0.0) for file, share in claims.items() if share >= _OWN]
@@ -141,7 +141,7 @@ class _Sets:
             if own
             and file not in named
             and claims.get(file, 0.0) < _MAYBE
-            and place.get(file, 0.0) < max(own) - _FAR
+            and place.get(file, 0.0) < min(_PLACED, max(own) - _FAR)
             and self._subsystem(file) != _SHARED
             and all(self._surely_of_others(n, entry) for n in self._evidence.of_file[file])
         }
