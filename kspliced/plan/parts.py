@@ -58,13 +58,13 @@ def divide(
     What includes headers goes with every group. An edit outside of declarations may concern all
     of the file, which then is not divided.
     """
-    includes = tuple(edit for edit in edits if _only_includes(edit))
-    rest = [edit for edit in edits if edit not in includes]
-    if any(not edit.names for edit in rest):
-        return (edits,)
-    pieces = [_piece(edit, old, new, makers) for edit in rest]
-    groups = _grouped(pieces, _linked)
-    return tuple((*includes, *(piece.edit for piece in group)) for group in groups) or (edits,)
+
+    def groups(rest: list[Edit]) -> Iterator[tuple[Edit, ...]]:
+        pieces = (_piece(edit, old, new, makers) for edit in rest)
+        for group in _grouped(pieces, _linked):
+            yield tuple(piece.edit for piece in group)
+
+    return _with_includes(edits, groups)
 
 
 def cut(
@@ -73,21 +73,30 @@ def cut(
     """As :func:`divide`, hunk by hunk: those that beyond doubt are of different entries stay
     together only where both use what the upgrade brings or takes away, or where they are so near
     that the one could not be picked without the other."""
+    fresh = identifiers(old.code) ^ identifiers(new.code)
+
+    def groups(rest: list[Edit]) -> Iterator[tuple[Edit, ...]]:
+        hunks = (
+            _Hunk(_piece(one, old, new, makers), makers.sure(one.spots[0]), one.identifiers & fresh)
+            for edit in rest
+            for one in split(edit, old, new)
+        )
+        for group in _grouped(hunks, _inseparable):
+            yield joined(hunk.piece.edit for hunk in group)
+
+    return _with_includes(edits, groups)
+
+
+def _with_includes(
+    edits: tuple[Edit, ...], groups: Callable[[list[Edit]], Iterable[tuple[Edit, ...]]]
+) -> tuple[tuple[Edit, ...], ...]:
+    """The groups of what does not include headers, each with what does; all edits as one where
+    some are outside of declarations."""
     includes = tuple(edit for edit in edits if _only_includes(edit))
     rest = [edit for edit in edits if edit not in includes]
     if any(not edit.names for edit in rest):
         return (edits,)
-    before, after = (identifiers(text.code) for text in (old, new))
-    hunks = [
-        _Hunk(_piece(one, old, new, makers), makers.sure(one.spots[0]), one.identifiers & fresh)
-        for fresh in (before ^ after,)
-        for edit in rest
-        for one in split(edit, old, new)
-    ]
-    groups = _grouped(hunks, _inseparable)
-    return tuple((*includes, *joined(hunk.piece.edit for hunk in some)) for some in groups) or (
-        edits,
-    )
+    return tuple((*includes, *group) for group in groups(rest)) or (edits,)
 
 
 @dataclass(frozen=True)

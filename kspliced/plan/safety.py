@@ -99,7 +99,6 @@ _STEADY = frozenset({
     "begin", "end", "start", "stop", "alloc", "malloc", "zalloc", "free", "init", "map", "unmap",
 })  # fmt: skip
 _ONCE = frozenset(word for pair in _PAIRS for word in pair) - _STEADY
-_VARIABLES = frozenset({DeclarationKind.VARIABLE})
 # A variable that is counted up or down, or has something added or set.
 _COUNTED = re.compile(r"(?<![\w.>])([A-Za-z_]\w*)\s*(?:\+\+|--|[-+|&^]=)")
 _CONSTANTS = frozenset({DeclarationKind.MACRO, DeclarationKind.ENUMERATOR})
@@ -295,8 +294,12 @@ def _dropped(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
 def _counters(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
     """A variable of the file goes that functions kept up to date: after an undo they go on from a
     value that the new code did not keep."""
-    before = {d.name for part in parts for d in part.edit.removed if d.kind in _VARIABLES}
-    after = {d.name for part in parts for d in part.edit.added if d.kind in _VARIABLES}
+    before = {
+        d.name for part in parts for d in part.edit.removed if d.kind is DeclarationKind.VARIABLE
+    }
+    after = {
+        d.name for part in parts for d in part.edit.added if d.kind is DeclarationKind.VARIABLE
+    }
     for part in parts:
         kept = set(_COUNTED.findall("\n".join(part.edit.old_lines)))
         gone = sorted(kept & before - after)

@@ -24,6 +24,8 @@ HELPER = DNF / "kernel-request"
 OLD, NEW = "6.1.192-1.ks1.x86_64", "6.1.192-2.ks1.x86_64"
 KERNEL = Package(f"kernel-{NEW}", "", "6.1.192-2.ks1")
 # The helper promises a second; a loaded test machine may take a process that long to start.
+PROMISED = 8.0
+# As long it may take where it is patient.
 GUARD = 20.0
 
 
@@ -171,7 +173,7 @@ def test_a_disk_that_hangs_delays_nobody(machine: Machine, tmp_path: Path) -> No
     begin = time.monotonic()
     done = subprocess.run(["python3", "-c", script], stderr=subprocess.PIPE, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert time.monotonic() - begin < GUARD
+    assert time.monotonic() - begin < PROMISED
     assert machine.requests() == []
 
 
