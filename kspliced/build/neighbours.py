@@ -4,12 +4,15 @@ compiled, if at all? Directories are listed when they are asked about, once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit
 from kspliced.build.select import not_kernel, rests
 from kspliced.source.snapshot import is_included
+
+# Files; a header's edit that more mention is refused without asking what each is.
+_MANY = 300
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,18 @@ class Neighbours:
         sources = [path for path in paths if not not_kernel(path)]
         self._list(sources)
         return frozenset(path for path in sources if self._matters(path))
+
+    def built_only(self, found: Mapping[str, frozenset[str]]) -> Mapping[str, frozenset[str]]:
+        """Names with the files that mention them, without sources that are not built, and what is
+        no code of this kernel; what very many mention is refused in any case."""
+        found = {
+            name: frozenset(path for path in files if not not_kernel(path))
+            for name, files in found.items()
+        }
+        near = {name: files for name, files in found.items() if len(files) <= _MANY}
+        sources = {path for files in near.values() for path in files if path.endswith(".c")}
+        absent = sources - self.built(sources)
+        return {**found, **{name: files - absent for name, files in near.items()}}
 
     def units(self, paths: Iterable[str]) -> Found:
         """The units of files."""

@@ -21,7 +21,7 @@ from kspliced.build.late import Compiled, Olds, strangers, with_more
 from kspliced.build.neighbours import Neighbours
 from kspliced.build.nmi import entangled
 from kspliced.build.remembered import GivenUp, Remembered, State
-from kspliced.build.select import Irrelevant, Selection, not_kernel
+from kspliced.build.select import Irrelevant, Selection
 from kspliced.build.unit import DiffedUnit, PlainProofs, diff_unit, join_units
 from kspliced.build.wish import Wish, wanted
 from kspliced.build.workspace import Workspace, source_of
@@ -34,9 +34,6 @@ from kspliced.plan.makers import Makers
 from kspliced.plan.safety import Policy, passes
 from kspliced.source.functions import touched_functions
 from kspliced.source.snapshot import Snapshot
-
-# Files; a header's edit that more mention is refused without asking what each is.
-_MANY = 300
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def search(
 
     def mentions(names: frozenset[str]) -> Mapping[str, frozenset[str]]:
         # A source that is not built is not concerned.
-        return _built_only(old.mentions(names), neighbours)
+        return neighbours.built_only(old.mentions(names))
 
     together = tuple(group for told in wish.told for group in told.together)
     makers = Makers(wish.told)
@@ -106,21 +103,6 @@ def search(
         remembered,
         say,
     ).run()
-
-
-def _built_only(
-    found: Mapping[str, frozenset[str]], neighbours: Neighbours
-) -> Mapping[str, frozenset[str]]:
-    """Names with the files that mention them, without sources that are not built, and what is no
-    code of this kernel. What very many mention is refused in any case."""
-    found = {
-        name: frozenset(path for path in files if not not_kernel(path))
-        for name, files in found.items()
-    }
-    near = {name: files for name, files in found.items() if len(files) <= _MANY}
-    sources = {path for files in near.values() for path in files if path.endswith(".c")}
-    absent = sources - neighbours.built(sources)
-    return {**found, **{name: files - absent for name, files in near.items()}}
 
 
 class _Search:
@@ -207,6 +189,7 @@ class _Search:
             found = self._decomposer.decompose(self._divided, self._severed)
             self._decomposition = wanted(found, self._wish)
             self._components = {c.id: c for c in self._decomposition.components}
+            self._zeroed = frozenset(n for h in self._decomposition.headers for n in h.carved)
             self._dropped = {
                 name: fate
                 for name, fate in self._dropped.items()
@@ -465,7 +448,7 @@ class _Search:
             touched: tuple[str, ...] = ()
             if self._texts.changed(source):
                 touched = touched_functions(workspace.old.top / source, workspace.made(source))
-            self._diffs[key] = diff_unit(unit, pre, post, touched, headers)
+            self._diffs[key] = diff_unit(unit, pre, post, touched, headers, self._zeroed)
         return self._diffs[key]
 
     def _found(self, live: list[Component], diffed: list[DiffedUnit]) -> Found:

@@ -5,7 +5,8 @@ What a unit does to data is in its code; what the data looks like is not, and da
 layout lives on. So a type that both sources have must look the same: every old member is where it
 was, of the type it had, and what is new lies exactly over an old member of the same kind, as in a
 union of both. Types by name: a structure or union by size and members, an enumeration by values,
-a typedef by what it stands for.
+a typedef by what it stands for. Of types whose objects have no such bit set, bit-fields may be new
+where one was that nobody used (plan/zeroed.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from kspliced.build.btf import AGGREGATES, ENUMS, SECTION, Kind, Member, Type, Types
 from kspliced.elf.object import Object
 from kspliced.plan.enumerators import counts
+from kspliced.plan.neutral import spare
 
 # Of these the value has another order of bytes than an integer's.
 _SWAPPED = ("__be", "be")
@@ -29,12 +31,15 @@ class TypeChange:
     evidence: str
 
 
-def changed_types(pre: Object, post: Object) -> tuple[TypeChange, ...]:
+def changed_types(
+    pre: Object, post: Object, zeroed: frozenset[str] = frozenset()
+) -> tuple[TypeChange, ...]:
     """Types of both objects that are not the same in both, by name.
 
+    :param zeroed: structures of which no object has a bit set that is called unused.
     :raises ValueError: an object has no BTF, or it is malformed.
     """
-    both = _Both(Types(_content(pre)), Types(_content(post)))
+    both = _Both(Types(_content(pre)), Types(_content(post)), zeroed)
     found = [*both.layouts(), *_enumerators(both.old, both.new)]
     return tuple(sorted(found, key=lambda change: change.name))
 
@@ -60,8 +65,9 @@ def _named(types: Types) -> dict[str, list[int]]:
 class _Both:
     """Compares types of the old object with those of the new one."""
 
-    def __init__(self, old: Types, new: Types) -> None:
+    def __init__(self, old: Types, new: Types, zeroed: frozenset[str]) -> None:
         self.old, self.new = old, new
+        self._zeroed = frozenset(_closed(old, zeroed))
 
     def layouts(self) -> Iterator[TypeChange]:
         """The structures, unions and typedefs that are not the same."""
@@ -85,6 +91,10 @@ class _Both:
         if self.old.all[old].value != self.new.all[new].value:
             return False
         before, after = tuple(_flat(self.old, old)), tuple(_flat(self.new, new))
+        if old in self._zeroed:
+            unused = _unused(self.old, before)
+            before = tuple(member for member in before if member not in unused)
+            after = tuple(m for m in after if not (m.width and any(_within(m, u) for u in unused)))
         paired = [(a, b) for a in before for b in after if a.name == b.name]
         kept = {b for a, b in paired if self._member(a, b, before)}
         if any(a.name and not any(a == one for one, _ in paired) for a in before):
@@ -206,6 +216,39 @@ def _flat(types: Types, number: int, base: int = 0) -> Iterator[Member]:
             yield from _flat(types, inner, offset)
         else:
             yield Member(member.name, offset, member.width, member.type)
+
+
+def _closed(types: Types, tags: frozenset[str]) -> Iterator[int]:
+    """The structures of these names, and those without a name that are part of one."""
+    waiting = [n for n, one in enumerate(types.all) if one.kind is Kind.STRUCT and one.name in tags]
+    while waiting:
+        number = waiting.pop()
+        yield number
+        inner = (types.bare(member.type) for member in types.members(number))
+        waiting += [n for n in inner if _unnamed(types.all[n])]
+
+
+def _unnamed(one: Type) -> bool:
+    return one.kind in AGGREGATES and not one.name
+
+
+def _unused(types: Types, members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """The bit-fields that nobody uses and no other member has a part of."""
+    whole = [
+        (m.offset, m.offset + 8 * types.size(m.type))
+        for m in members
+        if not m.width and not _unnamed(types.all[types.bare(m.type)])
+    ]
+    found = (member for member in members if member.width and spare(member.name))
+    return tuple(
+        one
+        for one in found
+        if not any(start < one.offset + one.width and one.offset < end for start, end in whole)
+    )
+
+
+def _within(one: Member, other: Member) -> bool:
+    return other.offset <= one.offset and one.offset + one.width <= other.offset + other.width
 
 
 def _tag(one: Type) -> str:

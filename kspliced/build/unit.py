@@ -72,11 +72,13 @@ def diff_unit(
     post: bytes,
     touched: tuple[str, ...],
     headers: tuple[str, ...] = (),
+    zeroed: frozenset[str] = frozenset(),
 ) -> DiffedUnit:
     """Compare, close and judge a unit by itself; :func:`join_units` follows.
 
     :param touched: the functions of the unit's source that differ.
     :param headers: the headers that differ and that the unit reads, to say why.
+    :param zeroed: structures of which no object has a bit set that is called unused.
     :raises BuildError: OBJECT_MALFORMED.
     """
     # The pack needs no types, and they are ten times the rest.
@@ -88,7 +90,8 @@ def diff_unit(
         closure = Closure(diff, unit.target, unit.path)
         types: tuple[TypeChange, ...] = ()
         if _has_new_content(diff):
-            types = changed_types(read_object(pre, unit.path), read_object(post, unit.path))
+            before, after = (read_object(side, unit.path) for side in (pre, post))
+            types = changed_types(before, after, zeroed)
     except ValueError as error:
         refusal = Refusal("object_unknown", unit.path, "", f"the object is unusual: {error}")
         return DiffedUnit(unit, bare, None, (), (refusal,), origin)

@@ -27,6 +27,7 @@ from kspliced.plan.parts import cut, divide, first_uses
 from kspliced.plan.reach import Mentions, Reach, settle
 from kspliced.plan.text import identifiers
 from kspliced.plan.touched import Headers
+from kspliced.plan.zeroed import Zeroed
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 _INCLUDE = re.compile(r'#\s*include\s*[<"]([^>"]+)[>"]')
@@ -175,7 +176,7 @@ class Decomposer:
                 self._comments.append(path)
         judged: list[HeaderEdit] = []
         paths = tuple(headers)
-        changed = Headers(paths, texts.old, texts.new)
+        changed = Headers(paths, texts.old, texts.new, Zeroed(mentions, texts.around))
         for path in paths:
             found = tuple(edit for edit in texts.edits(path) if not _inlining_only(edit))
             judged += (_judged(texts, edit, changed) for edit in found)

@@ -44,7 +44,9 @@ class HeaderEdit:
     must mention for the edit to concern that; ``refusal`` if REFUSED; ``new`` if the whole header
     is. ``proven``: those of ``names`` that come with the edit, so that code which means them does
     not compile without it; it may mean another type's. ``called``: types of which it changes how
-    a member is called; sources that mention one are concerned too."""
+    a member is called; sources that mention one are concerned too. ``carved``: types of which bits
+    that nobody used have a meaning now; no object has them set. ``valued``: what may change its
+    value, if that is why the edit is refused."""
 
     edit: Edit
     change: HeaderChange
@@ -54,6 +56,8 @@ class HeaderEdit:
     new: bool
     proven: frozenset[str] = frozenset()
     called: frozenset[str] = frozenset()
+    carved: frozenset[str] = frozenset()
+    valued: frozenset[str] = frozenset()
 
     @property
     def only_members(self) -> bool:
@@ -100,7 +104,9 @@ def _accepted(edit: Edit, found: Touched) -> HeaderEdit:
     names = changed | found.added | found.forward | found.moved
     if found.kept:
         names |= frozenset(members(_changed_lines(edit)))
-    return HeaderEdit(edit, change, names, concerns, None, False, called=found.called)
+    return HeaderEdit(
+        edit, change, names, concerns, None, False, called=found.called, carved=found.carved
+    )
 
 
 def _refused(edit: Edit, found: Touched) -> HeaderEdit:
@@ -117,7 +123,9 @@ def _refused(edit: Edit, found: Touched) -> HeaderEdit:
         names = none
     proven = names - _members_before(edit)
     refusal = Refusal("type_changed", *where)
-    return HeaderEdit(edit, HeaderChange.REFUSED, names, none, refusal, False, proven)
+    return HeaderEdit(
+        edit, HeaderChange.REFUSED, names, none, refusal, False, proven, valued=found.valued
+    )
 
 
 def _members_before(edit: Edit) -> frozenset[str]:

@@ -33,12 +33,14 @@ _SAME = {words: name for name, several in _INTEGERS.items() for words in (name, 
 _INTEGER_WORDS = frozenset({"unsigned", "signed", "char", "short", "int", "long"})
 WIDTHS = {"u8": "8", "u16": "16", "u32": "32", "u64": "64"}
 _TAGS = frozenset({"struct", "union", "enum"})
+# include/linux/stddef.h: members, and all of them as one member.
+_GROUP = "struct_group"
 
 
 @dataclass(frozen=True)
 class Item:
     """A member, or a directive between members: its ``words``, normal; of a structure or union
-    without a name the ``inner`` items (``words`` is what stands around these)."""
+    without a name, or of a group, the ``inner`` items (``words`` is what stands around these)."""
 
     words: tuple[str, ...]
     inner: tuple[Item, ...] | None = None
@@ -149,9 +151,16 @@ def _items(words: tuple[str, ...], enums: list[tuple[str, ...]]) -> Iterator[Ite
         end = place
         while end < len(words) and words[end] != ";":
             end = closing(words, end) + 1 if words[end] in "({[" else end + 1
-        if end > place:
+        if words[place : place + 2] == (_GROUP, "("):
+            yield _group(words[place:end], enums)
+        elif end > place:
             yield _item(words[place:end], enums)
         place = end + 1
+
+
+def _group(words: tuple[str, ...], enums: list[tuple[str, ...]]) -> Item:
+    """``struct_group(NAME, MEMBERS)``."""
+    return Item((*words[:3], ")"), tuple(_items(words[4:-1], enums)))
 
 
 def _item(words: tuple[str, ...], enums: list[tuple[str, ...]]) -> Item:
@@ -167,6 +176,33 @@ def _item(words: tuple[str, ...], enums: list[tuple[str, ...]]) -> Item:
         return Item(normal(("s32" if signed else "u32", *rest)))
     around = normal((*head, "{", "}", *rest))
     return Item(around, tuple(_items(body, enums)))
+
+
+def apart(items: Iterable[Item]) -> tuple[Item, ...]:
+    """Items of which each bit-field is one, also where several are declared as one, and so is each
+    member of a group."""
+    return tuple(one for item in items for one in _apart(item))
+
+
+def _apart(item: Item) -> Iterator[Item]:
+    if item.inner is None:
+        yield from map(Item, _bit_fields(item.words))
+    elif item.words[:1] == (_GROUP,):
+        yield from (Item(item.words), *apart(item.inner), Item((")",)))
+    else:
+        yield item
+
+
+def _bit_fields(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if ":" not in words or "," not in words or set("([{") & set(words):
+        yield words
+        return
+    ends = [*(n for n, word in enumerate(words) if word == ","), len(words)]
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    first = words[: ends[0]]
+    kind = first[: first.index(":") - 1] if ":" in first else first[:-1]
+    yield first
+    yield from ((*kind, *words[a:b]) for a, b in zip(starts[1:], ends[1:], strict=True))
 
 
 def _member(words: tuple[str, ...]) -> tuple[str, ...]:

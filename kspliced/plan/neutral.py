@@ -7,10 +7,12 @@ the compiler's own description of the type (build/types.py); what the text leave
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from kspliced.plan.enumerators import Value, counts, values
-from kspliced.plan.members import WIDTHS, Item, TypeText, callback, type_text
+from kspliced.plan.members import WIDTHS, Item, TypeText, apart, callback, type_text
 
 ADDED = "a member is added, and objects that exist lack it"
 REMOVED = "a member is removed, and objects that exist have it"
@@ -19,6 +21,7 @@ ATTRIBUTES = "how the type is aligned, packed or named changes, and objects of i
 UNREAD = "the type changes, and its text cannot be taken apart"
 VALUES = "enumerators change their values, which are in use"
 GONE = "an enumerator is removed, and its value may be in use"
+_SPARE = re.compile(r"_*(?:unused|reserved|rsvd|spare|pad|padding)_*\d*_*")
 
 
 def difference(old: Iterable[str], new: Iterable[str]) -> str:
@@ -32,7 +35,60 @@ def difference(old: Iterable[str], new: Iterable[str]) -> str:
     return _members(before, after)
 
 
+def spare(name: str) -> bool:
+    """Whether a member's name says that nobody uses it."""
+    return _SPARE.fullmatch(name) is not None
+
+
+def carved(old: Iterable[str], new: Iterable[str]) -> frozenset[str]:
+    """The bit-fields that take bits which nobody used, by a type's lines before and after; its
+    other members are as they were. What they are in objects that exist is not said by this."""
+    before, after = type_text(old), type_text(new)
+    if before is None or after is None or before == after:
+        return frozenset()
+    return _carved(before, after)
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """A bit-field: what it is declared as, its name and how many bits it has."""
+
+    kind: tuple[str, ...]
+    name: str
+    width: int
+
+
+def _bits(item: Item) -> _Bits | None:
+    words = item.words
+    if item.inner is not None or len(words) < 4 or words[-2] != ":" or not words[-1].isdecimal():
+        return None
+    return _Bits(words[:-3], words[-3], int(words[-1]))
+
+
+def _carved(before: TypeText, after: TypeText) -> frozenset[str]:
+    rest, found = list(apart(after.items)), set()
+    for item in apart(before.items):
+        if rest and rest[0] == item:
+            rest.pop(0)
+            continue
+        old = _bits(item)
+        if old is None or not spare(old.name):
+            return frozenset()
+        left = old.width
+        while left > 0 and rest:
+            one = _bits(rest.pop(0))
+            if one is None or one.kind != old.kind:
+                return frozenset()
+            left -= one.width
+            found |= {one.name} - {old.name}
+        if left:
+            return frozenset()
+    return frozenset() if rest else frozenset(found)
+
+
 def _members(before: TypeText, after: TypeText) -> str:
+    if _carved(before, after):
+        return ""
     if len(before.items) != len(after.items):
         return ADDED if len(before.items) < len(after.items) else REMOVED
     for place, (one, other) in enumerate(zip(before.items, after.items, strict=True)):

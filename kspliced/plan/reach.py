@@ -47,7 +47,8 @@ def settle(
 
     An addition that the old tree mentions is no addition. Inline functions and macros of a few
     other headers that use what changes change with it, and whoever mentions these is concerned. A
-    change that headers use in another way, or assembly, or too many sources, is refused.
+    change that headers use in another way, or assembly, or too many sources, is refused. Values
+    that change and that nobody mentions are no matter.
 
     :param text: gives the old text of a header, whether it changes or not.
     :param included: the sources that include each .c file among the headers: these are concerned.
@@ -77,10 +78,12 @@ def _part(header: HeaderEdit, sources: frozenset[str]) -> Reach:
 def _names(header: HeaderEdit, text: SourceText) -> frozenset[str]:
     """What code has to mention for the edit to concern it, in the header's other declarations
     too: those that use what changes change with it."""
-    if header.change is not HeaderChange.CHANGES:
-        return header.concerns if header.change is HeaderChange.ADDS else frozenset()
+    if header.change is HeaderChange.ADDS:
+        return header.concerns
     edited = {d.name for d in header.edit.removed if d.kind is DeclarationKind.ENUM}
-    return _closed(header.concerns, text, edited | header.called)
+    if header.change is HeaderChange.CHANGES:
+        return _closed(header.concerns, text, edited | header.called)
+    return _closed(header.valued, text, edited)
 
 
 def _closed(names: frozenset[str], text: SourceText, without: Iterable[str] = ()) -> frozenset[str]:
@@ -144,6 +147,9 @@ def _settled(
     found: Mapping[str, frozenset[str]],
 ) -> Reach:
     files = _files(header, names, found)
+    if header.valued:
+        unused = replace(header, change=HeaderChange.NEUTRAL, refusal=None)
+        return Reach(header if files else unused, frozenset())
     # An initialiser need not name the members, but the type.
     files |= {path for path in _files(header, header.called, found) if path.endswith(".c")}
     known = frozenset(one.path for one in passed)

@@ -16,8 +16,9 @@ from enum import Enum
 
 from kspliced.model import Refusal
 from kspliced.plan.components import Texts
-from kspliced.plan.declarations import Declaration, DeclarationKind
+from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
+from kspliced.plan.neutral import carved
 from kspliced.plan.text import identifiers
 
 
@@ -43,7 +44,8 @@ class _Part:
     """An edit with the name of its function, what it calls ``more`` and ``less`` often than before,
     and ``uses``, the identifiers of the whole new bodies of the functions it changes.
 
-    ``lives_on``: old objects have gone through such a function, and more will."""
+    ``lives_on``: old objects have gone through such a function, and more will; ``bits`` are new
+    bit-fields where nobody used the bits."""
 
     edit: Edit
     name: str
@@ -51,6 +53,7 @@ class _Part:
     less: Counter[str]
     uses: frozenset[str]
     lives_on: bool
+    bits: frozenset[str]
 
 
 Rule = Callable[[tuple[_Part, ...]], Iterator[Doubt]]
@@ -131,7 +134,17 @@ def _part(edit: Edit, old: SourceText, new: SourceText) -> _Part:
     lives_on = any(function.name in known for function in changed)
     first = next(iter(changed or edit.removed), None)
     name = "" if first is None else first.name
-    return _Part(edit, name, after - before, before - after, uses, lives_on)
+    bits = _new_bits(edit, old, new)
+    return _Part(edit, name, after - before, before - after, uses, lives_on, bits)
+
+
+def _new_bits(edit: Edit, old: SourceText, new: SourceText) -> frozenset[str]:
+    before, after = (
+        {d.name: text.lines(d.start, d.end - d.start + 1) for d in some if d.kind in TYPES}
+        for text, some in ((old, edit.removed), (new, edit.added))
+    )
+    both = before.keys() & after.keys()
+    return frozenset().union(*(carved(before[name], after[name]) for name in both))
 
 
 def _is_function(declaration: Declaration) -> bool:
@@ -343,6 +356,8 @@ def _locks(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
             yield _doubt("lock_changed", part, reason, evidence)
             return
     for part in parts:
+        if _only_pointed_to(part, parts):
+            continue
         before, after = (
             Counter(how for how, what in _taken(lines) if what not in own)
             for lines in (part.edit.old_lines, part.edit.new_lines)
@@ -352,6 +367,16 @@ def _locks(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
             reason = "it takes a lock that it did not take, and who waits holds others"
             yield _doubt("lock_order", part, reason, more[0], strong=False)
             return
+
+
+def _only_pointed_to(part: _Part, parts: tuple[_Part, ...]) -> bool:
+    """Whether a function is new and nothing that changes calls it: it is for objects that changed
+    code makes from now on, which have it from the beginning, as in the new kernel."""
+    others = [other for other in parts if other is not part]
+    data = (other.edit.new_lines for other in others if not other.edit.changed_functions)
+    named = {name for lines in data for name in identifiers(lines)}
+    called = {name for other in others for name in other.more}
+    return not part.lives_on and not part.edit.names & (called | named)
 
 
 def _taken(lines: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -387,8 +412,27 @@ def _flags(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
                 return
 
 
+def _bits(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """A bit that nobody used has a meaning now. Objects that exist do not have it set, whatever
+    happened to them; what only leaves early where it is set does with them what the old code did.
+    """
+    for name in sorted(frozenset().union(*(part.bits for part in parts))):
+        word = re.compile(rf"\b{name}\b")
+        known = re.compile(
+            rf"[\w.>()-]*(?:->|\.){name}\s*=\s*(?:1|true)\s*;"
+            rf"|\bif\s*\(\s*[\w.>-]*(?:->|\.){name}\s*\)\s*\{{?\s*(?:return\b[^;]*|goto\s+\w+|break|continue)\s*;"
+        )
+        for part in parts:
+            if part.bits:
+                continue
+            if word.search(known.sub("", "\n".join(part.edit.new_lines))):
+                reason = "objects that exist already do not have this bit set"
+                yield _doubt("existing_objects", part, reason, name, strong=False)
+                return
+
+
 RULES: tuple[Rule, ...] = (
-    *(_pairs, _moved, _state, _dropped, _counters, _allocators, _locks, _flags),
+    *(_pairs, _moved, _state, _dropped, _counters, _allocators, _locks, _flags, _bits),
 )
 
 

@@ -12,7 +12,7 @@ from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
 from kspliced.plan.enumerators import Value
 from kspliced.plan.members import closing, normal, parameters, tokens
-from kspliced.plan.neutral import callbacks, difference, enumerated, moved
+from kspliced.plan.neutral import ADDED, callbacks, carved, difference, enumerated, moved
 
 CALLABLE = frozenset({DeclarationKind.FUNCTION, DeclarationKind.MACRO, DeclarationKind.PROTOTYPE})
 _DECLARED = CALLABLE | {DeclarationKind.EXTERN}
@@ -34,7 +34,9 @@ class Touched:
     ``added`` what is new to the header, ``macros`` what of that the preprocessor may find in code
     that means something else; ``moved`` those of either that another header has alike;
     ``forward`` types that it only names; ``callbacks`` members that point to functions of other
-    parameters now, of the types ``called``; ``kept`` if it touches a type that both sides have.
+    parameters now, of the types ``called``; ``carved`` types with bit-fields that take bits which
+    nobody used; ``kept`` if it touches a type that both sides have.
+    ``valued`` all enumerators of a type of which values change, where that is the reason.
     ``reason`` says why objects that exist, or code that nobody compiles, would not fit, with the
     ``symbol``; '' if they do; ``typed`` if it is a type's objects."""
 
@@ -45,10 +47,12 @@ class Touched:
     forward: frozenset[str] = frozenset()
     callbacks: frozenset[str] = frozenset()
     called: frozenset[str] = frozenset()
+    carved: frozenset[str] = frozenset()
     reason: str = ""
     symbol: str = ""
     typed: bool = False
     kept: bool = False
+    valued: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class Headers:
     """All headers that change, as what may have what one of them no longer has.
 
     :param old: gives a header's old text, ``new`` the new one.
+    :param zeroed: whether all objects of ``struct`` a tag begin as zeroes.
     """
 
     def __init__(
@@ -85,7 +90,9 @@ class Headers:
         paths: Iterable[str],
         old: Callable[[str], SourceText],
         new: Callable[[str], SourceText],
+        zeroed: Callable[[str], bool] = lambda tag: False,
     ) -> None:
+        self._zeroed = zeroed
         self._sides = {path: (_side(old(path)), _side(new(path))) for path in paths}
         self._places: dict[Key, list[str]] = defaultdict(list)
         for path, sides in self._sides.items():
@@ -95,6 +102,22 @@ class Headers:
     def sides(self, path: str) -> tuple[_Side, _Side]:
         """A header before and after."""
         return self._sides[path]
+
+    def changed_type(self, path: str, key: Key) -> str:
+        """Why objects of a header's type do not fit; '' if they do, or there are none."""
+        reason = _changed_type(key, *self._sides[path])
+        if not reason and self.carved(path, key) and not self._may_carve(key):
+            return ADDED
+        return reason
+
+    def carved(self, path: str, key: Key) -> frozenset[str]:
+        """The bit-fields of a type that take bits which nobody used."""
+        old, new = self._sides[path]
+        pairs = zip(old.lines(key), new.lines(key), strict=False)
+        return frozenset(name for before, after in pairs for name in carved(before, after))
+
+    def _may_carve(self, key: Key) -> bool:
+        return key[0] is DeclarationKind.STRUCT and self._zeroed(key[1])
 
     def moved(self, path: str, key: Key) -> bool:
         """Whether what is on one side of the header is, alike, on the other side of another."""
@@ -148,12 +171,13 @@ def touched(edit: Edit, headers: Headers) -> Touched:
             return Touched(reason=_VARIABLE, symbol=name)
     away = frozenset(key for key in keys if headers.moved(edit.path, key))
     for key in types:
-        reason = "" if key in away else _changed_type(key, old, new)
+        reason = "" if key in away else headers.changed_type(edit.path, key)
         if reason:
             return Touched(reason=reason, symbol=key[1], typed=True)
     counters, reason = moved(_values(old, [k for k in types if k not in away]), _values(new, types))
     if reason:
-        return Touched(reason=reason, symbol=types[0][1], typed=True)
+        valued = frozenset(_values(old, types)) | frozenset(_values(new, types))
+        return Touched(reason=reason, symbol=types[0][1], typed=True, valued=valued)
     known = frozenset(d.name for d in old.text.declarations)
     changed = {k[1] for k in keys if k[0] in _DECLARED and old.words(k) != new.words(k)}
     if outside is None:
@@ -169,6 +193,7 @@ def touched(edit: Edit, headers: Headers) -> Touched:
         forward=outside or frozenset(),
         callbacks=frozenset(name for some in called.values() for name in some),
         called=frozenset(key[1] for key, some in called.items() if some),
+        carved=frozenset(key[1] for key in called if headers.carved(edit.path, key)),
         kept=any(key in old.found and key in new.found for key in types),
     )
 

@@ -62,6 +62,7 @@ typedef unsigned long long u64; typedef long long s64; typedef u16 be16;
 #define __packed __attribute__((packed))
 #define __aligned(n) __attribute__((aligned(n)))
 #define ____cacheline_aligned __attribute__((aligned(64)))
+#define struct_group(name, members...) union { struct { members }; struct { members } name; }
 """
 USER = """
 enum attr attr; enum mode modes;
@@ -69,18 +70,20 @@ int f(struct live *p) { return p->gone + ATTR_MAX + DEAD + NR_MODES + p->handle 
 """
 
 
-def verdict(folder: Path, old: str, new: str) -> list[HeaderEdit]:
+def verdict(
+    folder: Path, old: str, new: str, zeroed: frozenset[str] = frozenset()
+) -> list[HeaderEdit]:
     for name, text in (("old", old), ("new", new)):
         (folder / name).mkdir()
         (folder / name / "h.h").write_text(text)
     texts = Texts(folder / "old", folder / "new", ["h.h"], CONFIGURATION)
-    headers = Headers(["h.h"], texts.old, texts.new)
+    headers = Headers(["h.h"], texts.old, texts.new, zeroed.__contains__)
     return [classify(edit, False, headers) for edit in texts.edits("h.h")]
 
 
-def different(old: str, new: str) -> list[str]:
+def different(old: str, new: str, zeroed: frozenset[str] = frozenset()) -> list[str]:
     before, after = (compile_object(WORDS + text + USER, *BTF) for text in (old, new))
-    return [change.name for change in changed_types(before, after)]
+    return [change.name for change in changed_types(before, after, zeroed)]
 
 
 def changed(old: str, new: str) -> str:
@@ -252,6 +255,62 @@ def test_an_enumeration_that_gets_a_name_of_its_own(tmp_path: Path) -> None:
     wrong.mkdir()
     (found,) = verdict(wrong, HEADER, new.replace("IDLE = 0", "IDLE = 1"))
     assert found.change is HeaderChange.REFUSED
+
+
+SPARE = HEADER.replace(
+    "\tu32 right;\n",
+    "\tu32 right;\n\tstruct_group(reset,\n\tu64 key;\n\tu32 on : 1,\n\t\t__unused : 31;\n\t);\n",
+)
+LIVE = frozenset({"live"})
+
+
+@pytest.mark.parametrize(
+    ("new", "bits"),
+    [
+        ("fresh : 1,\n\t\t__unused : 30;", {"fresh"}),
+        ("fresh : 1,\n\t\told : 30;", {"fresh", "old"}),
+        ("x : 2,\n\t\ty : 3,\n\t\t__unused : 26;", {"x", "y"}),
+    ],
+)
+def test_bits_that_nobody_used(tmp_path: Path, new: str, bits: set[str]) -> None:
+    """They may have a meaning if no object has them set; else that is a new member."""
+    after = SPARE.replace("__unused : 31;", new)
+    (found,) = verdict(tmp_path, SPARE, after, LIVE)
+    assert (found.change, found.carved) == (HeaderChange.NEUTRAL, LIVE)
+    assert bits <= found.names
+    assert different(SPARE, after, LIVE) == []
+    assert different(SPARE, after) == ["struct live"]
+    (tmp_path / "some").mkdir()
+    (refused,) = verdict(tmp_path / "some", SPARE, after)
+    assert refused.refusal is not None and refused.refusal.reason == ADDED
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # More bits, others than were there, no bits, and bits that had a name.
+        ("__unused : 31;", "fresh : 2,\n\t\t__unused : 30;"),
+        ("__unused : 31;", "__unused : 31;\n\tu32 fresh : 1;"),
+        ("u32 on : 1,\n\t\t__unused : 31;", "u32 __unused : 31,\n\t\ton : 1;"),
+        ("__unused : 31;\n", "fresh : 7;\n\tu8 byte;\n\tu16 word;\n"),
+        ("u32 on : 1,", "u32 in : 1,"),
+        ("u64 key;", "u64 key : 63;\n\tu64 fresh : 1;"),
+    ],
+)
+def test_bits_that_somebody_used(tmp_path: Path, old: str, new: str) -> None:
+    assert SPARE.count(old) == 1
+    after = SPARE.replace(old, new)
+    assert all(found.refusal for found in verdict(tmp_path, SPARE, after, LIVE))
+    assert different(SPARE, after, LIVE) == ["struct live"]
+
+
+def test_bits_that_another_member_has_too() -> None:
+    """What is written as a whole may have any bit set."""
+    old = SPARE.replace("u32 on : 1", "union { u32 word; struct { u32 on : 1").replace(
+        "__unused : 31;", "__unused : 31; }; };"
+    )
+    after = old.replace("__unused : 31;", "fresh : 1, __unused : 30;")
+    assert different(old, after, LIVE) == ["struct live"]
 
 
 def test_what_is_never_compiled_is_no_edit(tmp_path: Path) -> None:

@@ -113,6 +113,27 @@ def test_what_another_header_makes_of_a_change_is_followed_one_step(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("user", "refused"),
+    [
+        (TWO, []),
+        ("int u(void)\n{\n\treturn LEFT;\n}\n", ["type_changed"]),
+        # Through what the header makes of it.
+        ("int u(int n)\n{\n\treturn is_left(n);\n}\n", ["type_changed"]),
+        # An object has a value without code that names it.
+        ("int u(enum side n)\n{\n\treturn n;\n}\n", []),
+    ],
+)
+def test_values_that_change_and_that_nobody_names(
+    tmp_path: Path, user: str, refused: list[str]
+) -> None:
+    old = "enum side {\n\tNONE,\n\tLEFT,\n};\n"
+    old += "static inline int is_left(int n)\n{\n\treturn n == LEFT;\n}\n"
+    trees = {"h.h": (old, old.replace("NONE,", "NONE,\n\tTOP,")), "user.c": (user, user)}
+    (found,) = Trees(tmp_path, trees).decompose().headers
+    assert [found.refusal.code] * bool(refused) == refused if found.refusal else not refused
+
+
+@pytest.mark.parametrize(
     "others",
     [
         {"i.h": "struct t {\n\tint all[LIMIT];\n};\n"},

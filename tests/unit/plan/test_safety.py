@@ -136,6 +136,56 @@ def test_rules(tmp_path: Path, changes: tuple[tuple[str, str], ...], expected: l
     assert codes(tmp_path, *changes) == expected
 
 
+HEADER = "struct foo {\n\tunsigned int a : 1,\n\t\tunused : 31;\n};\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("f->dead = 1;\n\tif (f->dead)\n\t\treturn 0;", []),
+        ("f->dead = true;\n\tif (f->dead) {\n\t\tgoto out;\n\t}", []),
+        # What is done only where the bit is set, or not done there.
+        ("if (f->dead)\n\t\tkfree(f->b);", ["existing_objects"]),
+        ("if (!f->dead)\n\t\treturn 0;", ["existing_objects"]),
+        ("if (f->a && f->dead)\n\t\treturn 0;", ["existing_objects"]),
+        ("f->a = f->dead;", ["existing_objects"]),
+    ],
+)
+def test_a_bit_that_no_object_has_set(tmp_path: Path, lines: str, expected: list[str]) -> None:
+    for name, text, head in (
+        ("old", OLD, HEADER),
+        (
+            "new",
+            OLD.replace("f->b++;", f"f->b++;\n\t{lines}"),
+            HEADER.replace("unused : 31", "dead : 1,\n\t\tunused : 30"),
+        ),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.c").write_text(text)
+        (tmp_path / name / "a.h").write_text(head)
+    texts = Texts(tmp_path / "old", tmp_path / "new", ["a.c", "a.h"])
+    found = doubts((*texts.edits("a.c"), *texts.edits("a.h")), texts)
+    assert [(doubt.refusal.code, doubt.strong) for doubt in found] == [(c, False) for c in expected]
+
+
+NEW = "int foo_new(struct foo *f)\n{\n\tmutex_lock(&f->m);\n\treturn 1;\n}\n\nint foo_probe("
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (("f->a = 1;", "f->a = 1;\n\tf->call = foo_new;"), []),
+        (("f->b++;", "f->b++;\n\tfoo_new(f);"), ["lock_order"]),
+        (("\tkfree(f);\n}\n", "\tkfree(f);\n}\nstruct ops o = { foo_new };\n"), ["lock_order"]),
+    ],
+)
+def test_a_new_function_that_takes_a_lock(
+    tmp_path: Path, more: tuple[str, str], expected: list[str]
+) -> None:
+    """It is called by nobody but for objects that are made from now on, or by what there is."""
+    assert codes(tmp_path, ("int foo_probe(", NEW), more) == expected
+
+
 def test_policies(tmp_path: Path) -> None:
     for name, text in (("old", OLD), ("new", OLD.replace("f->b++", "mutex_lock(&m); f->b++"))):
         (tmp_path / name).mkdir()
