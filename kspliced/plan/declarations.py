@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ class DeclarationKind(str, Enum):
 
 TYPES = frozenset(
     {DeclarationKind.STRUCT, DeclarationKind.UNION, DeclarationKind.ENUM, DeclarationKind.TYPEDEF}
+)
+
+
+# include/linux/syscalls.h, compat.h, filter.h: macros that define a function, with its name.
+_DEFINES = re.compile(
+    r"/\^(?:(COMPAT_SYSCALL_DEFINE\d)|(SYSCALL_DEFINE\d)|BPF_CALL_\d)\s*\(\s*(\w+)"
 )
 
 
@@ -93,9 +100,18 @@ def _parse(line: str) -> Declaration | None:
     start = int(tag["line"])
     return Declaration(
         path=tag["path"],
-        name=tag["name"],
+        name=_defined(tag.get("pattern", "")) or tag["name"],
         kind=kind,
         start=start,
         end=int(tag.get("end", start)),
         local=bool(tag.get("file", False)),
     )
+
+
+def _defined(line: str) -> str:
+    """The function that holds the body which follows a macro; '' if the line is none."""
+    found = _DEFINES.match(line)
+    if found is None:
+        return ""
+    compat, call, name = found.groups()
+    return f"__do_{'compat_' if compat else ''}sys_{name}" if compat or call else str(name)

@@ -40,14 +40,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class _Piece:
-    """An edit with what links it to others: ``words`` whose use it changes, ``names`` that it
-    declares, ``uses`` of the whole declarations it lies in, ``makers`` of its hunks."""
+    """An edit with what links it to others: ``words`` whose use it changes, ``borrowed`` those of
+    them that it calls and other files have, ``names`` that it declares, ``uses`` of the whole
+    declarations it lies in, ``makers`` of its hunks, one of them beyond doubt if it is ``sure``."""
 
     edit: Edit
     words: frozenset[str]
+    borrowed: frozenset[str]
     names: frozenset[str]
     uses: frozenset[str]
     makers: frozenset[int]
+    sure: bool
 
 
 def divide(
@@ -77,7 +80,7 @@ def cut(
 
     def groups(rest: list[Edit]) -> Iterator[tuple[Edit, ...]]:
         hunks = (
-            _Hunk(_piece(one, old, new, makers), makers.sure(one.spots[0]), one.identifiers & fresh)
+            _Hunk(_piece(one, old, new, makers), one.identifiers & fresh)
             for edit in rest
             for one in split(edit, old, new)
         )
@@ -101,18 +104,17 @@ def _with_includes(
 
 @dataclass(frozen=True)
 class _Hunk:
-    """A piece of one hunk; ``sure`` if beyond doubt one of the entries that may have made it did;
-    ``fresh`` is what it uses of names that only one side of the file has."""
+    """A piece of one hunk; ``fresh`` is what it uses of names that only one side of the file
+    has."""
 
     piece: _Piece
-    sure: bool
     fresh: frozenset[str]
 
 
 def _inseparable(one: _Hunk, other: _Hunk) -> bool:
-    if not (one.sure and other.sure):
+    if not _told_apart(one.piece, other.piece):
         return _linked(one.piece, other.piece)
-    if one.piece.makers & other.piece.makers or one.fresh & other.fresh:
+    if one.fresh & other.fresh:
         return True
     first, second = sorted(
         (hunk.piece.edit.hunks[0] for hunk in (one, other)), key=lambda hunk: hunk.old_start
@@ -154,15 +156,18 @@ def _grouped(items: Iterable[_T], linked: Callable[[_T, _T], bool]) -> list[list
 def _piece(edit: Edit, old: SourceText, new: SourceText, makers: Makers) -> _Piece:
     declared = frozenset(_spelt(d) for text in (old, new) for d in text.declarations)
     sides = ((old, edit.removed), (new, edit.added))
+    words = _changed_words(edit, declared)
     uses = frozenset().union(
         *(identifiers(t.lines(d.start, d.end - d.start + 1)) for t, some in sides for d in some)
     )
     return _Piece(
         edit=edit,
-        words=_changed_words(edit, declared),
+        words=words,
+        borrowed=words & _called(edit) - declared,
         names=edit.names,
         uses=uses,
         makers=frozenset().union(*(makers.of(spot) for spot in edit.spots)),
+        sure=all(map(makers.sure, edit.spots)),
     )
 
 
@@ -184,12 +189,24 @@ def _changed_words(edit: Edit, declared: frozenset[str]) -> frozenset[str]:
     )
 
 
+def _called(edit: Edit) -> frozenset[str]:
+    """What is called on either side, and not reached through an object."""
+    found = _SHARED.findall(" \n".join(edit.old_lines + edit.new_lines))
+    return frozenset(name for _, name, _ in found) - {name for name, _, _ in found} - {""}
+
+
+def _told_apart(one: _Piece, other: _Piece) -> bool:
+    """Whether two edits are of different entries beyond doubt."""
+    return one.sure and other.sure and not one.makers & other.makers
+
+
 def _linked(one: _Piece, other: _Piece) -> bool:
+    words = one.words & other.words
+    if _told_apart(one, other):
+        # What the kernel has for everybody, such as locks and lists.
+        words -= one.borrowed & other.borrowed
     return bool(
-        one.words & other.words
-        or one.names & other.uses
-        or other.names & one.uses
-        or one.makers & other.makers
+        words or one.names & other.uses or other.names & one.uses or one.makers & other.makers
     )
 
 

@@ -131,6 +131,38 @@ def test_what_stands_outside_of_declarations_may_concern_all(tmp_path: Path) -> 
     assert len(divided(tmp_path, new)) == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "share", "parts"),
+    [
+        # What the kernel has for everybody, and what is this file's, or an object's.
+        ("spin_lock(lock);", 0.95, 2),
+        ("spin_lock(lock);", 0.85, 1),
+        ("helper(s);", 0.95, 1),
+        ("s->left++;", 0.95, 1),
+        ("s->spin_lock(lock);", 0.95, 1),
+    ],
+)
+def test_edits_of_different_entries(tmp_path: Path, line: str, share: float, parts: int) -> None:
+    new = changed(f"\t{line}\n", f"\t{line}\n")
+    spots = [spot for edit in read(tmp_path, new)[1] for spot in edit.spots]
+    told = tuple(Attribution(claims=(Claim(spot, share),)) for spot in spots)
+    assert len(divided(tmp_path, new, Makers(told))) == parts
+
+
+def test_functions_that_macros_define(tmp_path: Path) -> None:
+    """Those of one macro are not one function."""
+    texts = {}
+    for name, value in (("old", 0), ("new", 1)):
+        calls = ("SYSCALL_DEFINE1(open, int, a)", "SYSCALL_DEFINE1(close, int, a)")
+        more = ("COMPAT_SYSCALL_DEFINE1(open, int, a)", "BPF_CALL_1(bpf_get, int, a)")
+        texts[name] = "".join(f"{c}\n{{\n\treturn {value};\n}}\n\n" for c in calls + more)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.c").write_text(texts[name])
+    found = Texts(tmp_path / "old", tmp_path / "new", ["a.c"]).edits("a.c")
+    names = ["__do_sys_open", "__do_sys_close", "__do_compat_sys_open", "bpf_get"]
+    assert [edit.names for edit in found] == [{name} for name in names]
+
+
 @pytest.mark.parametrize(("share", "parts"), [(0.04, 2), (0.06, 1)])
 def test_one_entry_may_have_made_both(tmp_path: Path, share: float, parts: int) -> None:
     new = changed("\tcheck_one(s);\n", "\tcheck_two(s);\n")
