@@ -14,6 +14,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from kspliced.plan.bound import groups
 from kspliced.plan.evidence import Evidence, Fit
 from kspliced.plan.subject import WORD, Subject
 
@@ -31,6 +32,8 @@ _BY_NAME, _ELSEWHERE, _WORDS, _UNLIKELY = -2.0, -3.5, 4.0, -9.2
 _NO_HOME, _NOT_NAMED = -4.0, 2.0
 # Files beyond which an identifier links nothing, its cost, and the most that links are worth.
 _WIDE, _LINK_COST, _LINK = 40, 1.0, 7.0
+# What remains of a link to a passage if the entry names other ones.
+_NAMED_LINK = 0.5
 # Shares that are left out, that link nothing, and that make a home worth defending.
 _SMALL, _WEAK, _AT_HOME = 1e-4, 0.03, 0.05
 # In nats: what a hunk that uses a new name loses for entries that gave none.
@@ -57,6 +60,7 @@ class Claims:
         self._linking = self._links()
         self._named = self._passages_named(subjects)
         self._sources = self._givers()
+        self._bound = self._of_one_commit()
         self.claims: list[dict[int, float]] = [{} for _ in evidence.passages]
         self.first = self.homes = [_shares(fit.files, _NOWHERE) for fit in fits]
         for _ in range(_ROUNDS):
@@ -94,6 +98,15 @@ class Claims:
         for number, passage in enumerate(self._evidence.passages):
             names = (name for name in passage.touched & passage.code if name in given)
             found.append(frozenset().union(*(given[name] for name in names)) - {number})
+        return found
+
+    def _of_one_commit(self) -> list[tuple[int, ...]]:
+        """Groups of passages that one commit must have made."""
+        evidence = self._evidence
+        every = zip(evidence.home, range(len(evidence.passages)), evidence.passages, strict=True)
+        found = list(groups((file, number, one.recalled) for file, number, one in every))
+        for file, passages in zip(evidence.files, evidence.of_file, strict=True):
+            found += [(passages[one], passages[other]) for one, other in file.moved]
         return found
 
     def _passages_named(self, subjects: list[Subject]) -> list[dict[int, set[int]]]:
@@ -155,8 +168,9 @@ class Claims:
             for number, links in enumerate(linked)
         ]
         makers = [{e for e, share in some.items() if share > _WEAK} for some in self.claims]
+        every: list[dict[int, float]] = []
         for number, links in enumerate(linked):
-            worth = {}
+            worth: dict[int, float] = {}
             first = set().union(*(makers[giver] for giver in self._sources[number]))
             for member in members[self._evidence.home[number]]:
                 claim = self._worth(number, member)
@@ -164,10 +178,22 @@ class Claims:
                     worth[member.entry] = claim
             for entry, link in links.items():
                 text = self.fits[entry].text.get(number, 0.0)
+                if self._names_others(entry, number):
+                    link *= _NAMED_LINK
                 worth[entry] = max(worth.get(entry, -math.inf), _ELSEWHERE + text) + link
             if first & worth.keys():
                 worth = {e: nats - _LATER * (e not in first) for e, nats in worth.items()}
-            self.claims[number] = _shares(worth, _NOBODY)
+            every.append(worth)
+        for group in self._bound:
+            together = _joint([every[number] for number in group])
+            for number in group:
+                every[number] = together
+        self.claims = [_shares(worth, _NOBODY) for worth in every]
+
+    def _names_others(self, entry: int, number: int) -> bool:
+        """Whether a subject names declarations, and a passage is in none of these."""
+        mine = self._named[entry]
+        return bool(mine) and number not in mine.get(self._evidence.home[number], ())
 
     def _worth(self, number: int, member: Member) -> float | None:
         fit, file = self.fits[member.entry], self._evidence.home[number]
@@ -210,6 +236,16 @@ class Claims:
             if best < _GOOD or best < self.fits[entry].text.get(number, 0.0) + _BETTER:
                 return 1.0
         return max(self.claims[n].get(entry, 0.0) for n in self._evidence.of_file[file])
+
+
+def _joint(some: list[dict[int, float]]) -> dict[int, float]:
+    """What passages of one commit say together: of each entry what the one that fits it best says,
+    and half of what the mean of them is worse, where they say nothing taken as unlikely."""
+    found = {}
+    for entry in sorted({entry for one in some for entry in one}):
+        nats = [one.get(entry, _UNLIKELY) for one in some]
+        found[entry] = (max(nats) + sum(nats) / len(nats)) / 2
+    return found
 
 
 def _shares(worth: dict[int, float], none: float) -> dict[int, float]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from kspliced.plan.bound import Recalled, moved, recalled
 from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind, declarations
 from kspliced.plan.edits import SourceText
 from kspliced.plan.headers import members
@@ -35,8 +36,9 @@ class Passage:
     """A hunk of a changed file. ``owners`` are the declarations it lies in; ``touched`` the words
     of which its sides have different numbers, ``kept`` its other words, ``around`` those of its
     owners. ``code`` are the identifiers of its lines without comments, ``given`` those that it
-    gives to other files: members of types in headers, exports. ``size`` is in words; ``hunk`` is
-    None where nothing is known of the file."""
+    gives to other files: members of types in headers, exports; ``recalled`` what takes another
+    number of arguments. ``size`` is in words; ``hunk`` is None where nothing is known of the file.
+    """
 
     owners: frozenset[str] = frozenset()
     touched: frozenset[str] = frozenset()
@@ -44,6 +46,7 @@ class Passage:
     around: frozenset[str] = frozenset()
     code: frozenset[str] = frozenset()
     given: frozenset[str] = frozenset()
+    recalled: tuple[Recalled, ...] = ()
     size: int = 0
     hunk: Hunk | None = None
 
@@ -53,7 +56,8 @@ class ChangedFile:
     """A changed file with at least one passage, an empty one where nothing is known of it.
 
     ``labels`` are what its hunks are about where its name does not say it: options of a Kconfig,
-    objects of a Makefile. ``old`` and ``new`` are the words of the two versions."""
+    objects of a Makefile. ``old`` and ``new`` are the words of the two versions; ``moved`` pairs
+    of passages, by number, of which one takes out what the other brings."""
 
     path: str
     passages: tuple[Passage, ...]
@@ -61,6 +65,7 @@ class ChangedFile:
     labels: frozenset[str]
     old: frozenset[str]
     new: frozenset[str]
+    moved: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,7 @@ def _read(
         labels=frozenset(word for hunk in parts for word in _labels(path, hunk, old, new)),
         old=_vocabulary(old.raw),
         new=_vocabulary(new.raw),
+        moved=moved(parts, old.text, new.text) if path.endswith(".c") else (),
     )
 
 
@@ -157,6 +163,7 @@ def _passage(path: str, hunk: Hunk, old: _Side, new: _Side) -> Passage:
         around=frozenset(_around(inner)),
         code=frozenset(_words(code).keys() - KEYWORDS),
         given=_given(path, [d for some in owners for d in some], code),
+        recalled=recalled(hunk, old.text, new.text) if path.endswith((".c", ".h")) else (),
         size=before.total() + after.total(),
         hunk=hunk,
     )
