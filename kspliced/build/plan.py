@@ -36,6 +36,7 @@ _RANKS = (Decision.REBOOT, Decision.ASK, Decision.LATER, Decision.LIVE, Decision
 _UNSURE = "it may be in other files than those that it names"
 _NOTHING = "nothing that changes is code of this kernel"
 _SAME = "its code is the same"
+_LEFT_OUT = "what it changes is not compiled for this kernel"
 _STATUS = {
     Decision.REBOOT: EntryStatus.REBOOT,
     Decision.ASK: EntryStatus.ASK,
@@ -162,25 +163,27 @@ def _has(fate: Fate, function: FunctionChange) -> bool:
 
 
 class _Parts:
-    """Which components an entry may be in, of those that have a part of a file each."""
+    """Which components an entry may be in, of those that have a file or a part of it."""
 
     def __init__(self, result: BuildResult) -> None:
         self._makers = Makers(result.attributions)
-        self._divided: dict[str, dict[str, frozenset[Spot]]] = {}
+        self._having: dict[str, dict[str, frozenset[Spot]]] = {}
         for fate in result.fates:
-            for path in fate.component.divided:
+            for path in fate.component.files:
                 spots = (spot for edit in fate.component.edits(path) for spot in edit.spots)
-                self._divided.setdefault(path, {})[fate.component.id] = frozenset(spots)
+                if path in fate.component.divided or fate.component.edits(path):
+                    self._having.setdefault(path, {})[fate.component.id] = frozenset(spots)
 
     def of(self, path: str, told: Attribution) -> frozenset[str] | None:
-        """Ids of components; None where it may be in all that have some of the file."""
-        divided = self._divided.get(path, {})
+        """Ids of components, none where its hunks are not compiled; None where it may be in all
+        that have some of the file."""
+        having = self._having.get(path, {})
         mine = {claim.spot: claim.share for claim in told.claims if claim.spot.path == path}
-        if not divided or max(mine.values(), default=0.0) < CERTAIN:
+        if not having or max(mine.values(), default=0.0) < CERTAIN:
             return None
         return frozenset(
             name
-            for name, spots in divided.items()
+            for name, spots in having.items()
             if any(spot in mine or not self._makers.known(spot) for spot in spots)
         )
 
@@ -223,8 +226,7 @@ def _entries(
             if path in everywhere
         }
         # Wherever it is, it is not in this kernel.
-        homes = {path: some[0] for path, some in found.items()}
-        status, reason = (EntryStatus.ABSENT, _NOTHING) if nothing else _status(told, homes)
+        status, reason = (EntryStatus.ABSENT, _NOTHING) if nothing else _status(told, found)
         carriers = _unique(component.id for some in found.values() for component in some)
         planned.append(
             PlannedEntry(entry.subject, entry.cves, status, told.confidence, carriers, reason)
@@ -234,16 +236,21 @@ def _entries(
 
 def _homes(components: list[Component], ids: frozenset[str] | None) -> list[Component]:
     """The components that an entry in this file may be in, the one with the worst fate first."""
-    some = [c for c in components if ids is None or c.id in ids] or components
+    some = [c for c in components if ids is None or c.id in ids]
     return sorted(some, key=lambda component: _RANKS.index(component.decision))
 
 
-def _status(told: Attribution, homes: Mapping[str, Component]) -> tuple[EntryStatus, str]:
+def _status(told: Attribution, homes: Mapping[str, list[Component]]) -> tuple[EntryStatus, str]:
     """The worst fate of its files, and why; only the reboot is said of an entry that may be
-    elsewhere."""
-    found = [homes[path] for path in told.files if path in homes]
+    elsewhere.
+
+    :param homes: by file the components it may be in, the one with the worst fate first; none
+        where what it changes there is not compiled."""
+    found = [homes[path][0] for path in told.files if homes.get(path)]
     lost = [path for path in told.files if path not in homes]
     worst = min(found, key=lambda component: _RANKS.index(component.decision), default=None)
+    if worst is None and homes and not lost and told.confidence >= CERTAIN:
+        return EntryStatus.ABSENT, _LEFT_OUT
     if worst is None or (told.confidence < CERTAIN and worst.decision is not Decision.REBOOT):
         return EntryStatus.UNKNOWN, told.reason or _UNSURE
     if lost and worst.decision is not Decision.REBOOT:

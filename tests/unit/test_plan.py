@@ -150,7 +150,7 @@ def test_of_two_components_with_a_file_the_worse_counts() -> None:
         assert plan_of(build).entries[1].status is EntryStatus.ASK
 
 
-LINE_4, LINE_9 = (Spot("fs/xfs/b.c", Hunk(line, 1, line, 1)) for line in (4, 9))
+LINE_4, LINE_9, LINE_20 = (Spot("fs/xfs/b.c", Hunk(line, 1, line, 1)) for line in (4, 9, 20))
 
 
 def part(name: str, spot: Spot, decision: Decision) -> Fate:
@@ -194,6 +194,30 @@ def test_a_part_that_nobody_is_known_to_have_made_may_be_anybodys() -> None:
     mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_4, 0.9),))
     build = dataclasses.replace(result(*PARTS), attributions=(mine, *(Attribution(),) * 3))
     assert plan_of(build).entries[0].status is EntryStatus.REBOOT
+
+
+@pytest.mark.parametrize(
+    ("claims", "confidence", "status"),
+    [
+        (((LINE_20, 0.9),), 0.9, "absent"),
+        (((LINE_20, 0.9),), 0.7, "unknown"),
+        # It may be in what is compiled, too.
+        (((LINE_20, 0.9), (LINE_4, 0.03)), 0.9, "live"),
+        (((LINE_20, 0.7),), 0.9, "reboot"),
+    ],
+)
+@pytest.mark.parametrize("divided", [True, False])
+def test_an_entry_whose_hunks_are_not_compiled(
+    claims: tuple[tuple[Spot, float], ...], confidence: float, status: str, divided: bool
+) -> None:
+    mine = Attribution(("fs/xfs/b.c",), confidence, claims=tuple(Claim(*one) for one in claims))
+    others = (Attribution(claims=(Claim(LINE_4, 0.8),)), Attribution(claims=(Claim(LINE_9, 0.9),)))
+    whole = dataclasses.replace(PARTS[0].component, divided=())
+    parts = PARTS if divided else (dataclasses.replace(PARTS[0], component=whole),)
+    build = dataclasses.replace(result(*parts), attributions=(mine, *others, mine))
+    entry = plan_of(build).entries[0]
+    assert entry.status.value == ("live" if status == "reboot" and not divided else status)
+    assert bool(entry.components) is (status in ("live", "reboot"))
 
 
 def test_the_functions_of_a_part() -> None:
