@@ -33,6 +33,8 @@ class EntryStatus(str, Enum):
 
 # Of the files an entry may be in, the first of these that one has is the entry's.
 _RANKS = (Decision.REBOOT, Decision.ASK, Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
+# The share of others in a hunk of a file where it is not certain what an entry made.
+_OTHERS = 0.9
 _UNSURE = "it may be in other files than those that it names"
 _NOTHING = "nothing that changes is code of this kernel"
 _SAME = "its code is the same"
@@ -177,15 +179,18 @@ class _Parts:
     def of(self, path: str, told: Attribution) -> frozenset[str] | None:
         """Ids of components, none where its hunks are not compiled; None where it may be in all
         that have some of the file."""
-        having = self._having.get(path, {})
-        mine = {claim.spot: claim.share for claim in told.claims if claim.spot.path == path}
-        if not having or max(mine.values(), default=0.0) < CERTAIN:
+        having = self._having.get(path)
+        if not having:
             return None
-        return frozenset(
+        mine = {claim.spot: claim.share for claim in told.claims if claim.spot.path == path}
+        certain = max(mine.values(), default=0.0) >= CERTAIN
+        least = CERTAIN if certain else _OTHERS
+        found = frozenset(
             name
             for name, spots in having.items()
-            if any(spot in mine or not self._makers.known(spot) for spot in spots)
+            if any(spot in mine or self._makers.told(spot) < least for spot in spots)
         )
+        return found if certain or (mine and found) else None
 
 
 def _refused(result: BuildResult) -> Iterable[Component]:

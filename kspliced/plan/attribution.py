@@ -104,14 +104,15 @@ class _Sets:
     def attributions(self) -> Iterator[Attribution]:
         orphans, cohorts, likes = self._orphans(), self._cohorts(), self._likes()
         for entry in range(len(self._fits)):
-            found = self._homes(entry) | orphans[entry] | cohorts[entry] | likes[entry]
+            led_to = orphans[entry] | cohorts[entry] | likes[entry]
+            found = self._homes(entry) | {self._evidence.home[number] for number in led_to}
             found |= {f for f, share in self._claims[entry].items() if share >= _CLAIM}
             others = self._of_others(entry, found)
             found -= others
             confidence = round(self._confidence(entry, found) * _OTHERS ** len(others), 3)
             together = self._together(entry) if confidence >= CERTAIN else ()
             reason = "" if found else _CANCELLED if entry in self._cancelled else _NOTHING
-            claims = self._spots(entry, found)
+            claims = self._spots(entry, found, led_to)
             yield Attribution(self._paths(found), confidence, together, reason, claims)
 
     def _paths(self, files: Iterable[int]) -> tuple[str, ...]:
@@ -187,19 +188,19 @@ class _Sets:
         numbers = [n for n in self._sure[entry] if self._evidence.home[n] in files]
         return tuple(sorted(spot for n in numbers if (spot := self._evidence.spot(n)) is not None))
 
-    def _spots(self, entry: int, files: set[int]) -> tuple[Claim, ...]:
-        """What the entry claims of the hunks of ``files``."""
+    def _spots(self, entry: int, files: set[int], led_to: set[int]) -> tuple[Claim, ...]:
+        """What the entry claims of the hunks of ``files``, and those that names have ``led_to``."""
         found = []
         for file in sorted(files):
             for number in self._evidence.of_file[file]:
                 share = self._told.claims[number].get(entry, 0.0)
                 spot = self._evidence.spot(number)
-                if share >= _MAYBE and spot is not None:
+                if (share >= _MAYBE or number in led_to) and spot is not None:
                     found.append(Claim(spot, round(share, 3)))
         return tuple(found)
 
     def _orphans(self) -> list[set[int]]:
-        """The files with a hunk that nobody claims, for the entries whose place is there."""
+        """The hunks that nobody claims, for the entries whose place is there."""
         found: list[set[int]] = [set() for _ in self._fits]
         placed: list[dict[int, float]] = [{} for _ in self._evidence.files]
         for entry, fit in enumerate(self._fits):
@@ -216,11 +217,11 @@ class _Sets:
             }
             for entry, share in _relative(worth).items():
                 if share >= _ORPHAN:
-                    found[entry].add(file)
+                    found[entry].add(passage)
         return found
 
     def _cohorts(self) -> list[set[int]]:
-        """The files that names hold together which the upgrade brings, drops or changes, for the
+        """The hunks that names hold together which the upgrade brings, drops or changes, for the
         entries that claim one of the hunks with that name."""
         passages = self._evidence.passages
         names = self._cohort_names()
@@ -232,7 +233,7 @@ class _Sets:
         for name, numbers in where.items():
             for number in numbers:
                 near = self._within_reach(name, number, numbers)
-                if not 1 < len(near) <= _COHORT_NEW:
+                if not 1 < len({self._evidence.home[other] for other in near}) <= _COHORT_NEW:
                     continue
                 for entry, share in self._told.claims[number].items():
                     if share >= _ANCHOR:
@@ -240,42 +241,47 @@ class _Sets:
         return found
 
     def _within_reach(self, name: str, number: int, others: list[int]) -> set[int]:
-        """The files of passages with a name that one of them may have it from: a usual word means
-        something else in each subsystem."""
-        files = {self._evidence.home[other] for other in others}
+        """The passages with a name that one of them may have it from: a usual word means something
+        else in each subsystem."""
         if "_" in name:
-            return files
-        near = {self._subsystem(self._evidence.home[number]), _SHARED}
-        return {file for file in files if self._subsystem(file) in near}
+            return set(others)
+        home = self._evidence.home
+        near = {self._subsystem(home[number]), _SHARED}
+        return {other for other in others if self._subsystem(home[other]) in near}
 
     def _likes(self) -> list[set[int]]:
-        """The files where hunks do what an entry names, or what its own hunks do, and which are
-        where its subject is: a commit often does the same to several drivers or protocols, and
-        each of them may have an entry of its own that its words fit better. With a new source
-        goes the Makefile that builds it."""
-        touched = self._files_with(lambda passage: passage.touched)
+        """The hunks that do what an entry names, or what its own hunks do, and are where its
+        subject is: a commit often does the same to several drivers or protocols, and each of them
+        may have an entry of its own that its words fit better. With a new source goes the Makefile
+        that builds it."""
+        home, touched = self._evidence.home, self._passages_with(lambda passage: passage.touched)
         found: list[set[int]] = []
         for subject, fit in zip(self._subjects, self._fits, strict=True):
             words = {word for word in WORD.findall(subject.text) if subject.names(word)}
             named = {n for n in touched if any(f"_{word}_" in f"_{n}_" for word in words)}
-            files = set().union(*(touched[name] for name in named))
-            found.append({file for file in files if fit.place.get(file, 0.0) > 0})
+            like = set().union(*(touched[name] for name in named))
+            found.append({one for one in like if fit.place.get(home[one], 0.0) > 0})
+        few = {n for n, some in touched.items() if "_" in n and self._alike(some)}
         for number, passage in enumerate(self._evidence.passages):
-            rare = [n for n in passage.touched if "_" in n and 1 < len(touched[n]) <= _ALIKE]
-            files = set().union(*(touched[name] for name in rare))
-            files |= self._makefiles.get(self._evidence.home[number], set())
+            like = set().union(*(touched[name] for name in passage.touched & few))
+            for makefile in self._makefiles.get(home[number], ()):
+                like |= set(self._evidence.of_file[makefile])
             for entry, share in self._told.claims[number].items():
                 if share >= _ALIKE_CLAIM:
                     place = self._fits[entry].place
-                    found[entry] |= {file for file in files if place.get(file, 0.0) > 0}
+                    found[entry] |= {one for one in like if place.get(home[one], 0.0) > 0}
         return found
 
-    def _files_with(self, words: Callable[[Passage], frozenset[str]]) -> dict[str, set[int]]:
-        """The files of which a passage has each word."""
+    def _alike(self, passages: set[int]) -> bool:
+        """Whether passages are in several files, and in few."""
+        return 1 < len({self._evidence.home[number] for number in passages}) <= _ALIKE
+
+    def _passages_with(self, words: Callable[[Passage], frozenset[str]]) -> dict[str, set[int]]:
+        """The passages that have each word."""
         found: dict[str, set[int]] = defaultdict(set)
         for number, passage in enumerate(self._evidence.passages):
             for name in words(passage):
-                found[name].add(self._evidence.home[number])
+                found[name].add(number)
         return found
 
     @cached_property
@@ -298,7 +304,7 @@ class _Sets:
 
     def _cohort_names(self) -> set[str]:
         files, mentions = self._evidence.files, self._told.mentions
-        coded = self._files_with(lambda passage: passage.code)
+        coded = self._passages_with(lambda passage: passage.code)
         old = frozenset().union(*(file.old for file in files))
         new = frozenset().union(*(file.new for file in files))
         one_sided = old ^ new
@@ -316,7 +322,11 @@ class _Sets:
             given = {name for name in given if not _NO_NAME.match(name)} | passage.given
             given = {name for name in given if "_" in name or len(name) >= _LONG}
             found |= {name for name in given if mentions[name] <= _COHORT}
-            found |= {name for name in passage.given & given if len(coded[name]) <= _ALIKE}
+            found |= {
+                name
+                for name in passage.given & given
+                if len({self._evidence.home[n] for n in coded[name]}) <= _ALIKE
+            }
         return {name for name in found if "_" in name or len(name) >= 6}
 
 

@@ -175,19 +175,29 @@ PARTS = (part("good", LINE_4, Decision.LIVE), part("bad", LINE_9, Decision.REBOO
         (((LINE_4, 0.9), (LINE_9, 0.03)), "reboot"),
         (((LINE_4, 0.7),), "reboot"),
         ((), "reboot"),
+        # Another made the bad one beyond doubt.
+        (((LINE_4, 0.01), (LINE_20, 0.9)), "live"),
     ],
 )
 def test_an_entry_has_the_fate_of_its_part(
     claims: tuple[tuple[Spot, float], ...], status: str
 ) -> None:
     mine = Attribution(("fs/xfs/b.c",), 0.9, claims=tuple(Claim(*claim) for claim in claims))
-    other = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_9, 0.9),))
+    other = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_9, 0.85),))
     build = dataclasses.replace(result(*PARTS), attributions=(mine, other, mine, mine))
     plan = plan_of(build)
     assert plan.entries[0].status.value == status
     assert plan.entries[1].status.value == "reboot"
     good = next(c for c in plan.components if c.id.endswith(":good"))
     assert [(lines.start, lines.end) for lines in good.lines] == [(4, 4)]
+
+
+@pytest.mark.parametrize(("share", "status"), [(0.89, "reboot"), (0.9, "live")])
+def test_a_part_that_is_anothers(share: float, status: str) -> None:
+    mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_4, 0.7),))
+    other = Attribution(claims=(Claim(LINE_9, share),))
+    build = dataclasses.replace(result(*PARTS), attributions=(mine, other, mine, mine))
+    assert plan_of(build).entries[0].status.value == status
 
 
 def test_a_part_that_nobody_is_known_to_have_made_may_be_anybodys() -> None:
@@ -211,7 +221,7 @@ def test_an_entry_whose_hunks_are_not_compiled(
     claims: tuple[tuple[Spot, float], ...], confidence: float, status: str, divided: bool
 ) -> None:
     mine = Attribution(("fs/xfs/b.c",), confidence, claims=tuple(Claim(*one) for one in claims))
-    others = (Attribution(claims=(Claim(LINE_4, 0.8),)), Attribution(claims=(Claim(LINE_9, 0.9),)))
+    others = (Attribution(claims=(Claim(LINE_4, 0.8),)), Attribution(claims=(Claim(LINE_9, 0.85),)))
     whole = dataclasses.replace(PARTS[0].component, divided=())
     parts = PARTS if divided else (dataclasses.replace(PARTS[0], component=whole),)
     build = dataclasses.replace(result(*parts), attributions=(mine, *others, mine))
