@@ -291,9 +291,10 @@ class _Sorter:
         return not shared and rests(path, self._listings, self._targets)
 
     def _built_near(self, path: str) -> bool:
-        """Whether the nearest directory with a Kbuild file builds anything here."""
+        """Whether the nearest directory with a Kbuild file builds anything here, and is built."""
         near = next((d for d in ancestors(path) if d in self._listings), None)
         if near is None:
             return True
         listing = self._listings[near]
-        return bool(listing.builtin or listing.modular or listing.down)
+        builds = listing.builtin or listing.modular or listing.down
+        return bool(builds) and reached(near, self._listings)

@@ -49,6 +49,8 @@ _OWN, _FAR, _BEYOND_DOUBT, _OTHERS = 0.8, 3.0, 0.97, 0.97
 # In nats: a place that fits.
 _PLACED = 1.5
 _SHARED = "include"
+_EVENT = re.compile(r"\btracepoints?\b|\btrace events?\b", re.IGNORECASE)
+_EVENTS = re.compile(r"include/trace/events/(\w+)\.h")
 _CANCELLED = "the same upgrade takes it back"
 _NOTHING = "its words name no changed file"
 
@@ -260,7 +262,8 @@ class _Sets:
             words = {word for word in WORD.findall(subject.text) if subject.names(word)}
             named = {n for n in touched if any(f"_{word}_" in f"_{n}_" for word in words)}
             like = set().union(*(touched[name] for name in named))
-            found.append({one for one in like if fit.place.get(home[one], 0.0) > 0})
+            like = {one for one in like if fit.place.get(home[one], 0.0) > 0}
+            found.append(like.union(*(self._evidence.of_file[f] for f in self._events(subject))))
         few = {n for n, some in touched.items() if "_" in n and self._alike(some)}
         for number, passage in enumerate(self._evidence.passages):
             like = set().union(*(touched[name] for name in passage.touched & few))
@@ -271,6 +274,14 @@ class _Sets:
                     place = self._fits[entry].place
                     found[entry] |= {one for one in like if place.get(home[one], 0.0) > 0}
         return found
+
+    def _events(self, subject: Subject) -> Iterator[int]:
+        """The headers that declare the tracepoints which a subject is about."""
+        words = WORD.findall(subject.text.lower()) if _EVENT.search(subject.text) else []
+        for file, path in enumerate(f.path for f in self._evidence.files if words):
+            stem = _EVENTS.fullmatch(path)
+            if stem and any(f"{word}_".startswith(f"{stem.group(1)}_") for word in words):
+                yield file
 
     def _alike(self, passages: set[int]) -> bool:
         """Whether passages are in several files, and in few."""

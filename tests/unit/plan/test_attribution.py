@@ -168,6 +168,21 @@ def test_a_bit_that_a_header_adds_is_its_users_too(tmp_path: Path) -> None:
     assert one.files == ("net/flow/protocol.h", "net/flow/subflow.c")
 
 
+@pytest.mark.parametrize(("word", "there"), [("tracepoint", True), ("checksum", False)])
+def test_the_header_of_a_tracepoint(tmp_path: Path, word: str, there: bool) -> None:
+    event = "TRACE_EVENT(out,\n\tTP_PROTO(int {}),\n);\n"
+    files: Files = {
+        **noise(),
+        "include/trace/events/flow.h": (event.format("one"), event.format("two")),
+        "include/trace/events/flood.h": (event.format("one"), event.format("two")),
+        "net/tcp/send.c": change("tcp_send", "t->one = 1;"),
+        "net/tcp/more.c": change("tcp_more", "t->two = 1;"),
+    }
+    (one,) = told(tmp_path, files, f"net: tcp: fix the {word} of flow_send in tcp_send")
+    assert ("include/trace/events/flow.h" in one.files) is there
+    assert "include/trace/events/flood.h" not in one.files
+
+
 def test_sources_that_a_commit_changed_as_one_are_named(tmp_path: Path) -> None:
     files: Files = {
         **noise(),

@@ -104,6 +104,8 @@ def codes(folder: Path, *changes: tuple[str, str], begin: str = OLD) -> list[str
         (LISTED, ["invariant"]),
         (LISTED[:1], []),
         ((PUT, ("kfree(f);", "bar_put(f->bar);\n\tkfree(f);")), ["moved"]),
+        # What is queued before an undo, or the switch, is freed twice, or never.
+        ((("kfree(f);", "f->a = 0;"), ("f->b++;", "f->b++;\n\tkfree(f);")), ["moved"]),
         # foo_remove calls foo_quiet: the same act.
         ((PUT, ("f->quiet = 1;", "f->quiet = 1;\n\tbar_put(f->bar);")), []),
         ((QUIET,), ["no_longer_stored"]),
