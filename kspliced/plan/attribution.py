@@ -97,6 +97,7 @@ class _Sets:
         ]
         self._told = Claims(evidence, subjects, self._fits)
         self._claims = self._told.of_files()
+        self._none_of = self._told.none_of_files()
         self._sure: list[list[int]] = [[] for _ in subjects]
         for number, claims in enumerate(self._told.claims):
             for entry, share in claims.items():
@@ -160,13 +161,14 @@ class _Sets:
 
     def _confidence(self, entry: int, found: set[int]) -> float:
         """The share of its homes that are among ``found``, less what it may claim elsewhere, and
-        less if no hunk is its own: every entry made one, so it may have made another."""
+        less if it may be that no hunk of a file is its own: every entry made one, so it may have
+        made another."""
         inside = min(
             sum(share for file, share in homes.items() if file in found)
             for homes in (self._told.homes[entry], self._told.first[entry])
         )
         outside = sum(s for file, s in self._claims[entry].items() if file not in found)
-        own = max(self._claims[entry].values(), default=0.0)
+        own = max((1 - self._none_of[entry].get(file, 1.0) for file in found), default=0.0)
         return round(inside * math.exp(-outside) * (_WITHOUT + (1 - _WITHOUT) * own), 3)
 
     def _together(self, entry: int) -> tuple[tuple[Spot, ...], ...]:

@@ -76,6 +76,15 @@ class Claims:
                 found[entry][file] = max(share, found[entry].get(file, 0.0))
         return found
 
+    def none_of_files(self) -> list[dict[int, float]]:
+        """How likely it is that each entry made no hunk of each file where it claims any."""
+        found: list[dict[int, float]] = [{} for _ in self.fits]
+        for passage, claims in enumerate(self.claims):
+            file = self._evidence.home[passage]
+            for entry, share in claims.items():
+                found[entry][file] = found[entry].get(file, 1.0) * (1 - share)
+        return found
+
     def _links(self) -> dict[str, list[int]]:
         """The passages that each rare identifier is in."""
         found: dict[str, list[int]] = defaultdict(list)

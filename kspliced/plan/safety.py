@@ -95,8 +95,8 @@ _FILLS = re.compile(r"(?:^|_)(?:fill|init|setup)(?:_|$)|^INIT_")
 _LARGE = re.compile(r"^(?:kv[mzc]*alloc\w*|v[mz]alloc\w*)$")
 _SMALL = re.compile(r"^k[mzc]alloc\w*$")
 _FREES_LARGE = frozenset({"kvfree", "vfree"})
-# Moving what is done to an object matters if it may be done twice or never, as freeing it; a lock is
-# released by who took it, and a bit may be set or cleared again.
+# Moving what is done to an object matters if it may be done twice or never, as freeing it; a lock
+# is released by who took it, and a bit may be set or cleared again.
 _STEADY = frozenset({
     "lock", "trylock", "unlock", "down", "up", "read", "write", "set", "clear", "enter", "exit",
     "begin", "end", "start", "stop", "alloc", "malloc", "zalloc", "init", "map", "unmap",
