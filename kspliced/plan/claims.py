@@ -248,12 +248,13 @@ class Claims:
 
 
 def _joint(some: list[dict[int, float]]) -> dict[int, float]:
-    """What passages of one commit say together: of each entry what the one that fits it best says,
-    and half of what the mean of them is worse, where they say nothing taken as unlikely."""
+    """What passages of one commit say together: of each entry, half what the passage says that
+    fits it best, and half what all do, which is not as much as if they did not have the same words
+    (their sum by the root of their number). Where one says nothing the entry is unlikely."""
     found = {}
     for entry in sorted({entry for one in some for entry in one}):
         nats = [one.get(entry, _UNLIKELY) for one in some]
-        found[entry] = (max(nats) + sum(nats) / len(nats)) / 2
+        found[entry] = (max(nats) + sum(nats) / math.sqrt(len(nats))) / 2
     return found
 
 
