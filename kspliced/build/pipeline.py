@@ -300,7 +300,13 @@ class _Pipeline:
                 self._kbuild,
                 self._neighbours,
                 self._configuration,
-                Wish(request.policy, request.exclude, request.only, upgrade.attributions),
+                Wish(
+                    request.policy,
+                    request.exclude,
+                    request.only,
+                    upgrade.attributions,
+                    frozenset(request.foreign),
+                ),
                 Compiled(compiled.result, self._compile_more),
                 remembered,
                 lambda text: self._stages.say("compile", text),
@@ -312,7 +318,7 @@ class _Pipeline:
         request = self._request
         if request.cache is None:
             return Remembered(None, "")
-        globs = (request.targets, request.only, request.exclude)
+        globs = (request.targets, request.only, request.exclude, request.foreign)
         wish = (request.policy.value, *(" ".join(some) for some in globs))
         entries = tuple(" ".join((e.subject, *e.cves)) for e in upgrade.news.entries)
         entries += (upgrade.news.problem, upgrade.to_version)

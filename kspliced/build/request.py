@@ -18,7 +18,8 @@ from kspliced.source.differences import FileDiff
 @dataclass(frozen=True)
 class BuildRequest:
     """What to build. ``targets``: vmlinux and module names that matter, empty for all that the
-    configuration builds; ``only``: globs of units, empty for all; ``exclude``: globs of units to
+    configuration builds; ``foreign``: those of them that are not of the kernel's own tree;
+    ``only``: globs of units, empty for all; ``exclude``: globs of units to
     leave out; ``jobs``: parallel compilers;
     ``workdir``: where the temporary trees go (needs some 300 MB), None for the default;
     ``cache``: a folder for packed sources (source.cache, 700 MB each), None to keep nothing;
@@ -36,6 +37,7 @@ class BuildRequest:
     cache: Path | None = None
     policy: Policy = Policy.CONSERVATIVE
     exclude: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
     diffs: bool = False
     known: frozenset[str] = frozenset()
 

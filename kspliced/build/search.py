@@ -79,7 +79,7 @@ def search(
     makers = Makers(wish.told)
     included = {one.path: one.hosts for one in selection.included}
     decomposer = Decomposer(
-        texts, sources, selection.headers, mentions, reads, together, makers, included
+        texts, sources, selection.headers, mentions, reads, together, makers, included, wish.foreign
     )
     whole = wanted(decomposer.decompose(), wish)
     concerned = {n.path for n in whole.sources if not n.edits} - set(sources)

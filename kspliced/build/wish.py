@@ -14,12 +14,14 @@ from kspliced.plan.safety import Policy
 @dataclass(frozen=True)
 class Wish:
     """What the caller wants: a policy, globs of units to leave out, and of the only ones to take,
-    if not all; ``told`` is what the changelog's entries are about."""
+    if not all; ``told`` is what the changelog's entries are about; ``foreign`` are loaded modules
+    that are not of the kernel's own tree."""
 
     policy: Policy
     exclude: tuple[str, ...]
     only: tuple[str, ...] = ()
     told: tuple[Attribution, ...] = ()
+    foreign: frozenset[str] = frozenset()
 
     def leaves_out(self, unit: str) -> bool:
         """Whether the caller named ``unit``, an object, as one to leave out."""

@@ -18,6 +18,7 @@ from kspliced.build.request import BuildRequest, BuildResult
 from kspliced.cli import output
 from kspliced.cli.changes import counted
 from kspliced.errors import BuildError, Code, ExitCode, KsplicedError
+from kspliced.kernel.modules import Modules, read_modules
 from kspliced.model import KernelId
 from kspliced.pack import write_pack
 from kspliced.plan.safety import Policy
@@ -68,15 +69,16 @@ def request_of(arguments: Namespace) -> BuildRequest:
         arguments.headers, f"/usr/src/linux-headers-{release}", f"/usr/src/kernels/{release}"
     )
     if arguments.targets is not None:
-        targets = _listed_targets(Path(arguments.targets))
+        modules = _listed_targets(Path(arguments.targets))
     else:
-        targets = _own_targets(open_headers(headers, config).kernel)
+        modules = _own_targets(open_headers(headers, config).kernel)
     return BuildRequest(
         from_source=Path(getattr(arguments, "from")),
         to_source=Path(arguments.to),
         config=config,
         headers=headers,
-        targets=targets,
+        targets=modules.names,
+        foreign=modules.foreign,
         only=tuple(arguments.only),
         exclude=tuple(arguments.exclude),
         jobs=arguments.jobs or len(os.sched_getaffinity(0)),
@@ -157,27 +159,24 @@ def _show(result: BuildResult, pack: str) -> None:
     output.field("seconds", ", ".join(stages))
 
 
-def _listed_targets(file: Path) -> tuple[str, ...]:
+def _listed_targets(file: Path) -> Modules:
     try:
-        lines = file.read_text("utf-8").splitlines()
+        return read_modules(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         text = f"cannot read {file}: {error}"
         raise BuildError(Code.IO, text, "name a file with one target a line") from error
-    return tuple(line.strip() for line in lines if line.strip())
 
 
-def _own_targets(kernel: KernelId) -> tuple[str, ...]:
+def _own_targets(kernel: KernelId) -> Modules:
     """What this machine has loaded, if the update is for the kernel that runs here; else all."""
     uname = os.uname()
     if uname.release != kernel.release or kernel.version not in uname.version.split():
-        return ()
+        return Modules((), ())
     try:
-        lines = Path("/proc/modules").read_text("utf-8").splitlines()
+        found = read_modules(Path("/proc/modules").read_text("utf-8"))
     except FileNotFoundError:
-        lines = []  # a kernel without modules
-    names = (line.split(" ", 1)[0] for line in lines)
-    # Not our own: they are no part of the distribution's kernel.
-    return ("vmlinux", *(n for n in names if n != "kspliced" and not n.startswith("ks_")))
+        found = Modules((), ())  # a kernel without modules
+    return Modules(("vmlinux", *found.names), found.foreign)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -94,7 +94,8 @@ _SOURCES = (
     ),
     Option(
         ("--targets",),
-        "file with one target a line, vmlinux or a module's name: other code is left alone",
+        "file with one target a line, vmlinux or a module's name: other code is left alone; behind "
+        "a module that is not of the kernel's own tree stand its taints, as in /proc/modules: (O)",
         Kind.FILE,
         "FILE",
         default="what is loaded, if the configuration is that of the running kernel; else "

@@ -22,6 +22,7 @@ from kspliced.engine.files import read_regular
 from kspliced.engine.paths import Paths
 from kspliced.engine.store import MAX_PACK
 from kspliced.errors import BuildError, Code
+from kspliced.kernel.modules import listed
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.oserror import translated
 from kspliced.record import RecordError, decode
@@ -109,7 +110,7 @@ class UnitBuilder:
             require_space(self.paths.build, BUILD_BYTES, "building the update")
             self._sweep()
             targets.parent.mkdir(parents=True, exist_ok=True)
-            targets.write_text("".join(f"{target}\n" for target in order.targets), "utf-8")
+            targets.write_text(listed(order.targets, order.foreign), "utf-8")
             try:
                 value = run_worker(
                     self.wrap(unit, _command(order, targets, output, self.paths.cache)),

@@ -31,7 +31,8 @@ from kspliced.pack import Pack
 @dataclass(frozen=True)
 class BuildOrder:
     """What the builder needs: ``source`` and ``target`` are .deb or .dsc files, ``targets`` names
-    vmlinux and the loaded modules, ``exclude`` units to leave out."""
+    vmlinux and the loaded modules, ``foreign`` those of them that are not of the kernel's own tree,
+    ``exclude`` units to leave out."""
 
     kernel: KernelId
     to_version: str
@@ -41,6 +42,7 @@ class BuildOrder:
     headers: Path
     targets: tuple[str, ...]
     exclude: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class PackageFetcher:
             target = self._source(running, newest.version, job)
             job.at("fetch", 0.16, f"headers of {running.release}")
             headers = self._headers(running, job)
+            modules = loaded_modules(self.paths)
             return BuildOrder(
                 kernel=running,
                 to_version=newest.version,
@@ -70,7 +71,8 @@ class PackageFetcher:
                 target=target,
                 config=self._config(running, headers),
                 headers=headers,
-                targets=("vmlinux", *loaded_modules(self.paths)),
+                targets=("vmlinux", *modules.names),
+                foreign=modules.foreign,
             )
 
     def ahead(self, running: KernelId, newest: KernelId, job: Job) -> tuple[str, ...]:

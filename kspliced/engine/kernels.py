@@ -14,6 +14,7 @@ from kspliced.engine import rpmdb
 from kspliced.engine.paths import Paths
 from kspliced.engine.versions import compare_versions, flavour, of_rpm, series
 from kspliced.errors import Code, KernelError
+from kspliced.kernel.modules import Modules, read_modules
 from kspliced.model import KernelId
 
 # "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-11-14)"
@@ -104,17 +105,15 @@ def switched_off(paths: Paths) -> bool:
         return False
 
 
-def loaded_modules(paths: Paths) -> tuple[str, ...]:
-    """Names of the loaded modules, our own left out.
+def loaded_modules(paths: Paths) -> Modules:
+    """The loaded modules, our own left out.
 
     :raises KernelError: KERNEL_UNREADABLE without procfs.
     """
     try:
-        lines = (paths.proc / "modules").read_text("utf-8").splitlines()
+        return read_modules((paths.proc / "modules").read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise KernelError(Code.KERNEL_UNREADABLE, f"cannot read /proc/modules: {error}") from error
-    names = (line.split(" ", 1)[0] for line in lines if line)
-    return tuple(name for name in names if name != "kspliced" and not name.startswith("ks_"))
 
 
 def source_version(source: str, version: str) -> str:

@@ -147,6 +147,7 @@ class Decomposer:
     :param together: groups of hunks that one commit made.
     :param makers: tells which changelog entries made a hunk.
     :param included: .c files among the ``headers``, with the sources that include each.
+    :param foreign: modules that run and of which there is no source.
     :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
     """
 
@@ -160,6 +161,7 @@ class Decomposer:
         together: Iterable[tuple[Spot, ...]] = (),
         makers: Makers | None = None,
         included: Mapping[str, frozenset[str]] | None = None,
+        foreign: frozenset[str] = frozenset(),
     ) -> None:
         self._texts, self._reads, self._makers = texts, reads, makers or Makers()
         self._included = included or {}
@@ -176,13 +178,14 @@ class Decomposer:
                 self._comments.append(path)
         judged: list[HeaderEdit] = []
         paths = tuple(headers)
-        changed = Headers(paths, texts.old, texts.new, Zeroed(mentions, texts.around))
+        zeroed = Zeroed(mentions, texts.around)
+        changed = Headers(paths, texts.old, texts.new, lambda tag: not foreign and zeroed(tag))
         for path in paths:
             found = tuple(edit for edit in texts.edits(path) if not _inlining_only(edit))
             judged += (_judged(texts, edit, changed) for edit in found)
             if not found:
                 self._comments.append(path)
-        self._reached = settle(judged, texts.around, mentions, self._included)
+        self._reached = settle(judged, texts.around, mentions, self._included, foreign)
         self._concerned = frozenset().union(*(reach.sources for reach in self._reached))
         self._parts: dict[tuple[str, bool], tuple[SourceNode, ...]] = {}
         self._inside = {

@@ -16,6 +16,8 @@ from kspliced.plan.text import identifiers
 MOST = 40
 # Other headers whose inline functions and macros may pass on what an edit changes.
 _FEW = 8
+# Headers that the kernel's headers package has for modules.
+_PUBLIC = ("include/", "arch/x86/include/")
 _PASSES_ON = frozenset({DeclarationKind.FUNCTION, DeclarationKind.MACRO})
 
 Mentions = Callable[[frozenset[str]], Mapping[str, frozenset[str]]]
@@ -42,6 +44,7 @@ def settle(
     text: Callable[[str], SourceText],
     mentions: Mentions,
     included: Mapping[str, frozenset[str]],
+    foreign: frozenset[str] = frozenset(),
 ) -> tuple[Reach, ...]:
     """Find what each edit concerns.
 
@@ -52,6 +55,8 @@ def settle(
 
     :param text: gives the old text of a header, whether it changes or not.
     :param included: the sources that include each .c file among the headers: these are concerned.
+    :param foreign: modules that run and may have been compiled with what public headers gave: where
+        that changes, the edit is refused.
     """
     shared = [header for header in judged if header.edit.path not in included]
     wanted = {header: _names(header, text(header.edit.path)) for header in shared}
@@ -61,11 +66,27 @@ def settle(
     more = frozenset(name for some in passed.values() for one in some for name in one.names)
     found = {**mentions(more), **found} if more else found
     return tuple(
-        _settled(header, wanted[header], passed[header], found)
+        _known_to(foreign, header, _settled(header, wanted[header], passed[header], found))
         if header in wanted
         else _part(header, included[header.edit.path])
         for header in judged
     )
+
+
+def _known_to(foreign: frozenset[str], header: HeaderEdit, reach: Reach) -> Reach:
+    """What becomes of an edit where modules run that may know what it changes."""
+    if not (foreign and header.edit.path.startswith(_PUBLIC)):
+        return reach
+    if header.valued:
+        return Reach(header, frozenset())
+    if reach.header.change is not HeaderChange.CHANGES:
+        return reach
+    reason = "a module that is not of this kernel's package may have been compiled with it"
+    symbol = min(header.concerns, default="")
+    refusal = Refusal(
+        "header_changed", header.edit.path, symbol, reason, ", ".join(sorted(foreign))
+    )
+    return Reach(replace(header, change=HeaderChange.REFUSED, refusal=refusal), frozenset())
 
 
 def _part(header: HeaderEdit, sources: frozenset[str]) -> Reach:

@@ -19,6 +19,7 @@ from kspliced.build.select import Irrelevant
 from kspliced.cli import build as build_verb
 from kspliced.cli.main import main
 from kspliced.errors import BuildError, Code, ExitCode
+from kspliced.kernel.modules import Modules
 from kspliced.model import KernelId, Progress, ProgressSink, Refusal
 from kspliced.pack import Blob, read_pack, write_pack
 from kspliced.plan.attribution import Attribution
@@ -233,7 +234,9 @@ def test_plan_decides_for_every_file(
 
 
 def test_targets_of_another_kernel_are_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert build_verb._own_targets(KernelId("6.1.0-0-none", "6.1.192-1", "x86_64")) == ()
+    assert build_verb._own_targets(KernelId("6.1.0-0-none", "6.1.192-1", "x86_64")) == Modules(
+        (), ()
+    )
     uname = os.uname()
     version = "9.9.9-1"
     fake = os.uname_result(
@@ -241,4 +244,4 @@ def test_targets_of_another_kernel_are_all(tmp_path: Path, monkeypatch: pytest.M
     )
     monkeypatch.setattr(os, "uname", lambda: fake)
     targets = build_verb._own_targets(KernelId("6.1.0-55-amd64", version, "x86_64"))
-    assert targets[0] == "vmlinux"
+    assert targets.names[0] == "vmlinux"

@@ -21,6 +21,7 @@ from kspliced.engine.kernels import (
 )
 from kspliced.engine.versions import compare_versions, flavour, series
 from kspliced.errors import Code, KernelError
+from kspliced.kernel.modules import Modules, listed, read_modules
 from kspliced.model import KernelId
 from tests.unit.engine.fakes import NEWER, NEWEST, RUNNING, Machine
 
@@ -203,8 +204,19 @@ def test_no_dpkg(tmp_path: Path, machine: Machine) -> None:
 
 
 def test_our_own_modules_are_no_targets(machine: Machine) -> None:
-    (machine.paths.proc / "modules").write_text("ext4 1 1 - Live 0x0\nks_0123 1 1 - Live 0x0\n")
-    assert loaded_modules(machine.paths) == ("ext4",)
+    lines = (
+        "ext4 1 1 - Live 0x0",
+        "ks_0123 1 1 - Live 0x0 (OE)",
+        "kspliced 1 1 ks_0123, Live 0x0 (OE)",
+        "zfs 1 0 - Live 0x0 (POE)",
+        "nfit 1 0 - Live 0x0 (E)",
+    )
+    (machine.paths.proc / "modules").write_text("".join(f"{line}\n" for line in lines))
+    found = loaded_modules(machine.paths)
+    assert found == Modules(("ext4", "zfs", "nfit"), ("zfs",))
+    assert read_modules(listed(("vmlinux", *found.names), found.foreign)) == Modules(
+        ("vmlinux", "ext4", "zfs", "nfit"), ("zfs",)
+    )
 
 
 def test_the_switch_on_the_command_line(machine: Machine) -> None:

@@ -155,7 +155,7 @@ import json, pathlib, sys
 assert sys.argv[1] == "build" and sys.argv[-2:] == ["--progress", "json"]
 output = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
 targets = pathlib.Path(sys.argv[sys.argv.index("--targets") + 1]).read_text()
-assert targets == "vmlinux\\next4\\n", targets
+assert targets == "vmlinux\\next4\\nzfs (O)\\n", targets
 source = pathlib.Path(sys.argv[sys.argv.index("--from") + 1])
 output.write_bytes(source.read_bytes())
 print(json.dumps({"progress": {"phase": "compile", "fraction": 0.5, "message": "x.o"}}))
@@ -169,7 +169,10 @@ def order(machine: Machine) -> BuildOrder:
     source = machine.paths.root / "source"
     source.write_bytes(pack_content(manifest()))
     root = machine.paths.root
-    return BuildOrder(RUNNING, NEWER.version, source, source, source, root, ("vmlinux", "ext4"))
+    targets = ("vmlinux", "ext4", "zfs")
+    return BuildOrder(
+        RUNNING, NEWER.version, source, source, source, root, targets, foreign=("zfs",)
+    )
 
 
 def test_the_builder_hands_back_a_pack(machine: Machine) -> None:

@@ -88,6 +88,38 @@ def test_a_changed_inline_function_brings_its_users(
     assert [h.change for h in component.headers] == [HeaderChange.CHANGES]
 
 
+ENUM = "enum side {\n\tNONE,\n\tLEFT,\n};\n"
+BITS = "struct kind {\n\tu32 on : 1,\n\t\tunused : 31;\n};\n"
+NEW_BITS = BITS.replace("unused : 31", "off : 1,\n\t\tunused : 30")
+ZEROED = "int u(struct kind *s)\n{\n\ts = kzalloc(sizeof(*s), 0);\n\treturn 0;\n}\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "old", "new", "user", "refused"),
+    [
+        ("include/h.h", HEADER, HEADER.replace("return s->a;", "return 0;"), TWO, None),
+        ("include/h.h", HEADER, HEADER.replace("one(int n)", "one(int n, int m)"), ONE, True),
+        ("include/h.h", HEADER, HEADER.replace("LIMIT 3", "LIMIT 5"), "int u = LIMIT;\n", True),
+        ("net/h.h", HEADER, HEADER.replace("LIMIT 3", "LIMIT 5"), "int u = LIMIT;\n", False),
+        ("include/h.h", HEADER, HEADER.replace("#endif", "int two(void);\n#endif"), TWO, None),
+        ("include/h.h", ENUM, ENUM.replace("NONE,", "NONE,\n\tTOP,"), TWO, True),
+        ("net/h.h", ENUM, ENUM.replace("NONE,", "NONE,\n\tTOP,"), TWO, None),
+        ("include/h.h", BITS, NEW_BITS, ZEROED, True),
+    ],
+)
+def test_modules_of_which_there_is_no_source(
+    tmp_path: Path, header: str, old: str, new: str, user: str, refused: bool | None
+) -> None:
+    """They may have been compiled with what public headers gave; None: nobody else is concerned."""
+    trees = Trees(tmp_path, {header: (old, new), "user.c": (user, user)})
+    for foreign in (frozenset[str](), frozenset({"zfs"})):
+        (found,) = trees.decomposer((), foreign).decompose().headers
+        wanted = bool(foreign and refused)
+        assert (found.change is HeaderChange.REFUSED) is wanted
+        if wanted and found.refusal is not None and found.refusal.code == "header_changed":
+            assert found.refusal.evidence == "zfs"
+
+
 def test_users_through_another_inline_function_are_found(tmp_path: Path) -> None:
     outer = "static inline int outer(struct s *s)\n{\n\treturn pick(s);\n}\n#endif"
     old = HEADER.replace("#endif", outer)

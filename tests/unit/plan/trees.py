@@ -43,7 +43,9 @@ class Trees:
     def decompose(self) -> Decomposition:
         return self.decomposer().decompose()
 
-    def decomposer(self, told: tuple[Attribution, ...] = ()) -> Decomposer:
+    def decomposer(
+        self, told: tuple[Attribution, ...] = (), foreign: frozenset[str] = frozenset()
+    ) -> Decomposer:
         for path, both in self.files.items():
             for name, text in zip(("old", "new"), both, strict=True):
                 place = self.folder / name / path
@@ -58,7 +60,17 @@ class Trees:
         reads = frozenset(headers) if self.reads is None else self.reads
         makers = Makers(told)
         return Decomposer(
-            texts, sources, headers, self.mentions, lambda _: reads, (), makers, included
+            *(
+                texts,
+                sources,
+                headers,
+                self.mentions,
+                lambda _: reads,
+                (),
+                makers,
+                included,
+                foreign,
+            )
         )
 
     def mentions(self, names: frozenset[str]) -> dict[str, frozenset[str]]:
