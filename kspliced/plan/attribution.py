@@ -49,6 +49,7 @@ _OWN, _FAR, _BEYOND_DOUBT, _OTHERS = 0.8, 3.0, 0.97, 0.97
 # In nats: a place that fits.
 _PLACED = 1.5
 _SHARED = "include"
+_BESIDE = ("tools/", "samples/", "Documentation/")
 _EVENT = re.compile(r"\btracepoints?\b|\btrace events?\b", re.IGNORECASE)
 _EVENTS = re.compile(r"include/trace/events/(\w+)\.h")
 _CANCELLED = "the same upgrade takes it back"
@@ -168,7 +169,9 @@ class _Sets:
             for homes in (self._told.homes[entry], self._told.first[entry])
         )
         outside = sum(s for file, s in self._claims[entry].items() if file not in found)
-        own = max((1 - self._none_of[entry].get(file, 1.0) for file in found), default=0.0)
+        # The test that came with a change does not say where that is.
+        code = {f for f in found if not self._evidence.files[f].path.startswith(_BESIDE)} or found
+        own = max((1 - self._none_of[entry].get(file, 1.0) for file in code), default=0.0)
         return round(inside * math.exp(-outside) * (_WITHOUT + (1 - _WITHOUT) * own), 3)
 
     def _together(self, entry: int) -> tuple[tuple[Spot, ...], ...]:
