@@ -24,6 +24,8 @@ def test_a_request_that_appears_is_noticed(machine: Machine) -> None:
     machine.start()
     machine.request("apt-1")
     eventually(lambda: len(machine.calls("upgrade")) == 1, "the first upgrade")
+    # What comes before the first has taken the queue goes with it.
+    eventually(lambda: not list(machine.paths.queue.glob("*.json")), "an empty queue")
     machine.request("apt-2")
     eventually(lambda: len(machine.calls("upgrade")) == 2, "the second upgrade")
 
