@@ -33,8 +33,6 @@ class EntryStatus(str, Enum):
 
 # Of the files an entry may be in, the first of these that one has is the entry's.
 _RANKS = (Decision.REBOOT, Decision.ASK, Decision.LATER, Decision.LIVE, Decision.IRRELEVANT)
-# The share of others in a hunk of a file where it is not certain what an entry made.
-_OTHERS = 0.9
 _UNSURE = "it may be in other files than those that it names"
 _NOTHING = "nothing that changes is code of this kernel"
 _SAME = "its code is the same"
@@ -172,9 +170,10 @@ class _Parts:
         self._having: dict[str, dict[str, frozenset[Spot]]] = {}
         for fate in result.fates:
             for path in fate.component.files:
-                spots = (spot for edit in fate.component.edits(path) for spot in edit.spots)
-                if path in fate.component.divided or fate.component.edits(path):
-                    self._having.setdefault(path, {})[fate.component.id] = frozenset(spots)
+                edits = fate.component.edits(path)
+                if path in fate.component.divided or edits:
+                    spots = frozenset(spot for edit in edits for spot in edit.spots)
+                    self._having.setdefault(path, {})[fate.component.id] = spots
 
     def of(self, path: str, told: Attribution) -> frozenset[str] | None:
         """Ids of components, none where its hunks are not compiled; None where it may be in all
@@ -184,11 +183,11 @@ class _Parts:
             return None
         mine = {claim.spot: claim.share for claim in told.claims if claim.spot.path == path}
         certain = max(mine.values(), default=0.0) >= CERTAIN
-        least = CERTAIN if certain else _OTHERS
+        others = self._makers.known if certain else self._makers.sure
         found = frozenset(
             name
             for name, spots in having.items()
-            if any(spot in mine or self._makers.told(spot) < least for spot in spots)
+            if any(spot in mine or not others(spot) for spot in spots)
         )
         return found if certain or (mine and found) else None
 

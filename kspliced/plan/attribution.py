@@ -109,7 +109,7 @@ class _Sets:
         orphans, cohorts, likes = self._orphans(), self._cohorts(), self._likes()
         for entry in range(len(self._fits)):
             led_to = orphans[entry] | cohorts[entry] | likes[entry]
-            found = self._homes(entry) | {self._evidence.home[number] for number in led_to}
+            found = self._homes(entry) | self._files_of(led_to)
             found |= {f for f, share in self._claims[entry].items() if share >= _CLAIM}
             others = self._of_others(entry, found)
             found -= others
@@ -138,7 +138,7 @@ class _Sets:
         subject's place hardly fits, and far worse than a file of its own; no hunk has an identifier
         of the subject. A header that all include may be of any entry."""
         claims, place = self._claims[entry], self._fits[entry].place
-        named = {self._evidence.home[number] for number in self._fits[entry].named}
+        named = self._files_of(self._fits[entry].named)
         own = [place.get(file, 0.0) for file, share in claims.items() if share >= _OWN]
         return {
             file
@@ -240,7 +240,7 @@ class _Sets:
         for name, numbers in where.items():
             for number in numbers:
                 near = self._within_reach(name, number, numbers)
-                if not 1 < len({self._evidence.home[other] for other in near}) <= _COHORT_NEW:
+                if not 1 < len(self._files_of(near)) <= _COHORT_NEW:
                     continue
                 for entry, share in self._told.claims[number].items():
                     if share >= _ANCHOR:
@@ -288,9 +288,13 @@ class _Sets:
             if stem and any(f"{word}_".startswith(f"{stem.group(1)}_") for word in words):
                 yield file
 
+    def _files_of(self, passages: Iterable[int]) -> set[int]:
+        """The files that passages are in."""
+        return {self._evidence.home[number] for number in passages}
+
     def _alike(self, passages: set[int]) -> bool:
         """Whether passages are in several files, and in few."""
-        return 1 < len({self._evidence.home[number] for number in passages}) <= _ALIKE
+        return 1 < len(self._files_of(passages)) <= _ALIKE
 
     def _passages_with(self, words: Callable[[Passage], frozenset[str]]) -> dict[str, set[int]]:
         """The passages that have each word."""
@@ -339,9 +343,7 @@ class _Sets:
             given = {name for name in given if "_" in name or len(name) >= _LONG}
             found |= {name for name in given if mentions[name] <= _COHORT}
             found |= {
-                name
-                for name in passage.given & given
-                if len({self._evidence.home[n] for n in coded[name]}) <= _ALIKE
+                name for name in passage.given & given if len(self._files_of(coded[name])) <= _ALIKE
             }
         return {name for name in found if "_" in name or len(name) >= 6}
 

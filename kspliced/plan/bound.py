@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind
 from kspliced.plan.edits import SourceText
 from kspliced.plan.text import identifiers
+from kspliced.plan.touched import CALLABLE
 from kspliced.source.lines import Hunk
 
 # Lines that a call may have before and behind those that change.
 _REACH = 6
 # A call, a declaration, or, with an asterisk, a member that points to a function.
 _CALL = re.compile(r"(\*\s*)?\b([A-Za-z_]\w*)\s*\)?\s*\(")
-_CALLABLE = frozenset({DeclarationKind.FUNCTION, DeclarationKind.PROTOTYPE, DeclarationKind.MACRO})
 # Of a line that is unlikely to be there twice by chance.
 _LONG = 24
 _SAYS = re.compile(r"\w+\s*\(")
@@ -43,7 +43,6 @@ class Recalled:
 
 @dataclass(frozen=True)
 class _Call:
-    name: str
     arguments: int
     pointer: bool
 
@@ -64,7 +63,7 @@ def _called_otherwise(hunk: Hunk, old: SourceText, new: SourceText) -> Iterator[
     for name in sorted(before.keys() & after.keys()):
         first, then = ({call.arguments for call in side[name]} for side in (before, after))
         if len(first) == len(then) == 1 and first != then:
-            mine = [d for d in owners if d.name == name and d.kind in _CALLABLE]
+            mine = [d for d in owners if d.name == name and d.kind in CALLABLE]
             member = any(d.kind in TYPES for d in owners) and any(c.pointer for c in after[name])
             local = bool(mine) and all(d.local for d in mine)
             declared = bool(mine) or member
@@ -73,13 +72,18 @@ def _called_otherwise(hunk: Hunk, old: SourceText, new: SourceText) -> Iterator[
 
 def _with_new_parameters(hunk: Hunk, old: SourceText, new: SourceText) -> Iterator[Recalled]:
     """Functions of which the hunk uses parameters that they did not have."""
-    known = {d.name: d for d in old.declarations if d.kind is DeclarationKind.FUNCTION}
-    for one in new.owners(hunk.new_start, hunk.new_count):
-        if one.kind is DeclarationKind.FUNCTION and one.name in known:
-            before, after = _parameters(known[one.name], old), _parameters(one, new)
-            lines = new.lines(hunk.new_start, hunk.new_count)
-            if before and after and identifiers(lines) & (after.names - before.names):
-                yield Recalled(one.name, before.number, after.number, False)
+    owners = new.owners(hunk.new_start, hunk.new_count)
+    functions = {d.name: d for d in owners if d.kind is DeclarationKind.FUNCTION}
+    known = {
+        d.name: d
+        for d in old.declarations
+        if d.name in functions and d.kind is DeclarationKind.FUNCTION
+    }
+    used = identifiers(new.lines(hunk.new_start, hunk.new_count)) if known else frozenset()
+    for name, function in known.items():
+        before, after = _parameters(function, old), _parameters(functions[name], new)
+        if before and after and used & (after.names - before.names):
+            yield Recalled(name, before.number, after.number, False)
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,9 @@ def _calls(code: list[str], start: int, count: int) -> dict[str, list[_Call]]:
     found: dict[str, list[_Call]] = defaultdict(list)
     for call in _CALL.finditer(text):
         end, arguments = _arguments(text, call.end())
-        lines = (first + 1 + text.count("\n", 0, place) for place in (call.start(2), end))
-        begins, ends = lines
+        begins, ends = (first + 1 + text.count("\n", 0, at) for at in (call.start(2), end))
         if arguments is not None and begins <= start + count - 1 and start <= ends:
-            name = call.group(2)
-            found[name].append(_Call(name, arguments, bool(call.group(1))))
+            found[call.group(2)].append(_Call(arguments, bool(call.group(1))))
     return found
 
 
@@ -136,14 +138,9 @@ def _arguments(text: str, start: int) -> tuple[int, int | None]:
 def moved(parts: Iterable[Hunk], old: SourceText, new: SourceText) -> tuple[tuple[int, int], ...]:
     """Pairs of hunks, by their number, of which one takes out a line that the other brings."""
     sides = [
-        (_lines(old, h.old_start, h.old_count), _lines(new, h.new_start, h.new_count))
-        for h in parts
+        (old.lines(h.old_start, h.old_count), new.lines(h.new_start, h.new_count)) for h in parts
     ]
     return tuple(dict.fromkeys(_moved(sides)))
-
-
-def _lines(text: SourceText, start: int, count: int) -> list[str]:
-    return text.lines(start, count) if count else []
 
 
 def _moved(sides: list[tuple[list[str], list[str]]]) -> Iterator[tuple[int, int]]:

@@ -42,13 +42,13 @@ class Makers:
 
     def sure(self, spot: Spot) -> bool:
         """Whether it is beyond doubt that one of the entries that may have made a hunk did."""
-        return self.told(spot) >= _SURE
+        return self._told(spot) >= _SURE
 
     def known(self, spot: Spot) -> bool:
         """Whether it is certain that one of the entries that may have made a hunk did."""
-        return self.told(spot) >= CERTAIN
+        return self._told(spot) >= CERTAIN
 
-    def told(self, spot: Spot) -> float:
+    def _told(self, spot: Spot) -> float:
         """The share of all entries that may have made a hunk."""
         shares = self._shares.get(spot, {})
         return sum(shares[entry] for entry in self.of(spot))

@@ -180,8 +180,7 @@ def _changed_words(edit: Edit, declared: frozenset[str]) -> frozenset[str]:
     """Names that the two sides use a different number of times, without local variables."""
     before, after = (Counter(_WORD.findall(" ".join(s))) for s in (edit.old_lines, edit.new_lines))
     changed = {w for w in before.keys() | after.keys() if before[w] != after[w]}
-    both = " \n".join(edit.old_lines + edit.new_lines)
-    shared = {word for found in _SHARED.findall(both) for word in found} | declared
+    shared = {word for found in _shared(edit) for word in found} | declared
     return frozenset(
         word
         for word in changed & shared
@@ -189,9 +188,14 @@ def _changed_words(edit: Edit, declared: frozenset[str]) -> frozenset[str]:
     )
 
 
+def _shared(edit: Edit) -> list[tuple[str, str, str]]:
+    """What either side reaches through an object, calls, or names as a constant: one of three."""
+    return _SHARED.findall(" \n".join(edit.old_lines + edit.new_lines))
+
+
 def _called(edit: Edit) -> frozenset[str]:
     """What is called on either side, and not reached through an object."""
-    found = _SHARED.findall(" \n".join(edit.old_lines + edit.new_lines))
+    found = _shared(edit)
     return frozenset(name for _, name, _ in found) - {name for name, _, _ in found} - {""}
 
 

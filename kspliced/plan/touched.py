@@ -26,6 +26,7 @@ _STANDS = "what a name stands for changes, and objects of it exist"
 _TWICE = "the type is declared in several ways, which cannot be told apart"
 
 Key = tuple[DeclarationKind, str]
+Tell = Callable[[Iterable[str], Iterable[str]], frozenset[str]]
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,7 @@ class Headers:
 
     def carved(self, path: str, key: Key) -> frozenset[str]:
         """The bit-fields of a type that take bits which nobody used."""
-        old, new = self._sides[path]
-        pairs = zip(old.lines(key), new.lines(key), strict=False)
-        return frozenset(name for before, after in pairs for name in carved(before, after))
+        return _names_of(carved, key, *self._sides[path])
 
     def _may_carve(self, key: Key) -> bool:
         return key[0] is DeclarationKind.STRUCT and self._zeroed(key[1])
@@ -184,7 +183,7 @@ def touched(edit: Edit, headers: Headers) -> Touched:
         # Directives around declarations, say.
         changed = {name for kind, name in keys if kind in _DECLARED}
     added = frozenset(d.name for d in edit.added) - known
-    called = {key: _callbacks(key, old, new) for key in types if key not in away}
+    called = {key: _names_of(callbacks, key, old, new) for key in types if key not in away}
     return Touched(
         changed=(frozenset(changed) & known) | counters,
         added=added,
@@ -234,10 +233,10 @@ def _changed_type(key: Key, old: _Side, new: _Side) -> str:
     return next((reason for reason in reasons if reason), "")
 
 
-def _callbacks(key: Key, old: _Side, new: _Side) -> frozenset[str]:
-    """The members of a type that points to functions of other parameters now."""
+def _names_of(tell: Tell, key: Key, old: _Side, new: _Side) -> frozenset[str]:
+    """The members that ``tell`` names, by the lines of a type before and after."""
     pairs = zip(old.lines(key), new.lines(key), strict=False)
-    return frozenset(name for before, after in pairs for name in callbacks(before, after))
+    return frozenset(name for before, after in pairs for name in tell(before, after))
 
 
 def _outside(edit: Edit, text: SourceText, after: bool) -> Iterator[str]:

@@ -10,14 +10,13 @@ else that is not a pointer, is not told.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from kspliced.plan.declarations import TYPES
 from kspliced.plan.edits import SourceText
 from kspliced.plan.members import closing, tokens
 from kspliced.plan.neutral import spare
-
-Mentions = Callable[[frozenset[str]], Mapping[str, frozenset[str]]]
+from kspliced.plan.reach import Mentions
 
 # Files that may name the type, or a member that points to it.
 _MOST = 200
@@ -83,7 +82,7 @@ def _only_points(words: tuple[str, ...], tag: str) -> bool:
             if words[end : end + 1] != (";",):
                 return False
         elif follows in (")", ","):
-            outer = _around(words, place)
+            outer, _ = _call(words, place)
             if not (outer == "sizeof" or _NAMES_IT.fullmatch(outer)):
                 return False
         elif follows not in ("*", ";"):
@@ -161,15 +160,8 @@ def _makes(words: tuple[str, ...], place: int) -> str | None:
     if _ZEROES.fullmatch(outer):
         return "allocated"
     inside = words[start : closing(words, start)]
-    return "cleared" if outer == "memset" and (",", "0", ",") in _triples(inside) else None
-
-
-def _triples(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    return (words[n : n + 3] for n in range(len(words)))
-
-
-def _around(words: tuple[str, ...], place: int) -> str:
-    return _call(words, place)[0]
+    zero = (",", "0", ",") in zip(inside, inside[1:], inside[2:], strict=False)
+    return "cleared" if outer == "memset" and zero else None
 
 
 def _call(words: tuple[str, ...], place: int) -> tuple[str, int]:
