@@ -205,9 +205,13 @@ class Kbuild:
         return {**found, **self._list(beside)} if beside else found
 
     def _list(self, directories: Iterable[str]) -> dict[str, Listing]:
-        wanted = " ".join(directories)
-        command = self._command("kspliced-list", f"KSPLICED_DIRS={wanted}")
-        return _listings(self._run(command, f"listing {wanted:.80}"))
+        wanted = tuple(directories)
+        # In a file: thousands are too many for a command.
+        self._objtree.joinpath("directories").write_text(
+            "".join(f"KSPLICED_DIRS += {directory}\n" for directory in wanted)
+        )
+        command = self._command("kspliced-list", "--output-sync=target")
+        return _listings(self._run(command, f"listing {' '.join(wanted):.80}"))
 
     def compile(self, units: Iterable[Unit]) -> dict[str, str]:
         """Compile objects into the object tree, as far as they are not there and up to date.
@@ -219,7 +223,9 @@ class Kbuild:
         self._objtree.joinpath("units").write_text(
             "".join(f"KSPLICED_UNITS += {unit.directory}:{_goal(unit)}\n" for unit in units)
         )
-        command = self._command("kspliced-units", f"KCFLAGS={self._flags}")
+        # Symbol versions are of no use in objects that are only compared: genksyms is slow.
+        no_versions = "CONFIG_MODVERSIONS="
+        command = self._command("kspliced-units", f"KCFLAGS={self._flags}", no_versions)
         # Each object's messages in one piece, and every object tried.
         code, output = self._make([*command, "--keep-going", "--output-sync=target"])
         failed = _failures(output)
@@ -270,8 +276,6 @@ class Kbuild:
             "need-compiler=1",
             # With IBT the kernel runs objtool on what is linked; here each object is by itself.
             "is-single-obj-m=y",
-            # Symbol versions are of no use in objects that are only compared: genksyms is slow.
-            "CONFIG_MODVERSIONS=",
             # What the top Makefile's outer pass, which is left out, exports.
             "quiet=silent_",
             "Q=@",

@@ -262,7 +262,7 @@ class _Pipeline:
         changes = tuple(c for c in changes if not self._version_only(c.path))
         tree = workspace.old.top
         wanted = [d for d in directories(changes) if _has_kbuild(tree / d)]
-        kbuild = Kbuild(tree, workspace.objtree("list"), self._headers, 1)
+        kbuild = Kbuild(tree, workspace.objtree("list"), self._headers, self._request.jobs)
         listings = kbuild.list_directories(wanted) if wanted else {}
         targets = frozenset(self._request.targets)
         unlisted = frozenset(wanted) - listings.keys()

@@ -17,7 +17,7 @@ from kspliced.build.kbuild import Listing, Unit, ancestors, find_unit, modules_o
 from kspliced.model import Refusal
 from kspliced.plan.conditions import Configuration
 from kspliced.source.compare import ChangeType, FileChange
-from kspliced.source.snapshot import Snapshot, includers, is_included
+from kspliced.source.snapshot import Snapshot, header_readers, includers, is_included
 
 _NOT_KERNEL = ("Documentation/", "tools/", "samples/", "LICENSES/", "usr/", "debian/", "certs/")
 # Linked by themselves and carried as data, or run before the kernel proper.
@@ -57,11 +57,13 @@ class Nature:
 
     :param included: gives the .c files that other sources include (Snapshot.included).
     :param includers: gives the files that may include one.
+    :param readers: gives the files that may include each of some headers.
     :param idle: whether the edit of a Kbuild file changes nothing that is built.
     """
 
     included: Callable[[], frozenset[str]]
     includers: Callable[[str], frozenset[str]]
+    readers: Callable[[Collection[str]], Mapping[str, frozenset[str]]]
     idle: Callable[[str], bool]
 
     @staticmethod
@@ -70,6 +72,7 @@ class Nature:
         return Nature(
             lambda: source.included,
             lambda path: includers(path, source),
+            lambda paths: header_readers(paths, source),
             lambda path: changes_nothing(path, old / path, new / path, configuration),
         )
 
@@ -151,6 +154,7 @@ def select(
     sorter = _Sorter(listings, unlisted, nature, targets)
     for change in changes:
         sorter.sort(change)
+    sorter.settle()
     return Selection(
         tuple(sorter.units),
         tuple(sorter.later),
@@ -184,6 +188,7 @@ class _Sorter:
         self.irrelevant: list[Irrelevant] = []
         self.refused: list[Refusal] = []
         self.included: list[Included] = []
+        self._remote: list[str] = []
 
     def sort(self, change: FileChange) -> None:
         path = change.path
@@ -277,7 +282,34 @@ class _Sorter:
             if self._idle(path):
                 self.idle_headers.append(path)
         else:
-            self.irrelevant.append(Irrelevant(path, "not configured"))
+            self._remote.append(path)
+
+    def settle(self) -> None:
+        """Headers beside which nothing is built: another directory may include them."""
+        read = self._read_here(frozenset(self._remote))
+        for path in self._remote:
+            if path in read:
+                self.headers.append(path)
+            else:
+                self.irrelevant.append(Irrelevant(path, "not configured"))
+
+    def _read_here(self, paths: frozenset[str]) -> frozenset[str]:
+        """Those of some headers that a file of a directory that is built may come to read."""
+        passed_by: dict[str, frozenset[str]] = {}
+        read: set[str] = set()
+        frontier = paths
+        while frontier:
+            for path, files in self._nature.readers(frontier).items():
+                kernel = [file for file in files if not not_kernel(file)]
+                if any(map(self._built_near, kernel)):
+                    read.add(path)
+                # A header that nobody edits may pass it on.
+                passed_by[path] = frozenset(file for file in kernel if file.endswith(".h"))
+            unread = passed_by.keys() - read
+            frontier = frozenset(h for path in unread for h in passed_by[path]) - passed_by.keys()
+        while more := {path for path in passed_by.keys() - read if passed_by[path] & read}:
+            read |= more
+        return paths & read
 
     def _assembly(self, path: str) -> None:
         if self._built_near(path):

@@ -5,11 +5,13 @@
 # "prepared": the headers package ships what preparing would make.
 #
 #   units            a file: KSPLICED_UNITS, objects as DIRECTORY:OBJECT
-#   KSPLICED_DIRS    directories to list; one that is no Kbuild directory by
-#                    itself (another one includes its Makefile) is said to have failed
+#   directories      a file: KSPLICED_DIRS, which are to be listed; one that is no Kbuild
+#                    directory by itself (another one includes its Makefile) is said to have
+#                    failed
 
 include $(abs_srctree)/Makefile
 -include units
+-include directories
 
 PHONY += kspliced-units kspliced-list
 
@@ -30,5 +32,14 @@ kspliced-genheaders:
 	$(Q)$(MAKE) $(build)=$(kspliced-genheaders)
 endif
 
-kspliced-list:
-	@$(foreach d,$(KSPLICED_DIRS),$(MAKE) -s -f $(KSPLICED_LIST) obj=$(d) 2>&1 || echo $(d) failed;) :
+# Some of an architecture's directories (lib, pci, power) are named to the top Makefile only.
+kspliced-arch := arch/$(SRCARCH)
+kspliced-named = $(patsubst %/,%,$(filter $(kspliced-arch)/%/,$(core-y) $(libs-y) $(drivers-y) $(drivers-m)))
+
+PHONY += $(addprefix kspliced-at/,$(KSPLICED_DIRS))
+
+kspliced-list: $(addprefix kspliced-at/,$(KSPLICED_DIRS))
+
+$(addprefix kspliced-at/,$(KSPLICED_DIRS)): kspliced-at/%:
+	@$(MAKE) -s -f $(KSPLICED_LIST) obj=$* 2>&1 || echo $* failed
+	@$(if $(filter $*,$(kspliced-arch)),echo $* down $(kspliced-named),:)

@@ -21,6 +21,7 @@ from kspliced.source.members import Member, tree_member
 from kspliced.source.package import TreeSource
 
 _INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+\.c)"', re.MULTILINE)
+_INCLUDE_ANY = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*["<]([^">]+)[">]', re.MULTILINE)
 _INCLUDERS = (".c", ".h", ".S")
 
 
@@ -99,6 +100,32 @@ def _includes(file: Member, path: str, source: Snapshot) -> bool:
         or (posixpath.basename(found) == posixpath.basename(path) and not source.has(found))
         for found in included_sources(file)
     )
+
+
+def header_readers(paths: Iterable[str], source: Snapshot) -> dict[str, frozenset[str]]:
+    """The files that may include each of some headers, by whatever path."""
+    by_name: dict[str, set[str]] = {}
+    for path in paths:
+        by_name.setdefault(posixpath.basename(path), set()).add(path)
+    found: dict[str, set[str]] = {path: set() for names in by_name.values() for path in names}
+    for name, files in source.mentions(frozenset(by_name)).items():
+        for file in files:
+            if file.endswith(_INCLUDERS):
+                for path in _headers_of(source.read(file), by_name[name], source):
+                    found[path].add(file)
+    return {path: frozenset(files - {path}) for path, files in found.items()}
+
+
+def _headers_of(file: Member, paths: Iterable[str], source: Snapshot) -> Iterator[str]:
+    """Those of ``paths`` that a file may include: beside it, or else from any directory."""
+    folder = posixpath.dirname(file.path)
+    for word in _INCLUDE_ANY.findall(file.data):
+        wanted = posixpath.normpath(word.decode("utf-8", "replace"))
+        beside = posixpath.normpath(posixpath.join(folder, wanted))
+        anywhere = f"/{wanted.lstrip('./')}"
+        for path in paths:
+            if path == beside or (path.endswith(anywhere) and not source.has(beside)):
+                yield path
 
 
 def grep(names: Iterable[str], options: Iterable[str], place: Path) -> Iterator[bytes]:

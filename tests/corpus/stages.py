@@ -56,7 +56,12 @@ def choose(trees: Trees, paths: Iterable[str], targets: Iterable[str] = ()) -> S
     included = frozenset(
         name for change in changes for name in _included_near(trees.old / change.path)
     )
-    nature = Nature(lambda: included, lambda path: frozenset(), lambda path: False)
+    nature = Nature(
+        lambda: included,
+        lambda path: frozenset(),
+        lambda paths: dict.fromkeys(paths, frozenset()),
+        lambda path: False,
+    )
     return select(changes, listings, unlisted, nature, frozenset(targets))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kspliced.build.kbuild import Kbuild, Unit
+from kspliced.build.kbuild import Kbuild, Unit, find_unit, reached
 from tests.corpus import kernels, stages
 from tests.vm.case import OLD_VERSION
 
@@ -30,3 +30,37 @@ def test_a_makefile_that_includes_others(tmp_path: Path) -> None:
     found = kbuild.list_directories(directories)
     assert "drivers/gpu/drm/i915/i915_pci.o" in found[directories[0]].modular
     assert directories[1] in found
+
+
+def test_directories_that_only_the_top_makefile_enters(tmp_path: Path) -> None:
+    """lib.a and the PCI code of the architecture are there, its FPU emulator is not."""
+    tree, headers = kernels.source(OLD_VERSION), kernels.headers(OLD_VERSION)
+    kbuild = Kbuild(tree, tmp_path / "objects", headers, stages.jobs())
+    names = ("arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/math-emu", "arch/x86/kernel")
+    found = kbuild.list_directories(names)
+    assert [name for name in names if reached(name, found)] == [
+        "arch/x86", "arch/x86/lib", "arch/x86/pci", "arch/x86/kernel",
+    ]  # fmt: skip
+    assert [u.path for u in find_unit("arch/x86/lib/delay.c", found)] == ["arch/x86/lib/delay.o"]
+    assert find_unit("arch/x86/math-emu/errors.c", found) == ()
+
+
+def test_what_is_built_for_symbol_versions(tmp_path: Path) -> None:
+    """They are not made, which is no word about the code that checks them."""
+    tree, headers = kernels.source(OLD_VERSION), kernels.headers(OLD_VERSION)
+    kbuild = Kbuild(tree, tmp_path / "objects", headers, stages.jobs())
+    unit = Unit("kernel/module/version.o", "kernel/module", "vmlinux")
+    assert find_unit("kernel/module/version.c", kbuild.list_directories((unit.directory,))) == (
+        unit,
+    )
+    assert kbuild.compile((unit,)) == {}
+
+
+def test_thousands_of_directories(tmp_path: Path) -> None:
+    """More than fit in a command."""
+    tree, headers = kernels.source(OLD_VERSION), kernels.headers(OLD_VERSION)
+    kbuild = Kbuild(tree, tmp_path / "objects", headers, stages.jobs())
+    makefiles = (path.parent for path in (tree / "drivers").rglob("Makefile"))
+    directories = sorted(str(path.relative_to(tree)) for path in makefiles)
+    assert sum(map(len, directories)) > 20_000
+    assert len(kbuild.list_directories(directories)) > len(directories) * 0.9

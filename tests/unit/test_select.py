@@ -46,9 +46,18 @@ INCLUDERS = {
     "fs/unused.c": frozenset({"fs/not_built.c"}),
     "fs/lost.c": frozenset({"drivers/amdkfd/not_told.c"}),
 }
+READERS = {
+    "fs/jfs/inner.h": frozenset({"fs/jfs/super.c", "fs/adfs/round.h"}),
+    "fs/adfs/round.h": frozenset({"fs/jfs/inner.h", "fs/jfs/super.c"}),
+    "fs/jfs/borrowed.h": frozenset({"fs/ext4/mballoc.c"}),
+    "fs/jfs/passed.h": frozenset({"fs/adfs/passes.h"}),
+    "fs/adfs/passes.h": frozenset({"fs/open.c"}),
+    "fs/jfs/foreign.h": frozenset({"arch/arm/mm/init.c", "tools/test.c"}),
+}
 NATURE = Nature(
     lambda: frozenset({*INCLUDERS, "elsewhere.c"}),
     lambda path: INCLUDERS.get(path, EMPTY),
+    lambda paths: {path: READERS.get(path, EMPTY) for path in paths},
     lambda path: path == "fs/idle/Makefile",
 )
 
@@ -75,6 +84,10 @@ def sort(path: str, kind: ChangeType = ChangeType.MODIFIED, targets: tuple[str, 
         ("fs/open.c", "unit vmlinux"),
         ("fs/ext4/not_built.c", "irrelevant"),
         ("fs/jfs/super.c", "irrelevant"),  # Kbuild does not descend there
+        ("fs/jfs/inner.h", "irrelevant"),
+        ("fs/jfs/borrowed.h", "header"),
+        ("fs/jfs/passed.h", "header"),
+        ("fs/jfs/foreign.h", "irrelevant"),
         ("lib/two.c", "several_targets"),
         ("lib/fair.c", "included_source"),
         ("fs/part.c", "header"),

@@ -28,7 +28,7 @@ from kspliced.source.lines import keep_line_numbers
 from kspliced.source.members import Member, tar_members
 from kspliced.source.opened import open_source
 from kspliced.source.package import TreeSource
-from kspliced.source.snapshot import TreeSnapshot, includers, is_included
+from kspliced.source.snapshot import TreeSnapshot, header_readers, includers, is_included
 
 CHANGELOG = """\
 linux (6.1.3-2) bookworm; urgency=high
@@ -161,6 +161,32 @@ def test_which_sources_others_include(tmp_path: Path) -> None:
         by = {path for path in expected if includers(path, snapshot) == {"a/x.c"}}
         assert by == {path for path, included in expected.items() if included}
         assert includers("a/one.c", packed) == frozenset(), "what is not kept is not compiled"
+
+
+def test_which_files_may_include_a_header(tmp_path: Path) -> None:
+    files = {
+        "a/x.c": '#include "y.h"\n# include "../b/near.h"\n',
+        "a/z.c": "#include <deep/far.h>\n/* b/near.h */\n",
+        "a/y.h": "#include <far.h>\n",
+        "a/far.h": "",
+        "b/y.h": "",
+        "b/near.h": "",
+        "b/deep/far.h": "",
+    }
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    for name in ("Makefile", "Kbuild"):
+        (tmp_path / name).touch()
+    source = TreeSnapshot(TreeSource(tmp_path))
+    headers = [path for path in files if path.endswith(".h")]
+    assert header_readers(headers, source) == {
+        "a/y.h": {"a/x.c"},
+        "a/far.h": {"a/y.h"},
+        "b/y.h": set(),
+        "b/near.h": {"a/x.c"},
+        "b/deep/far.h": {"a/z.c"},
+    }
 
 
 def test_a_packed_source_is_read_once(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ PATIENCE = 120.0  # seconds for a switch
 POLITE = 8  # refused attempts before the threads are asked to leave
 TARGET = "ext4"  # the module that both updates change
 REPORT_EVERY = 25
+SLAB_LOOKS = 5
 
 
 class Broken(Exception):
@@ -204,18 +205,15 @@ def hinder(cycles: Cycles, update: str) -> None:
 def measure() -> dict[str, dict[str, int]]:
     """Kernel memory: kB of /proc/meminfo, objects of each slab cache, vmalloc areas of each
     caller, and the references of each module."""
-    # Objects that wait in a processor's own slabs count as used until the slabs are given back.
-    for cache in Path("/sys/kernel/slab").glob("[!:]*/shrink"):
-        cache.write_text("1")
+    active, sizes = _slabs()
     wanted = {"Slab", "SUnreclaim", "Percpu", "VmallocUsed", "KernelStack", "PageTables"}
     memory = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
-    slabs = [line.split() for line in Path("/proc/slabinfo").read_text().splitlines()[2:]]
     areas = [line.split() for line in Path("/proc/vmallocinfo").read_text().splitlines()]
     callers = Counter(words[2].split("+")[0] for words in areas)
     return {
         "memory": {name[:-1]: int(kb) for name, kb, *_ in memory if name[:-1] in wanted},
-        "slabs": {name: int(active) for name, active, *_ in slabs},
-        "sizes": {name: int(size) for name, _, _, size, *_ in slabs},
+        "slabs": active,
+        "sizes": sizes,
         "vmalloc": dict(callers),
         "modules": {
             path.name: _references(path.name)
@@ -223,6 +221,22 @@ def measure() -> dict[str, dict[str, int]]:
             if (path / "refcnt").exists()
         },
     }
+
+
+def _slabs() -> tuple[dict[str, int], dict[str, int]]:
+    """By cache, the objects in use, and the bytes of each."""
+    active: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for _ in range(SLAB_LOOKS):
+        # Objects that wait in a processor's own slabs count as used until the slabs are given
+        # back; it may take a new one (512 objects of kmalloc-8) before they are counted.
+        for cache in Path("/sys/kernel/slab").glob("[!:]*/shrink"):
+            cache.write_text("1")
+        lines = Path("/proc/slabinfo").read_text().splitlines()[2:]
+        for name, used, _all, size, *_ in map(str.split, lines):
+            active[name] = min(int(used), active.get(name, int(used)))
+            sizes[name] = int(size)
+    return active, sizes
 
 
 def _references(module: str) -> int:

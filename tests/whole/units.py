@@ -71,7 +71,12 @@ def _list(upgrade: Upgrade, folder: Path) -> None:
     wanted = [d for d in wanted if (old / d / "Makefile").is_file()]
     listings = _kbuild(upgrade, folder / "list").list_directories(wanted)
     unlisted = frozenset(wanted) - listings.keys()
-    nature = Nature(frozenset, lambda path: frozenset(), lambda path: False)
+    nature = Nature(
+        frozenset,
+        lambda path: frozenset(),
+        lambda paths: dict.fromkeys(paths, frozenset()),
+        lambda path: False,
+    )
     chosen = select(changes, listings, unlisted, nature, frozenset())
     units = list(chosen.units)
     for refusal in chosen.refused:
