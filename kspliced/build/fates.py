@@ -28,12 +28,14 @@ class Decision(str, Enum):
 @dataclass(frozen=True)
 class Fate:
     """A component and what becomes of it; ``reasons`` unless it is live; ``targets`` are vmlinux
-    and the modules that its files are part of."""
+    and the modules that its files are part of; ``later`` those of its files that only modules which
+    are not loaded are made of."""
 
     component: Component
     decision: Decision
     reasons: tuple[Refusal, ...]
     targets: tuple[str, ...]
+    later: tuple[str, ...] = ()
 
 
 def each(code: str, paths: Iterable[str], reason: str) -> tuple[Refusal, ...]:

@@ -8,11 +8,11 @@ fate of the files it may be in. Nothing is rounded up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import zip_longest
 
-from kspliced.build.fates import Decision, Fate
+from kspliced.build.fates import LATER, Decision, Fate, each
 from kspliced.build.request import BuildResult
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.plan.attribution import CERTAIN, Attribution
@@ -216,10 +216,12 @@ def _irrelevant(result: BuildResult) -> Iterable[Component]:
 def _entries(
     result: BuildResult, components: tuple[Component, ...], parts: _Parts
 ) -> tuple[PlannedEntry, ...]:
+    late = {fate.component.id: fate.later for fate in result.fates}
     everywhere: dict[str, list[Component]] = {}
     for component in components:
         for path in component.files:
-            everywhere.setdefault(path, []).append(component)
+            there = _late(component, path) if path in late.get(component.id, ()) else component
+            everywhere.setdefault(path, []).append(there)
     nothing = all(component.decision is Decision.IRRELEVANT for component in components)
     planned = []
     for entry, told in zip_longest(result.entries, result.attributions, fillvalue=Attribution()):
@@ -236,6 +238,14 @@ def _entries(
             PlannedEntry(entry.subject, entry.cves, status, told.confidence, carriers, reason)
         )
     return tuple(planned)
+
+
+def _late(component: Component, path: str) -> Component:
+    """A component, for what it changes in a file of a module that is not loaded."""
+    if component.decision not in (Decision.REBOOT, Decision.ASK):
+        return component
+    reasons = (_reason(refusal) for refusal in each("module_not_loaded", (path,), LATER))
+    return replace(component, decision=Decision.LATER, reasons=tuple(reasons))
 
 
 def _homes(components: list[Component], ids: frozenset[str] | None) -> list[Component]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from kspliced.build import blame
 from kspliced.build.doubted import doubts_about, loops
 from kspliced.build.fates import LATER, Decision, Fate, each, header_fates, header_paths
+from kspliced.build.hot import HotTree, around_headers
 from kspliced.build.kbuild import Kbuild, Unit
 from kspliced.build.late import Compiled, Olds, strangers, with_more
 from kspliced.build.neighbours import Neighbours
@@ -29,7 +30,6 @@ from kspliced.errors import BuildError, Code
 from kspliced.model import Refusal
 from kspliced.plan.components import Component, Decomposer, Texts
 from kspliced.plan.conditions import Configuration
-from kspliced.plan.edits import Edit, apply_edits
 from kspliced.plan.makers import Makers
 from kspliced.plan.safety import Policy, passes
 from kspliced.source.functions import touched_functions
@@ -135,8 +135,8 @@ class _Search:
         self._severed = frozenset(self._before.severed)
         self._to_divide: set[str] = set()
         self._completed: set[str] = set()
-        self._settled = self._before.settled
-        self._heated: dict[str, Component] = {}
+        self._settled = self._surveyed = self._before.settled
+        self._hot = HotTree(texts, workspace.heat)
         self._plain = PlainProofs(self._compile_plain)
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
@@ -149,7 +149,11 @@ class _Search:
             self._drop_dependents()
             self._remember()
             live = self._live()
-            self._workspace.heat(self._hot(live))
+            if self._settled:
+                self._hot.forget()
+            self._hot.heat(live)
+            # What drops out with an edit of a header is found before half of the tree is compiled.
+            live = live if self._surveyed else around_headers(live)
             units = self._units_of(live)
             self._say(f"{len(live)} components, {len(units)} units")
             failed = self._compile(units)
@@ -167,7 +171,8 @@ class _Search:
                 self._decompose()
                 continue
             if not self._settled:
-                self._settled = True
+                self._settled, self._surveyed = self._surveyed, True
+                self._hot.forget()
                 continue
             diffed = list(self._plain.prove(diffed))
             if not self._charge_refusals(live, diffed):
@@ -251,7 +256,7 @@ class _Search:
 
     def _judge(self, component: Component) -> None:
         """Drop what is refused, or late, without compiling it."""
-        later = [path for path in component.files if path in self._later or self._rests(path)]
+        later = self._late_files(component)
         odd = tuple(self._odd[path] for path in component.files if path in self._odd)
         left_out = [path for path in component.files if self._left_out(path)]
         halved = [path for path in component.files if self._halved(path)]
@@ -272,6 +277,9 @@ class _Search:
             reason = "what a header changes concerns this file, which is built in another way"
             self._drop(component.id, Decision.REBOOT, each("unit_unknown", unknown, reason))
 
+    def _late_files(self, component: Component) -> tuple[str, ...]:
+        return tuple(p for p in component.files if p in self._later or self._rests(p))
+
     def _rests(self, path: str) -> bool:
         """Whether a file that is no unit is included by those of modules that are not loaded."""
         return path not in self._units and self._neighbours.rest(path)
@@ -290,7 +298,7 @@ class _Search:
     def _fate(self, component: Component, decision: Decision, reasons: tuple[Refusal, ...]) -> Fate:
         known = self._known
         targets = sorted({known[path].target for path in component.files if path in known})
-        return Fate(component, decision, reasons, tuple(targets))
+        return Fate(component, decision, reasons, tuple(targets), self._late_files(component))
 
     def _drop_dependents(self) -> None:
         again = True
@@ -313,28 +321,6 @@ class _Search:
         paths = sorted({path for component in components for path in component.files})
         return tuple(self._known[path] for path in paths)
 
-    def _hot(self, live: list[Component]) -> dict[str, bytes | None]:
-        """The hot tree's files that are not the old ones; None stands for the new file.
-
-        Headers keep the edits of what was dropped until nothing else is: whoever mentions what
-        they change was dropped with it, and half of the tree includes them.
-        """
-        files: dict[str, bytes | None] = {}
-        edits: dict[str, list[Edit]] = {}
-        for component in live:
-            for path in component.files:
-                if path in component.divided:
-                    edits.setdefault(path, []).extend(component.edits(path))
-                elif self._texts.changed(path):
-                    files[path] = None
-        self._heated.update((component.id, component) for component in live)
-        for component in live if self._settled else self._heated.values():
-            for header in component.headers:
-                edits.setdefault(header.edit.path, []).append(header.edit)
-        for path, accepted in edits.items():
-            files[path] = apply_edits(self._texts.old(path), self._texts.new(path), accepted)
-        return files
-
     def _cool(self, live: list[Component], failed: Mapping[str, str]) -> bool:
         """Take what was dropped out of the headers that units read which do not compile: it may be
         why. Whether there was any."""
@@ -343,15 +329,7 @@ class _Search:
         for unit in self._units_of(live):
             if unit.path in failed.keys() - pre.failed.keys():
                 read |= pre.reads.get(source_of(unit), frozenset())
-        ids = {component.id for component in live}
-        stale = [
-            name
-            for name, component in self._heated.items()
-            if name not in ids and any(h.edit.path in read for h in component.headers)
-        ]
-        for name in stale:
-            del self._heated[name]
-        return bool(stale)
+        return self._hot.cool(self._live(), read)
 
     def _charge_failures(self, live: list[Component], failed: Mapping[str, str]) -> bool:
         before = self._pre().failed

@@ -111,9 +111,10 @@ class _Sets:
             led_to = orphans[entry] | cohorts[entry] | likes[entry]
             found = self._homes(entry) | self._files_of(led_to)
             found |= {f for f, share in self._claims[entry].items() if share >= _CLAIM}
-            others = self._of_others(entry, found)
-            found -= others
-            confidence = round(self._confidence(entry, found) * _OTHERS ** len(others), 3)
+            others, fit = self._of_others(entry, found), self._only_words(entry, found, led_to)
+            confidence = self._confidence(entry, found - others | fit)
+            found -= others | fit
+            confidence = round(confidence * _OTHERS ** len(others | fit), 3)
             together = self._together(entry) if confidence >= CERTAIN else ()
             reason = "" if found else _CANCELLED if entry in self._cancelled else _NOTHING
             claims = self._spots(entry, found, led_to)
@@ -145,11 +146,30 @@ class _Sets:
             for file in found
             if own
             and file not in named
-            and claims.get(file, 0.0) < _MAYBE
             and place.get(file, 0.0) < min(_PLACED, max(own) - _FAR)
             and self._subsystem(file) != _SHARED
-            and all(self._surely_of_others(n, entry) for n in self._evidence.of_file[file])
+            and self._taken(entry, file)
         }
+
+    def _only_words(self, entry: int, found: set[int], led_to: set[int]) -> set[int]:
+        """Files that only the words of a subject fit, which has made a hunk where it says, while
+        others beyond doubt made all of theirs."""
+        if not self._at_home(entry):
+            return set()
+        named = self._files_of(led_to | self._fits[entry].named)
+        return {file for file in found - named if self._taken(entry, file)}
+
+    def _taken(self, entry: int, file: int) -> bool:
+        """Whether others beyond doubt made all that a file has."""
+        return self._claims[entry].get(file, 0.0) < _MAYBE and all(
+            self._surely_of_others(number, entry) for number in self._evidence.of_file[file]
+        )
+
+    def _at_home(self, entry: int) -> bool:
+        """Whether an entry has beyond doubt made a hunk in a file that its subject fits."""
+        place = self._fits[entry].place
+        claims = self._claims[entry].items()
+        return any(share >= _SURE and place.get(file, 0.0) > 0 for file, share in claims)
 
     def _surely_of_others(self, number: int, entry: int) -> bool:
         claims = self._told.claims[number].items()
@@ -163,11 +183,17 @@ class _Sets:
     def _confidence(self, entry: int, found: set[int]) -> float:
         """The share of its homes that are among ``found``, less what it may claim elsewhere, and
         less if it may be that no hunk of a file is its own: every entry made one, so it may have
-        made another."""
-        inside = min(
-            sum(share for file, share in homes.items() if file in found)
-            for homes in (self._told.homes[entry], self._told.first[entry])
-        )
+        made another. Of 12 that the labels know to have made one where they say, and of whose words
+        alone nothing is certain, each has made all of what was found."""
+        homes = (self._told.homes[entry], self._told.first[entry])
+        if self._at_home(entry):
+            # It is there: that its words may fit nothing, or what others made, is no matter.
+            inside = 1 - max(
+                sum(s for f, s in some.items() if f not in found and not self._taken(entry, f))
+                for some in homes
+            )
+        else:
+            inside = min(sum(s for f, s in some.items() if f in found) for some in homes)
         outside = sum(s for file, s in self._claims[entry].items() if file not in found)
         # The test that came with a change does not say where that is.
         code = {f for f in found if not self._evidence.files[f].path.startswith(_BESIDE)} or found

@@ -25,6 +25,7 @@ from kspliced.plan.local_types import changed_local_types
 from kspliced.plan.makers import Makers
 from kspliced.plan.parts import cut, divide, first_uses
 from kspliced.plan.reach import Mentions, Reach, settle
+from kspliced.plan.stores import handed_over
 from kspliced.plan.text import identifiers
 from kspliced.plan.touched import Headers
 from kspliced.plan.zeroed import Zeroed
@@ -456,6 +457,8 @@ class _Grouping:
             for name in node.mentioned & changed.keys():
                 for other in changed[name]:
                     self._unite(node.id, other)
+        for one, other in handed_over((node.id, node.path, node.edits) for node in self._nodes):
+            self._unite(one, other)
         for node in self._nodes:
             for number in self._needed(node):
                 self._join_users(node, number)

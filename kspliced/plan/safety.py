@@ -19,6 +19,7 @@ from kspliced.plan.components import Texts
 from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
 from kspliced.plan.neutral import carved
+from kspliced.plan.stores import filled, kept, set_up
 from kspliced.plan.text import identifiers
 
 
@@ -78,15 +79,6 @@ _LOCK = re.compile(
 _GUARD = re.compile(r"^(?:scoped_)?guard\s*\(\s*")
 _SET_BIT = re.compile(r"\b(?:set|clear)_bit\s*\(\s*([A-Z][A-Z0-9_]+)")
 _NEW_LOCK = re.compile(r"\bDEFINE_(?:\w*SPINLOCK|MUTEX|RWLOCK|RWSEM)\s*\(\s*(\w+)")
-_STORED = re.compile(
-    r"(?:->|\.)(\w+)\s*(?:\[[^]]*\]\s*)?[-+|&^]?=(?!=)|\b(?:INIT_\w+|\w*_init\w*)\s*\(\s*&?[\w>.()-]*?(?:->|\.)(\w+)"
-)
-# Only through a pointer: what a function stores in its own variables is gone when it returns.
-_KEPT = re.compile(
-    r"->[\w.]*?(\w+)\s*(?:(?:\[[^]]*\]\s*)?[-+|&^]?=(?!=)|\+\+|--)"
-    r"|(?:\+\+|--)\s*\w+->[\w.>-]*?(\w+)\s*[;)]"
-    r"|\bmem(?:cpy|set)\s*\(\s*&?\w+->[\w.>-]*?(\w+)\s*,"
-)
 _MAKER = re.compile(
     r"(?:^|_)(?:probe|create|alloc|new|init|setup|open|attach|register|bind|mount|fill_super)(?:_|$)"
 )
@@ -253,12 +245,12 @@ def _related(within: dict[str, set[str]], one: _Part, other: _Part) -> bool:
 def _state(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
     """A function that makes objects now sets up what other changed lines rely on."""
     reason = "objects that exist already were made without this"
-    before = {member for part in parts for member in _stored(part.edit.old_lines)}
+    before = frozenset().union(*(filled(part.edit.old_lines) for part in parts))
     for part in parts:
         made = any(_ALLOCATES.match(name) for name in part.uses)
         if not (made or _MAKER.search(part.name)):
             continue
-        for member in dict.fromkeys(_stored(part.edit.new_lines)):
+        for member in dict.fromkeys(set_up(part.edit.new_lines)):
             user = _user(parts, part, member)
             if member not in before and user is not None:
                 evidence = f"{part.name} sets {member}, {user.name} uses it"
@@ -271,10 +263,6 @@ def _state(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
                 evidence = f"{part.name} calls {name}, {user.name} uses {stem}..."
                 yield _doubt("existing_objects", part, reason, evidence)
                 return
-
-
-def _stored(lines: tuple[str, ...]) -> list[str]:
-    return [a or b for line in lines for a, b in _STORED.findall(line)]
 
 
 def _user(parts: tuple[_Part, ...], maker: _Part, member: str) -> _Part | None:
@@ -291,12 +279,12 @@ def _user(parts: tuple[_Part, ...], maker: _Part, member: str) -> _Part | None:
 
 def _dropped(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
     """A function no longer stores what it kept in objects, and no other changed one does."""
-    kept = identifiers(line for part in parts for line in part.edit.new_lines)
+    named = identifiers(line for part in parts for line in part.edit.new_lines)
     more = sum((part.more for part in parts), Counter[str]())
     for part in parts:
         if not part.lives_on:
             continue
-        gone = [m for m in _members(part.edit.old_lines) if m not in kept]
+        gone = [m for m in kept(part.edit.old_lines) if m not in named]
         gone += [name for name in part.less if _FILLS.search(name) and name not in more]
         if gone:
             reason = "who relies on it may not have been changed with it"
@@ -314,16 +302,12 @@ def _counters(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
         d.name for part in parts for d in part.edit.added if d.kind is DeclarationKind.VARIABLE
     }
     for part in parts:
-        kept = set(_COUNTED.findall("\n".join(part.edit.old_lines)))
-        gone = sorted(kept & before - after)
+        counted = set(_COUNTED.findall("\n".join(part.edit.old_lines)))
+        gone = sorted(counted & before - after)
         if gone and part.lives_on:
             reason = "after an undo it goes on from a value that the new code did not keep"
             yield _doubt("not_undone", part, reason, ", ".join(gone), strong=False)
             return
-
-
-def _members(lines: tuple[str, ...]) -> list[str]:
-    return [next(filter(None, found)) for found in _KEPT.findall("\n".join(lines))]
 
 
 def _allocators(parts: tuple[_Part, ...]) -> Iterator[Doubt]:

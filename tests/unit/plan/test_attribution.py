@@ -100,6 +100,18 @@ def test_a_hunk_that_another_entry_claims_is_that_entrys(tmp_path: Path) -> None
     assert alone.confidence <= both[1].confidence
 
 
+def test_a_file_that_only_the_words_fit_is_anothers(tmp_path: Path) -> None:
+    files: Files = {
+        **noise(),
+        "fs/afs/rotate.c": change("afs_rotate_server", "afs_put_serverlist(t, cursor);"),
+        "fs/afs/rule.c": change("afs_parse_rule", "afs_check_deadline(t, 2);"),
+    }
+    mine, its = "afs: put the serverlist for a rotate rule", "afs: check the deadline in parse_rule"
+    one, other = told(tmp_path, files, mine, its)
+    assert one.files == ("fs/afs/rotate.c",) and one.confidence >= CERTAIN
+    assert other.files == ("fs/afs/rule.c",)
+
+
 def test_what_a_new_name_holds_together_is_one(tmp_path: Path) -> None:
     header = "struct thing;\n"
     files: Files = {

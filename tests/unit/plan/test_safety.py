@@ -120,6 +120,21 @@ def codes(folder: Path, *changes: tuple[str, str], begin: str = OLD) -> list[str
             (NEW_FLAG, FLUSH, ("kfree(f);", "if (test_bit(FOO_FLUSH, &f->flags))\n\t\tkfree(f);")),
             [],
         ),
+        # What was put on a list, or copied to, has what it hangs by, or what was copied.
+        (
+            (
+                ("f->a = 1;", "INIT_LIST_HEAD(&f->list);\n\tf->a = 1;"),
+                ("list_add(&f->list, &foos);", "list_move(&f->list, &foos);"),
+            ),
+            [],
+        ),
+        (
+            (
+                ("f->a = 1;", "INIT_LIST_HEAD(&f->list);\n\tf->a = 1;"),
+                ("f->quiet = 1;", "f->quiet = list_empty(&f->list);"),
+            ),
+            ["existing_objects"],
+        ),
         # Who allocates makes objects, whatever it is called.
         (
             (

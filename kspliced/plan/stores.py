@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What lines store in members of objects, told from their text."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from kspliced.plan.edits import Edit
+
+_SET_UP = re.compile(
+    r"(?:->|\.)(\w+)\s*(?:\[[^]]*\]\s*)?[-+|&^]?=(?!=)|\b(?:INIT_\w+|\w*_init\w*)\s*\(\s*&?[\w>.()-]*?(?:->|\.)(\w+)"
+)
+# What is on a list has the member that it hangs by.
+_LISTED = re.compile(r"\bh?list_add\w*\s*\(\s*&\w+->[\w.>-]*?(\w+)\s*,")
+_COPIED = re.compile(r"\bmem(?:cpy|set)\s*\(\s*&?\w+->[\w.>-]*?(\w+)\s*,")
+# Only through a pointer: what a function stores in its own variables is gone when it returns.
+_KEPT = re.compile(
+    r"->[\w.]*?(\w+)\s*(?:(?:\[[^]]*\]\s*)?[-+|&^]?=(?!=)|\+\+|--)"
+    r"|(?:\+\+|--)\s*\w+->[\w.>-]*?(\w+)\s*[;)]"
+)
+
+
+def set_up(lines: Iterable[str]) -> list[str]:
+    """The members that lines assign to or initialise."""
+    return [a or b for line in lines for a, b in _SET_UP.findall(line)]
+
+
+def filled(lines: Iterable[str]) -> frozenset[str]:
+    """The members that objects have something in after lines: also by a list or a copy."""
+    text = "\n".join(lines)
+    others = (*_LISTED.findall(text), *_COPIED.findall(text))
+    return frozenset((*set_up(text.split("\n")), *others))
+
+
+def kept(lines: Iterable[str]) -> list[str]:
+    """The members of what lives longer that lines store something in."""
+    text = "\n".join(lines)
+    found = ((m.start(), next(filter(None, m.groups()))) for m in _KEPT.finditer(text))
+    copied = ((m.start(), m.group(1)) for m in _COPIED.finditer(text))
+    return [member for _, member in sorted((*found, *copied))]
+
+
+def handed_over(
+    some: Iterable[tuple[str, str, tuple[Edit, ...]]],
+) -> Iterator[tuple[str, str]]:
+    """Pairs of changes of which one no longer stores what the other does from now on: an object
+    that went through one of the two alone would have it twice, or not at all.
+
+    :param some: a name, a path, and what is changed there. Only files of one directory are told
+        to be about the same member.
+    """
+    gone: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    come: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for name, path, edits in some:
+        before = {member for edit in edits for member in kept(edit.old_lines)}
+        after = {member for edit in edits for member in kept(edit.new_lines)}
+        for found, members in ((gone, before - after), (come, after - before)):
+            for member in members:
+                if "_" in member:
+                    found[posixpath.dirname(path), member].append((name, path))
+    for key in sorted(gone.keys() & come.keys()):
+        for one, its in gone[key]:
+            for other, path in come[key]:
+                if path != its:
+                    yield (one, other)
