@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kspliced.model import ChangelogEntry
-from kspliced.plan.claims import Claims
+from kspliced.plan.claims import PLACED, Claims
 from kspliced.plan.edits import Spot
 from kspliced.plan.evidence import Evidence, Fit
 from kspliced.plan.passages import ChangedFile, Passage
@@ -46,8 +46,6 @@ _SURE, _RARE, _GROUP = 0.9, 20, 12
 # none of its own; the share of the others in each hunk of that; and what remains of the confidence
 # for each that is left out (none of 31 that the labels know was the entry's).
 _OWN, _FAR, _BEYOND_DOUBT, _OTHERS = 0.8, 3.0, 0.97, 0.97
-# In nats: a place that fits.
-_PLACED = 1.5
 _SHARED = "include"
 _BESIDE = ("tools/", "samples/", "Documentation/")
 _EVENT = re.compile(r"\btracepoints?\b|\btrace events?\b", re.IGNORECASE)
@@ -146,7 +144,7 @@ class _Sets:
             for file in found
             if own
             and file not in named
-            and place.get(file, 0.0) < min(_PLACED, max(own) - _FAR)
+            and place.get(file, 0.0) < min(PLACED, max(own) - _FAR)
             and self._subsystem(file) != _SHARED
             and self._taken(entry, file)
         }

@@ -21,6 +21,8 @@ from kspliced.plan.subject import WORD, Subject
 _ROUNDS = 3
 # In nats: what fits an entry that is in no changed file, and a hunk that is no entry's.
 _NOWHERE, _NOBODY = 4.0, -0.5
+# In nats: a place that a subject fits; less is what all of a subsystem have in common.
+PLACED = 1.5
 # What remains of a home that others claim.
 _CLAIMED = 0.2
 # In nats: reason good enough to keep others away, and by how much it must be the better one.
@@ -158,7 +160,7 @@ class Claims:
         """The entries that may be in each file."""
         found: list[list[Member]] = [[] for _ in self._evidence.files]
         for entry, fit in enumerate(self.fits):
-            placed = {file for file, worth in fit.place.items() if worth > 0}
+            placed = {file for file, worth in fit.place.items() if worth > PLACED}
             for file in sorted(placed | fit.files.keys()):
                 share = self.homes[entry].get(file, 0.0)
                 share = math.log(share) if share > _SMALL else _UNLIKELY
