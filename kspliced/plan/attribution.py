@@ -167,7 +167,7 @@ class _Sets:
         """Whether an entry has beyond doubt made a hunk in a file that its subject fits."""
         place = self._fits[entry].place
         claims = self._claims[entry].items()
-        return any(share >= _SURE and place.get(file, 0.0) > 0 for file, share in claims)
+        return any(share >= _SURE and place.get(file, 0.0) > PLACED for file, share in claims)
 
     def _surely_of_others(self, number: int, entry: int) -> bool:
         claims = self._told.claims[number].items()
@@ -236,7 +236,7 @@ class _Sets:
         placed: list[dict[int, float]] = [{} for _ in self._evidence.files]
         for entry, fit in enumerate(self._fits):
             for file, nats in fit.place.items():
-                if nats > 0:
+                if nats > PLACED:
                     placed[file][entry] = nats
         for passage, claims in enumerate(self._told.claims):
             file = self._evidence.home[passage]
@@ -291,7 +291,7 @@ class _Sets:
             words = {word for word in WORD.findall(subject.text) if subject.names(word)}
             named = {n for n in touched if any(f"_{word}_" in f"_{n}_" for word in words)}
             like = set().union(*(touched[name] for name in named))
-            like = {one for one in like if fit.place.get(home[one], 0.0) > 0}
+            like = {one for one in like if fit.place.get(home[one], 0.0) > PLACED}
             found.append(like.union(*(self._evidence.of_file[f] for f in self._events(subject))))
         few = {n for n, some in touched.items() if "_" in n and self._alike(some)}
         for number, passage in enumerate(self._evidence.passages):
@@ -301,7 +301,7 @@ class _Sets:
             for entry, share in self._told.claims[number].items():
                 if share >= _ALIKE_CLAIM:
                     place = self._fits[entry].place
-                    found[entry] |= {one for one in like if place.get(home[one], 0.0) > 0}
+                    found[entry] |= {one for one in like if place.get(home[one], 0.0) > PLACED}
         return found
 
     def _events(self, subject: Subject) -> Iterator[int]:
