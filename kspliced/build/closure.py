@@ -44,11 +44,17 @@ class Carried:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A function or datum that the update carries of another unit."""
+    """A function or datum that the update carries of another unit, and what it is called where that
+    is in another part of the update."""
 
     target: str
     unit: str
     entity: Entity
+
+    @property
+    def name(self) -> str:
+        """Not the name of any import."""
+        return f"{self.target}:{self.unit}:new:{self.entity.name}"
 
 
 Shared = Mapping[str, Elsewhere | Import]
@@ -104,6 +110,11 @@ class Closure:
             for site in self._post.sites(entity):
                 found |= {t.name for t in site.targets if t.entity is None}
         return frozenset(found)
+
+    def lent(self, name: str) -> bool:
+        """Whether the update knows where something of external linkage is that the kernel has
+        under no such name."""
+        return name in self._shared
 
     def resolve(self, target: Target) -> Entity | Elsewhere | Import:
         """What ``target``, referred to by carried code or data, is in the update module."""

@@ -63,17 +63,22 @@ class UnitPart:
 
 @dataclass(frozen=True)
 class Emitted:
-    """An object that becomes part of the update module, and what the linker must know of it."""
+    """An object that becomes part of the update module, and what the linker must know of it;
+    ``borrowed`` is what it refers to that other parts have."""
 
     content: bytes
     imports: tuple[Import, ...]
     spans: tuple[Span, ...]
     data: tuple[Datum, ...]
     constants: tuple[RuntimeConstant, ...]
+    borrowed: frozenset[Elsewhere] = frozenset()
 
 
-def emit(parts: tuple[UnitPart, ...]) -> Emitted:
-    """Merge ``parts`` into one object."""
+def emit(parts: tuple[UnitPart, ...], lent: frozenset[Elsewhere] = frozenset()) -> Emitted:
+    """Merge ``parts`` into one object.
+
+    :param lent: what others refer to; what of it these parts have is defined by its name.
+    """
     emitter = _Emitter(parts)
     for part in parts:
         emitter.place_unit(part)
@@ -81,8 +86,10 @@ def emit(parts: tuple[UnitPart, ...]) -> Emitted:
         emitter.relocate_unit(part)
     spans = emitter.add_spans(parts)
     data = emitter.add_data(parts)
+    emitter.lend(lent)
     content = write_object(emitter.writer.finish())
-    return Emitted(content, emitter.imports(), spans, data, tuple(emitter.constants))
+    constants, borrowed = tuple(emitter.constants), frozenset(emitter.borrowed)
+    return Emitted(content, emitter.imports(), spans, data, constants, borrowed)
 
 
 def emit_glue(glue: Object) -> Emitted:
@@ -116,11 +123,20 @@ class _Emitter:
         self._plains = {(p.target, p.unit): p.plain for p in parts if p.plain is not None}
         self.constants: list[RuntimeConstant] = []
         self._imports: dict[str, Import] = {}
+        self.borrowed: set[Elsewhere] = set()
         # Where each entity went, by target and unit.
         self._places: dict[tuple[str, str], dict[Entity, Place]] = {}
 
     def imports(self) -> tuple[Import, ...]:
-        return tuple(self._imports[name] for name in self.writer.imports)
+        names = (name for name in self.writer.imports if name in self._imports)
+        return tuple(self._imports[name] for name in names)
+
+    def lend(self, lent: frozenset[Elsewhere]) -> None:
+        """Define what other parts of the update refer to."""
+        for one in sorted(lent, key=lambda one: one.name):
+            place = self._places.get((one.target, one.unit), {}).get(one.entity)
+            if place is not None:
+                self.writer.export(one.name, place, one.entity.size)
 
     def place_unit(self, part: UnitPart) -> None:
         """Place what the unit carries."""
@@ -173,10 +189,17 @@ class _Emitter:
         if isinstance(to, Import):
             goal = self._name(self._matched(to))
         elif isinstance(to, Elsewhere):
-            goal = self._places[to.target, to.unit][to.entity]
+            goal = self._elsewhere(to)
         else:
             goal = self._places[part.target, part.unit][to]
         self.writer.refer(Reference(place, relocation.type, goal, delta))
+
+    def _elsewhere(self, to: Elsewhere) -> Place | str:
+        places = self._places.get((to.target, to.unit))
+        if places is not None:
+            return places[to.entity]
+        self.borrowed.add(to)
+        return to.name
 
     def _matched(self, wanted: Import) -> Import:
         """An import of something in a pre object, in the object that is matched."""

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kspliced.build.emit import emit, emit_glue
+from kspliced.build.emit import Emitted, emit, emit_glue
 from kspliced.build.unit import DiffedUnit
 from kspliced.build.workspace import source_of
 from kspliced.elf.object import Object
@@ -42,8 +42,8 @@ def emit_parts(
     emitted = emit_glue(glue)
     glue_group = Group("part/glue", (), (), emitted.imports, (), (), (), False)
     groups, blobs = [], [Blob(glue_group.blob, emitted.content)]
-    for waits, members in group_units(units, components, loaded):
-        emitted = emit(tuple(d.part for d in members if d.part is not None))
+    found = group_units(units, components, loaded)
+    for (waits, members), emitted in zip(found, _emit([some for _, some in found]), strict=True):
         late = (f"/{waits.required}",) if waits.required else ()
         group = Group(
             blob="".join((f"part/{'+'.join(waits.targets)}", *late)),
@@ -59,6 +59,15 @@ def emit_parts(
         groups.append(group)
         blobs.append(Blob(group.blob, emitted.content))
     return Parts(glue_group, tuple(groups), tuple(blobs))
+
+
+def _emit(groups: Iterable[tuple[DiffedUnit, ...]]) -> list[Emitted]:
+    """Each group of units as an object. A module that comes later may use what is added where the
+    rest of its change is: the rest waits for nothing that it does not wait for."""
+    parts = [tuple(d.part for d in members if d.part is not None) for members in groups]
+    emitted = [emit(some) for some in parts]
+    lent = frozenset().union(*(one.borrowed for one in emitted))
+    return [emit(some, lent) for some in parts] if lent else emitted
 
 
 @dataclass(frozen=True, order=True)

@@ -84,8 +84,8 @@ class Olds:
 
 
 def strangers(diffed: Iterable[DiffedUnit], late: Collection[str]) -> Iterator[Refusal]:
-    """Units that use what another target adds, where one of the two is not loaded: its addresses
-    are not there before, and the kernel has none for what is new.
+    """Units that use what another target adds which is not loaded, or that is not known to stay as
+    long as the unit's own does, which is not loaded: the kernel has no address for what is new.
 
     :param late: targets that are not loaded.
     """
@@ -105,5 +105,7 @@ def strangers(diffed: Iterable[DiffedUnit], late: Collection[str]) -> Iterator[R
             if target == d.unit.target or not {target, d.unit.target} & set(late):
                 continue
             for name in sorted(d.part.closure.externs & names):
+                if target not in late and d.part.closure.lent(name):
+                    continue
                 reason = f"it uses what {target} adds, and one of the two is not loaded"
                 yield Refusal("module_not_loaded", source_of(d.unit), name, reason)

@@ -6,12 +6,16 @@ from __future__ import annotations
 import pytest
 
 from kspliced.build.emit import emit
+from kspliced.build.groups import emit_parts
 from kspliced.build.kbuild import Unit
+from kspliced.build.late import strangers
 from kspliced.build.strip import stripped
 from kspliced.build.types import changed_types
 from kspliced.build.unit import DiffedUnit, diff_unit, join_units
+from kspliced.elf.module import ModuleWriter
 from kspliced.elf.read import read_object
 from kspliced.model import ImportKind
+from kspliced.plan.components import Component
 from tests.corpus.compiler import compile_file, compile_object
 
 BTF = ("-g0", "-gbtf")
@@ -82,6 +86,43 @@ def test_a_module_sees_what_the_kernel_proper_newly_exports() -> None:
         (ImportKind.UNIT, "vmlinux", "hidden"),
         (ImportKind.UNIT, "module", "use_it"),
     }
+
+
+def test_a_module_that_comes_later_uses_what_is_new_where_the_rest_is() -> None:
+    """Its part is another object, which the module writer joins with that of the kernel proper."""
+    after = f"{OWNER}\nint fresh(int n) {{ return n; }} {exported('fresh')}"
+    owner = unit("owner", OWNER, after)
+    use = "int fresh(int n);" + USER.replace("other(n)", "fresh(n)")
+    user = unit("user", USER, use, target="module")
+    joined = join_units((user, owner))
+    assert list(strangers(joined, {"module"})) == []
+    together = (Component("owner.c", ("owner.c", "user.c"), (), (), ()),)
+    glue = compile_object("int glue(void) { return 0; }")
+    parts = emit_parts(joined, together, glue, frozenset({"vmlinux"}))
+    assert [(g.units, g.required) for g in parts.groups] == [
+        (("user.o",), ("module",)),
+        (("owner.o",), ()),
+    ]
+    imports = {i.symbol for group in parts.groups for i in group.imports}
+    assert imports == {"use_it", "__fentry__"}
+    writer = ModuleWriter()
+    for blob in parts.blobs[1:]:
+        writer.merge(read_object(blob.data, blob.name))
+    assert {name.rpartition(":")[2] for name in writer.imports} == imports
+    made = writer.finish()
+    (fresh,) = (s for s in made.symbols if s.name == "vmlinux:owner.o:new:fresh")
+    (call,) = (r for s in made.sections for r in s.relocations if made.symbols[r.symbol] is fresh)
+    assert made.section(fresh.section).name == ".text" and call.addend == -4
+
+
+def test_what_runs_does_not_use_what_a_module_adds_that_comes_later() -> None:
+    owner = unit("owner", OWNER, f"{OWNER} int fresh(int n) {{ return n; }}", target="module")
+    use = "int fresh(int n);" + USER.replace("other(n)", "fresh(n)")
+    user = unit("user", USER, use)
+    found = list(strangers(join_units((user, owner)), {"module"}))
+    assert [(one.code, one.unit, one.symbol) for one in found] == [
+        ("module_not_loaded", "user.c", "fresh")
+    ]
 
 
 def test_an_export_that_nothing_of_the_update_uses_is_refused() -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A change of the kernel and of a module that is not loaded, from the sources to the module's load.
 
-fs/libfs.c and fs/binfmt_misc.c change together; the daemon makes the module load with new code.
+fs/libfs.c and fs/binfmt_misc.c change together, and the module uses what the kernel newly exports;
+the daemon makes it load with new code.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ from tests.vm.kmod_lab import UPDATES
 pytestmark = pytest.mark.vm
 
 MOUNT = "/proc/sys/fs/binfmt_misc"
+EXPORTED = "EXPORT_SYMBOL(simple_read_from_buffer);"
+NEW = """
+const char *late_word(int on);
+const char *late_word(int on)
+{
+	return on ? "on\\n" : "off\\n";
+}
+EXPORT_SYMBOL_GPL(late_word);
+"""
 CHANGES = (
     (
         "fs/libfs.c",
@@ -34,7 +44,13 @@ CHANGES = (
         "EINVAL",
         "ERANGE",
     ),
-    ("fs/binfmt_misc.c", '"enabled\\n" : "disabled\\n";\n\n', '"enabled', '"on'),
+    ("fs/libfs.c", f"{EXPORTED}\n", EXPORTED, f"{EXPORTED}\n{NEW}"),
+    (
+        "fs/binfmt_misc.c",
+        '	char *s = enabled ? "enabled\\n" : "disabled\\n";\n\n',
+        'char *s = enabled ? "enabled\\n" : "disabled\\n"',
+        "const char *late_word(int on);\n\tconst char *s = late_word(enabled)",
+    ),
     ("fs/binfmt_misc.c", "ppos, s, strlen(s));\n", "strlen(s)", "strnlen(s, 16)"),
 )
 
