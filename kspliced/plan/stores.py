@@ -7,8 +7,10 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from kspliced.plan.edits import Edit
+from kspliced.plan.text import identifiers
 
 _SET_UP = re.compile(
     r"(?:->|\.)(\w+)\s*(?:\[[^]]*\]\s*)?[-+|&^]?=(?!=)|\b(?:INIT_\w+|\w*_init\w*)\s*\(\s*&?[\w>.()-]*?(?:->|\.)(\w+)"
@@ -43,6 +45,23 @@ def kept(lines: Iterable[str]) -> list[str]:
     return [member for _, member in sorted((*found, *copied))]
 
 
+def _values(lines: Iterable[str]) -> dict[str, frozenset[str]]:
+    """The members that lines store something in, with what else a line of these names."""
+    found: dict[str, frozenset[str]] = {}
+    for line in lines:
+        for member in kept([line]):
+            others = frozenset(name for name in identifiers([line]) if "_" in name) - {member}
+            found[member] = found.get(member, frozenset()) | others
+    return found
+
+
+@dataclass(frozen=True)
+class _Store:
+    name: str
+    path: str
+    values: frozenset[str]
+
+
 def handed_over(
     some: Iterable[tuple[str, str, tuple[Edit, ...]]],
 ) -> Iterator[tuple[str, str]]:
@@ -50,19 +69,19 @@ def handed_over(
     that went through one of the two alone would have it twice, or not at all.
 
     :param some: a name, a path, and what is changed there. Only files of one directory are told
-        to be about the same member.
+        to be about the same member, and only if what they store has a name in common.
     """
-    gone: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    come: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    gone: dict[tuple[str, str], list[_Store]] = defaultdict(list)
+    come: dict[tuple[str, str], list[_Store]] = defaultdict(list)
     for name, path, edits in some:
-        before = {member for edit in edits for member in kept(edit.old_lines)}
-        after = {member for edit in edits for member in kept(edit.new_lines)}
-        for found, members in ((gone, before - after), (come, after - before)):
-            for member in members:
-                if "_" in member:
-                    found[posixpath.dirname(path), member].append((name, path))
+        before = _values(line for edit in edits for line in edit.old_lines)
+        after = _values(line for edit in edits for line in edit.new_lines)
+        for found, here, there in ((gone, before, after), (come, after, before)):
+            for member in here.keys() - there.keys():
+                key = posixpath.dirname(path), member
+                found[key].append(_Store(name, path, here[member]))
     for key in sorted(gone.keys() & come.keys()):
-        for one, its in gone[key]:
-            for other, path in come[key]:
-                if path != its:
-                    yield (one, other)
+        for one in gone[key]:
+            for other in come[key]:
+                if one.path != other.path and one.values & other.values:
+                    yield (one.name, other.name)
