@@ -168,12 +168,17 @@ class _Parts:
     def __init__(self, result: BuildResult) -> None:
         self._makers = Makers(result.attributions)
         self._having: dict[str, dict[str, frozenset[Spot]]] = {}
+        self._names: dict[tuple[str, str], frozenset[str]] = {}
+        self._mentioned: dict[tuple[str, str], frozenset[str]] = {}
         for fate in result.fates:
             for path in fate.component.files:
                 edits = fate.component.edits(path)
                 if path in fate.component.divided or edits:
                     spots = frozenset(spot for edit in edits for spot in edit.spots)
-                    self._having.setdefault(path, {})[fate.component.id] = spots
+                    name = fate.component.id
+                    self._having.setdefault(path, {})[name] = spots
+                    self._names[path, name] = frozenset().union(*(e.names for e in edits))
+                    self._mentioned[path, name] = frozenset().union(*(e.identifiers for e in edits))
 
     def of(self, path: str, told: Attribution) -> frozenset[str] | None:
         """Ids of components, none where its hunks are not compiled; None where it may be in all
@@ -189,7 +194,14 @@ class _Parts:
             for name, spots in having.items()
             if any(spot in mine or not others(spot) for spot in spots)
         )
-        return found if certain or (mine and found) else None
+        return found | self._led_to(path, found) if certain or (mine and found) else None
+
+    def _led_to(self, path: str, found: frozenset[str]) -> frozenset[str]:
+        """The other components that mention what one of ``found`` changes: the file was cut by the
+        words of the changelog, and who changed a function may have changed its calls."""
+        names = frozenset().union(*(self._names[path, name] for name in found))
+        others = self._having[path].keys() - found
+        return frozenset(other for other in others if self._mentioned[path, other] & names)
 
 
 def _refused(result: BuildResult) -> Iterable[Component]:

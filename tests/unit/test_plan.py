@@ -202,6 +202,20 @@ def test_an_entry_has_the_fate_of_its_part(
     assert [(lines.start, lines.end) for lines in good.lines] == [(4, 4)]
 
 
+@pytest.mark.parametrize(("call", "status"), [("good(1);", "reboot"), ("other(1);", "live")])
+def test_who_changed_a_function_may_have_changed_its_calls(call: str, status: str) -> None:
+    """A file may be cut there, where the changelog's words are of different entries."""
+    (node,) = PARTS[1].component.nodes
+    calls = dataclasses.replace(node.edits[0], new_lines=(call,))
+    node = dataclasses.replace(node, edits=(calls,))
+    bad = dataclasses.replace(PARTS[1].component, nodes=(node,))
+    mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_4, 0.9),))
+    other = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_9, 0.95),))
+    build = result(PARTS[0], dataclasses.replace(PARTS[1], component=bad))
+    build = dataclasses.replace(build, attributions=(mine, other, mine, mine))
+    assert plan_of(build).entries[0].status.value == status
+
+
 @pytest.mark.parametrize(("share", "status"), [(0.89, "reboot"), (0.9, "live")])
 def test_a_part_that_is_anothers(share: float, status: str) -> None:
     mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_4, 0.7),))
