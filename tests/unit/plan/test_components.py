@@ -37,27 +37,6 @@ def test_a_changed_function_and_a_changed_caller_go_together(tmp_path: Path) -> 
     assert sorted(sorted(group) for group in files(found)) == [["a.c", "b.c"], ["c.c"]]
 
 
-@pytest.mark.parametrize(
-    ("elsewhere", "value", "joined"),
-    [("d/b.c", "o->its_state", True), ("e/b.c", "o->its_state", False), ("d/b.c", "NEVER", False)],
-)
-def test_what_one_stores_in_place_of_the_other_joins_them(
-    tmp_path: Path, elsewhere: str, value: str, joined: bool
-) -> None:
-    """An object that only one of the two saw would not have it, or have it twice."""
-    stores = (
-        "int one(struct foo *f)\n{\n\tf->a = 1;\n\tf->the_state = g->its_state;\n\treturn 0;\n}\n"
-    )
-    takes = "int two(struct foo *f)\n{\n\tf->b = 1;\n\treturn 0;\n}\n"
-    copies = f"f->b = 1;\n\tmemcpy(&f->the_state, {value}, 4);"
-    changed = {
-        "d/a.c": (stores, stores.replace("\tf->the_state = g->its_state;\n", "")),
-        elsewhere: (takes, takes.replace("f->b = 1;", copies)),
-    }
-    found = files(Trees(tmp_path, changed).decompose())
-    assert (len(found) == 1) == joined
-
-
 def test_a_static_function_joins_nobody(tmp_path: Path) -> None:
     static = f"static {ONE}"
     changed = {
