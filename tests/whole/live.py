@@ -57,6 +57,12 @@ echo more >> /tmp/o/m/1; umount /tmp/o/m; umount /tmp/o; umount /tmp/m; losetup 
 """
 
 
+def loaded(upgrade: Upgrade, names: Sequence[str] = SERVER) -> tuple[str, ...]:
+    """The files of modules and of what they need, in the order in which they are loaded."""
+    needs = dependencies(modules(upgrade))
+    return tuple(dict.fromkeys(path for name in names for path in needs[name]))
+
+
 def guest(
     upgrade: Upgrade,
     names: Sequence[str] = SERVER,
@@ -66,11 +72,10 @@ def guest(
     """A guest that runs the old kernel, with modules, more files in its root, and more of QEMU's
     ``arguments``."""
     needs = dependencies(modules(upgrade))
-    wanted = tuple(dict.fromkeys(path for name in names for path in needs[name]))
     hardware = frozenset(_name(needs[name][-1]) for name in HARDWARE)
     return ScenarioGuest(
         f"live-{upgrade.name}",
-        tuple(_name(path) for path in wanted),
+        tuple(_name(path) for path in loaded(upgrade, names)),
         upgrade.kernel,
         hardware,
         ("-m", "3G", *arguments),
@@ -137,12 +142,16 @@ def cycle(machine: ScenarioGuest, pack: Pack, load: str, burden: str = "") -> Cy
     )
 
 
-def main(arguments: list[str]) -> int:
-    """The command; 1 when the kernel complained."""
-    pack = read_pack(Path(arguments[0]))
+def at_work(pack: Pack) -> Cycle:
+    """A pack live in a guest that does a server's work."""
     upgrade = UPGRADES[pack.manifest.kernel.version]
     with guest(upgrade, arguments=work.arguments()) as machine:
-        result = cycle(machine, pack, work.script(), work.script(STRESSED))
+        return cycle(machine, pack, work.script(), work.script(STRESSED))
+
+
+def main(arguments: list[str]) -> int:
+    """The command; 1 when the kernel complained."""
+    result = at_work(read_pack(Path(arguments[0])))
     print(json.dumps(asdict(result), indent=2))
     return 1 if result.faults else 0
 

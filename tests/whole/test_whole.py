@@ -13,7 +13,9 @@ import pytest
 from kspliced.build.kbuild import Unit
 from kspliced.elf.read import read_object
 from kspliced.match.report import Cause
-from tests.whole import run, units
+from kspliced.pack import read_pack
+from kspliced.plan.safety import Policy
+from tests.whole import live, planned, run, units
 from tests.whole.capture import captured
 from tests.whole.kernels import UPGRADES
 
@@ -91,3 +93,16 @@ def test_an_upgrade_matches_the_kernel_it_begins_with() -> None:
     assert matched / (matched + len(unmatched)) > 0.999
     explained = {Cause.OVERRIDDEN, Cause.NO_SYMBOL, Cause.AMBIGUOUS}
     assert [m.line() for m in unmatched if m.cause not in explained] == []
+
+
+@pytest.mark.full
+def test_most_of_what_touches_what_runs_goes_live_and_does_no_harm(tmp_path: Path) -> None:
+    """The same under both policies; what ``normal`` lets go is tried."""
+    pack = tmp_path / "whole.kspack"
+    conservative = planned.figures(planned.planned(UPGRADE, Policy.CONSERVATIVE, pack))
+    assert conservative.share >= 0.7 and conservative.share_told >= 0.74
+    normal = planned.figures(planned.planned(UPGRADE, Policy.NORMAL, pack))
+    assert normal.share >= 0.75 and normal.share_told >= 0.8
+    result = live.at_work(read_pack(pack))
+    print(conservative, normal, result)
+    assert result.faults == "" and result.spans >= 500
