@@ -16,7 +16,7 @@ from kspliced.build.fates import LATER, Decision, Fate, each
 from kspliced.build.request import BuildResult
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.plan.attribution import CERTAIN, Attribution
-from kspliced.plan.edits import Spot
+from kspliced.plan.edits import Edit
 from kspliced.plan.makers import Makers
 
 
@@ -167,18 +167,12 @@ class _Parts:
 
     def __init__(self, result: BuildResult) -> None:
         self._makers = Makers(result.attributions)
-        self._having: dict[str, dict[str, frozenset[Spot]]] = {}
-        self._names: dict[tuple[str, str], frozenset[str]] = {}
-        self._mentioned: dict[tuple[str, str], frozenset[str]] = {}
+        self._having: dict[str, dict[str, tuple[Edit, ...]]] = {}
         for fate in result.fates:
             for path in fate.component.files:
                 edits = fate.component.edits(path)
                 if path in fate.component.divided or edits:
-                    spots = frozenset(spot for edit in edits for spot in edit.spots)
-                    name = fate.component.id
-                    self._having.setdefault(path, {})[name] = spots
-                    self._names[path, name] = frozenset().union(*(e.names for e in edits))
-                    self._mentioned[path, name] = frozenset().union(*(e.identifiers for e in edits))
+                    self._having.setdefault(path, {})[fate.component.id] = edits
 
     def of(self, path: str, told: Attribution) -> frozenset[str] | None:
         """Ids of components, none where its hunks are not compiled; None where it may be in all
@@ -191,17 +185,18 @@ class _Parts:
         others = self._makers.known if certain else self._makers.sure
         found = frozenset(
             name
-            for name, spots in having.items()
-            if any(spot in mine or not others(spot) for spot in spots)
+            for name, edits in having.items()
+            if any(spot in mine or not others(spot) for edit in edits for spot in edit.spots)
         )
-        return found | self._led_to(path, found) if certain or (mine and found) else None
+        return found | _led_to(having, found) if certain or (mine and found) else None
 
-    def _led_to(self, path: str, found: frozenset[str]) -> frozenset[str]:
-        """The other components that mention what one of ``found`` changes: the file was cut by the
-        words of the changelog, and who changed a function may have changed its calls."""
-        names = frozenset().union(*(self._names[path, name] for name in found))
-        others = self._having[path].keys() - found
-        return frozenset(other for other in others if self._mentioned[path, other] & names)
+
+def _led_to(having: Mapping[str, tuple[Edit, ...]], found: frozenset[str]) -> frozenset[str]:
+    """The other components that mention what one of ``found`` changes: the file was cut by the
+    words of the changelog, and who changed a function may have changed its calls."""
+    names = frozenset().union(*(edit.names for name in found for edit in having[name]))
+    others = having.keys() - found
+    return frozenset(o for o in others if any(edit.identifiers & names for edit in having[o]))
 
 
 def _refused(result: BuildResult) -> Iterable[Component]:

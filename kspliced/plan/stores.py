@@ -6,7 +6,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kspliced.plan.edits import Edit
@@ -22,6 +22,7 @@ _COPIED = re.compile(r"\bmem(?:cpy|set)\s*\(\s*&?\w+->[\w.>-]*?(\w+)\s*,")
 _KEPT = re.compile(
     r"->[\w.]*?(\w+)\s*(?:(?:\[[^]]*\]\s*)?[-+|&^]?=(?!=)|\+\+|--)"
     r"|(?:\+\+|--)\s*\w+->[\w.>-]*?(\w+)\s*[;)]"
+    rf"|{_COPIED.pattern}"
 )
 
 
@@ -30,19 +31,15 @@ def set_up(lines: Iterable[str]) -> list[str]:
     return [a or b for line in lines for a, b in _SET_UP.findall(line)]
 
 
-def filled(lines: Iterable[str]) -> frozenset[str]:
+def filled(lines: Sequence[str]) -> frozenset[str]:
     """The members that objects have something in after lines: also by a list or a copy."""
     text = "\n".join(lines)
-    others = (*_LISTED.findall(text), *_COPIED.findall(text))
-    return frozenset((*set_up(text.split("\n")), *others))
+    return frozenset((*set_up(lines), *_LISTED.findall(text), *_COPIED.findall(text)))
 
 
 def kept(lines: Iterable[str]) -> list[str]:
     """The members of what lives longer that lines store something in."""
-    text = "\n".join(lines)
-    found = ((m.start(), next(filter(None, m.groups()))) for m in _KEPT.finditer(text))
-    copied = ((m.start(), m.group(1)) for m in _COPIED.finditer(text))
-    return [member for _, member in sorted((*found, *copied))]
+    return [next(filter(None, found)) for found in _KEPT.findall("\n".join(lines))]
 
 
 def _values(lines: Iterable[str]) -> dict[str, frozenset[str]]:

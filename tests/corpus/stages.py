@@ -56,13 +56,17 @@ def choose(trees: Trees, paths: Iterable[str], targets: Iterable[str] = ()) -> S
     included = frozenset(
         name for change in changes for name in _included_near(trees.old / change.path)
     )
-    nature = Nature(
+    return select(changes, listings, unlisted, nature(included), frozenset(targets))
+
+
+def nature(included: frozenset[str] = frozenset()) -> Nature:
+    """Of a source of which nothing else is known: nobody reads what, and no Kbuild edit is idle."""
+    return Nature(
         lambda: included,
         lambda path: frozenset(),
         lambda paths: dict.fromkeys(paths, frozenset()),
         lambda path: False,
     )
-    return select(changes, listings, unlisted, nature, frozenset(targets))
 
 
 def _has_kbuild(directory: Path) -> bool:

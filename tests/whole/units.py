@@ -28,9 +28,10 @@ from kspliced.build.kbuild import (
     open_headers,
 )
 from kspliced.build.plain import needs_plain, prove_alike
-from kspliced.build.select import Nature, directories, select
+from kspliced.build.select import directories, select
 from kspliced.elf.read import read_object
 from kspliced.source.compare import ChangeType, FileChange
+from tests.corpus import stages
 from tests.vm import cache, kmod_build, trixie
 from tests.whole.kernels import UPGRADES, Upgrade, fetched, source
 
@@ -71,13 +72,7 @@ def _list(upgrade: Upgrade, folder: Path) -> None:
     wanted = [d for d in wanted if (old / d / "Makefile").is_file()]
     listings = _kbuild(upgrade, folder / "list").list_directories(wanted)
     unlisted = frozenset(wanted) - listings.keys()
-    nature = Nature(
-        frozenset,
-        lambda path: frozenset(),
-        lambda paths: dict.fromkeys(paths, frozenset()),
-        lambda path: False,
-    )
-    chosen = select(changes, listings, unlisted, nature, frozenset())
+    chosen = select(changes, listings, unlisted, stages.nature(), frozenset())
     units = list(chosen.units)
     for refusal in chosen.refused:
         if refusal.code == "several_targets":
