@@ -20,19 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tests.vm import cache
+from tests.vm import autopsy, cache
 from tests.vm.errors import GuestLost, GuestTimeout, HarnessError
 
 BUILD = Path(__file__).parents[2] / "build" / "vm"
 BOOT_TIMEOUT = 120.0
 # Emulated, a kernel sometimes dies while it rewrites its own code before it has run anything else
-# (int3 in sched_clock_cpu(), where a jump label had just been switched).
+# (int3 in sched_clock_cpu(), where a jump label had just been switched: PARALLEL says why).
 BOOTS = 3
 # QEMU 7.2's cmpxchg16b takes the flags from a place that is not up to date. The kernel looks at
 # the zero flag only, which is right; but an interrupt right after it saves what the others seem to
 # be, and its return sets them: a pointer's bits, the trap flag or the nested task among them. A
 # kernel that finds no cmpxchg16b does without.
 CPU = "max,-cx16"
+# What QEMU runs a guest with: processors that are threads, or that take turns in one. With threads,
+# a processor may translate code again between the moment when another one, which is to change it,
+# drops the old translation, and the change itself: it then runs the old code for ever. So a
+# breakpoint that the kernel has removed (text_poke_bp() does all the time) stays for one processor.
+PARALLEL, TURNS = "tcg,thread=multi", "tcg,thread=single"
 READY = b"ready\n"
 
 # Each script comes as one line of base64 and is answered by its exit code, the size of its output
@@ -107,7 +112,7 @@ class Initramfs:
         files: Mapping[str, Path],
         cpus: int = 2,
         arguments: Sequence[str] = (),
-        accel: str = "tcg,thread=multi",
+        accel: str = PARALLEL,
         cpu: str = CPU,
     ) -> None:
         self.name = name
@@ -165,7 +170,9 @@ class Initramfs:
             "-kernel", str(self.kernel), "-initrd", f"{folder}/initrd",
             # The emulated processor passes for an old AMD, whose idle state stops the timers: once
             # the kernel then waited for an interrupt that did not come.
-            "-append", "console=ttyS0 panic=-1 oops=panic loglevel=8 idle=halt",
+            "-append",
+            f"console=ttyS0 panic=-1 oops=panic loglevel=8 idle=halt {autopsy.KERNEL_WORDS}",
+            "-qmp", f"unix:{folder}/monitor,server=on,wait=off",
             "-serial", f"file:{self.console_path}",
             "-chardev", f"socket,id=port,path={folder}/port,server=on,wait=off",
             "-serial", "chardev:port", *self.arguments,
@@ -205,18 +212,34 @@ class Initramfs:
         try:
             data = self._port.recv(1 << 16)
         except TimeoutError as error:
-            raise GuestTimeout(f"{self.name}: no answer; see {self.console_path}") from error
+            raise GuestTimeout(
+                f"{self.name}: no answer; {self._autopsy()}; see {self.console_path}"
+            ) from error
         except OSError as error:
             raise GuestLost(f"{self.name}: {error}; see {self.console_path}") from error
         if not data:
             raise GuestLost(f"{self.name}: the kernel has died; see {self.console_path}")
         self._rest += data
 
+    def _autopsy(self) -> str:
+        """Where the processors are; the guest is lost after it."""
+        assert self._process is not None and self._folder is not None
+        return autopsy.performed(
+            Path(self._folder.name) / "monitor", self._process, self.console_path
+        )
+
     def run(self, script: str, timeout: float = 60.0) -> Output:
-        """Run a shell script and wait for it; GuestTimeout or GuestLost where no answer comes."""
+        """Run a shell script and wait for it.
+
+        GuestTimeout where no answer comes in ``timeout`` seconds: the guest is lost then, and every
+        further script meets GuestLost.
+        """
         assert self._port is not None, "the machine is used outside its `with` block"
         self._port.settimeout(timeout)
-        self._port.sendall(base64.b64encode(script.encode()) + b"\n")
+        try:
+            self._port.sendall(base64.b64encode(script.encode()) + b"\n")
+        except OSError as error:
+            raise GuestLost(f"{self.name}: {error}; see {self.console_path}") from error
         deadline = time.monotonic() + timeout
         while b"\n" not in self._rest:
             self._receive(deadline)

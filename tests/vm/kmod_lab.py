@@ -15,16 +15,18 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from tests.vm.guest import FAULT
-from tests.vm.initramfs import Initramfs
+from tests.vm.initramfs import PARALLEL, Initramfs
 from tests.vm.kmod_build import Modules
 
 UPDATES = "/sys/kernel/kspliced/updates"
 VICTIMS = ("victim_value", "victim_sleeper", "victim_deep")
 REPLACED = (*VICTIMS, "cmdline_proc_show")
 CONSTANTS = ("victim_table", "linux_proc_banner")
+# Of its members the second is the hook.
+HOOKS = "victim_hooks"
 
 # The symbols named, each with the one behind it: those of vmlinux are sorted by address.
-FIND = "grep -A1 -E ' [tTrRD] ({names})([^[:alnum:]_.]|$)' /proc/kallsyms"
+FIND = "grep -A1 -E ' [tTrRdD] ({names})([^[:alnum:]_.]|$)' /proc/kallsyms"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,11 @@ class Lab:
         words = " ".join(f"{name}={value}" for name, value in parameters.items())
         return f"insmod /{update}.ko {words}"
 
-    def insmod_with_data(self, update: str, wrong: str = "") -> str:
-        """The same for an update that changes constants as well."""
-        places = ",".join(str(self.places[name].addr) for name in CONSTANTS)
+    def insmod_with_data(self, update: str, wrong: str = "", hook: bool = False) -> str:
+        """The same for an update that changes constants as well, and may set a hook."""
+        addrs = [self.places[name].addr for name in CONSTANTS]
+        addrs += [self.places[HOOKS].addr + 8] if hook else []
+        places = ",".join(map(str, addrs))
         return self.insmod(update, data=places, **({"wrong": wrong} if wrong else {}))
 
     def load(self, update: str, watched: str = "", **parameters: str | int) -> str:
@@ -68,9 +72,9 @@ class Lab:
         assert (output.status == 0) == (not output.text)
         return output.text
 
-    def load_with_data(self, update: str, wrong: str = "") -> str:
-        """The same for an update that changes constants as well."""
-        return self._load(self.insmod_with_data(update, wrong))
+    def load_with_data(self, update: str, wrong: str = "", hook: bool = False) -> str:
+        """The same for an update that changes constants as well, and may set a hook."""
+        return self._load(self.insmod_with_data(update, wrong, hook))
 
     def write(self, update: str, word: str) -> int:
         """Write to ``control``; returns the error number, 0 where the write succeeded."""
@@ -143,11 +147,15 @@ class Lab:
 
 @contextmanager
 def booted(
-    name: str, modules: Modules, files: Mapping[str, Path], further: Sequence[str]
+    name: str,
+    modules: Modules,
+    files: Mapping[str, Path],
+    further: Sequence[str],
+    accel: str = PARALLEL,
 ) -> Iterator[Lab]:
     """A lab in a guest ``name`` with more files; it finds the ``further`` symbols, too."""
     tree, every = modules.tree, {**modules.files, **files}
-    with Initramfs(name, tree.image, every, arguments=tree.arguments) as machine:
+    with Initramfs(name, tree.image, every, arguments=tree.arguments, accel=accel) as machine:
         machine.check("insmod /kspliced.ko; insmod /park.ko; insmod /victim.ko")
         assert machine.check("uname -r").strip() == tree.release
         names = (*REPLACED, *further)

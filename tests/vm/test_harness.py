@@ -137,3 +137,12 @@ def test_a_kernel_that_dies_while_it_boots(monkeypatch: pytest.MonkeyPatch, deat
     logs = sorted(path.name for path in machine.console_path.parent.glob("console*.log"))
     assert logs == ["console.1.log", "console.2.log", "console.log"]
     assert "Kernel panic" in machine.console_path.with_suffix(".1.log").read_text()
+
+
+def test_a_kernel_that_does_not_answer_tells_what_it_does() -> None:
+    with Initramfs("hanging", kmod_build.image(kmod_build.KERNELS[0]), {}) as machine:
+        with pytest.raises(GuestTimeout, match=r"the processors were at .*halt"):
+            machine.run("sleep 1000", 1)
+        with pytest.raises(GuestLost):
+            machine.run("true")
+    assert "unknown" in machine.console_path.read_text().partition("Kernel panic")[2].casefold()

@@ -2,7 +2,8 @@
 """Tracers, probes, BPF, perf and live patches on the functions that an update replaces.
 
 docs/kernel-core.md, "Probes on a function that is replaced" and "Live patches". The update is
-update_a of tests/vm/kmod/; test_kmod_core.py has the kprobes that are refused.
+update_a of tests/vm/kmod/; test_kmod_core.py has the kprobes that are refused. Tracers have the
+kernel rewrite its code all the time, so the processors take turns (initramfs.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 
 from tests.vm import guest_tools, kmod_build, kmod_lab
 from tests.vm.guest_tools import PERF
+from tests.vm.initramfs import TURNS
 from tests.vm.kmod_build import Kernel
 from tests.vm.kmod_lab import Lab, unharmed
 
@@ -125,7 +127,7 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Lab]:
     files = {**guest_tools.compiled(guest_tools.BPF_TRACE), **guest_tools.perf()}
     modules = kmod_build.build(kmod_build.tree(kernel))
     name = f"interop-{kernel.release}"
-    with kmod_lab.booted(name, modules, files, [ASLEEP]) as lab:
+    with kmod_lab.booted(name, modules, files, [ASLEEP], TURNS) as lab:
         lab.machine.check("mount -t bpf none /sys/fs/bpf")
         yield lab
 
@@ -198,10 +200,11 @@ def test_perf_unwinds_through_the_new_code(lab: Lab) -> None:
 
 
 def test_perf_samples_while_updates_come_and_go(lab: Lab) -> None:
+    """The reader is in the functions nearly all the time, as `read` asks for each character."""
     samples = lab.machine.check(
         f"""{PERF} cat > /tmp/switches <<'END'
         control={kmod_lab.UPDATES}/update_a/control
-        (while :; do cat /proc/cmdline /proc/victim; done) > /dev/null & reader=$!
+        while :; do read -r a < /proc/cmdline; read -r b < /proc/victim; done & reader=$!
         done=0
         while [ $done -lt 20 ]; do
             word=apply; [ $((done % 2)) = 1 ] && word=reverse
