@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Constants of the running kernel that an update changes in place. They are
- * mapped a second time, writable, for as long as a switch takes; compared and
- * written under stop_machine().
+ * Constants of the running kernel that an update changes in place, and pointers
+ * among its other data. They are mapped a second time, writable, for as long as
+ * a switch takes; compared and written under stop_machine().
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -260,6 +260,21 @@ void kspliced_verify_data(struct kspliced_attempt *attempt)
 	}
 }
 
+/* Nobody sees half of a pointer, not even a non-maskable interrupt. */
+static void write_datum(const struct kspliced_constant *constant,
+			const u8 *value)
+{
+	const struct kspliced_datum *datum = constant->datum;
+	unsigned long pointer;
+
+	if (!kspliced_is_pointer(datum)) {
+		memcpy(constant->alias, value, datum->size);
+		return;
+	}
+	memcpy(&pointer, value, sizeof(pointer));
+	WRITE_ONCE(*(unsigned long *)constant->alias, pointer);
+}
+
 /**
  * kspliced_restore_data() - put back what stood in the constants
  * @live: an update that is applied, its data mapped
@@ -271,7 +286,7 @@ void kspliced_restore_data(struct kspliced_live *live)
 
 	for (i = 0; i < live->nr_constants; i++) {
 		constant = &live->constants[i];
-		memcpy(constant->alias, constant->original, constant->datum->size);
+		write_datum(constant, constant->original);
 	}
 }
 
@@ -288,7 +303,6 @@ void kspliced_write_data(struct kspliced_live *live)
 		constant = &live->constants[i];
 		memcpy(constant->original, (const void *)constant->datum->addr,
 		       constant->datum->size);
-		memcpy(constant->alias, constant->datum->value,
-		       constant->datum->size);
+		write_datum(constant, constant->datum->value);
 	}
 }

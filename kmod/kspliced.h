@@ -283,11 +283,13 @@ void kspliced_lock_entries(void);
 void kspliced_unlock_entries(void);
 bool kspliced_return_trampoline(unsigned long addr);
 bool kspliced_core_rodata(unsigned long addr);
+bool kspliced_core_data(unsigned long addr);
 
 /* validate.c */
 int kspliced_validate(const struct kspliced_update *update);
 struct module *kspliced_text_owner(unsigned long addr);
-struct module *kspliced_rodata_owner(unsigned long addr);
+struct module *kspliced_data_owner(unsigned long addr);
+bool kspliced_is_pointer(const struct kspliced_datum *datum);
 
 /* core.c */
 struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,

@@ -41,8 +41,9 @@ struct kspliced_span {
 };
 
 /**
- * struct kspliced_datum - a constant of the running kernel that changes in place
- * @addr: run-time virtual address, in the read-only data of its target
+ * struct kspliced_datum - data of the running kernel that change in place
+ * @addr: run-time virtual address, in the read-only data of its target; a
+ *        pointer by itself may lie in the other data, too
  * @expect: @size bytes, what must stand at @addr before an update is applied
  * @value: @size bytes, what stands there while it is
  * @name: symbol name, for reports

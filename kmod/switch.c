@@ -196,7 +196,7 @@ static bool pin_targets(struct kspliced_live *live)
 	for (i = 0; i < update->nr_data; i++) {
 		datum = live->constants[i].datum;
 		if (!pin_target(&live->pins, datum->target, datum->addr,
-				datum->size, kspliced_rodata_owner))
+				datum->size, kspliced_data_owner))
 			return false;
 	}
 	return true;

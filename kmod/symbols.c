@@ -35,7 +35,7 @@ DEFINE_STATIC_CALL_NULL(kspliced_ftrace_record, ftrace_rec_iter_record);
 DEFINE_STATIC_CALL_NULL(kspliced_lookup_name, kallsyms_lookup_name);
 
 static struct mutex *text_mutex_found, *ftrace_lock_found;
-static unsigned long rodata_start, rodata_end;
+static unsigned long rodata_start, rodata_end, data_start, data_end;
 
 /* Where a return address lies that a tracer hid: rethook's and fgraph's. */
 static const char * const trampoline_names[] = {
@@ -107,7 +107,10 @@ int kspliced_find_symbols(void)
 	ftrace_lock_found = find("ftrace_lock");
 	rodata_start = (unsigned long)find("__start_rodata");
 	rodata_end = (unsigned long)find("__end_rodata");
+	data_start = (unsigned long)find("_sdata");
+	data_end = (unsigned long)find("_edata");
 	if (!text_mutex_found || !ftrace_lock_found || !rodata_start || !rodata_end ||
+	    !data_start || !data_end ||
 	    !FIND_CALL(kspliced_text_poke, text_poke_kgdb) ||
 	    !FIND_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable) ||
 	    !FIND_CALL(kspliced_stop_machine, stop_machine_cpuslocked) ||
@@ -188,4 +191,18 @@ bool kspliced_return_trampoline(unsigned long addr)
 bool kspliced_core_rodata(unsigned long addr)
 {
 	return addr >= rodata_start && addr < rodata_end;
+}
+
+/**
+ * kspliced_core_data() - does an address lie in vmlinux's data?
+ * @addr: any value
+ *
+ * Read-only data or such as have an initial value.
+ *
+ * Return: true if it does.
+ */
+bool kspliced_core_data(unsigned long addr)
+{
+	return kspliced_core_rodata(addr) ||
+	       (addr >= data_start && addr < data_end);
 }

@@ -42,22 +42,52 @@ static bool within_rodata(unsigned long addr, const struct module *mod)
 #endif
 }
 
-/**
- * kspliced_rodata_owner() - the module whose constants hold an address
- * @addr: any value
- *
- * What is read-only only after init does not count. The module may go where it
- * is not pinned and preemption is enabled.
- *
- * Return: the module, or NULL.
+/*
+ * The module whose constants hold an address, or NULL. What is read-only only
+ * after init does not count.
  */
-struct module *kspliced_rodata_owner(unsigned long addr)
+static struct module *rodata_owner(unsigned long addr)
 {
 	struct module *mod;
 
 	preempt_disable();
 	mod = static_call(kspliced_module_address)(addr);
 	if (mod && !within_rodata(addr, mod))
+		mod = NULL;
+	preempt_enable();
+	return mod;
+}
+
+/* The data of a module, but for its init part: all that is no code. */
+static bool within_data(unsigned long addr, const struct module *mod)
+{
+#ifdef KSPLICED_HAVE_MODULE_MEMORY
+	return within_module_core(addr, mod) &&
+	       !within_module_mem_type(addr, mod, MOD_TEXT);
+#else
+	const struct module_layout *core = &mod->core_layout;
+	unsigned long offset = addr - (unsigned long)core->base;
+
+	return offset >= core->text_size && offset < core->size;
+#endif
+}
+
+/**
+ * kspliced_data_owner() - the module whose data hold an address
+ * @addr: any value
+ *
+ * Read-only or not; its init data do not count. The module may go where it is
+ * not pinned and preemption is enabled.
+ *
+ * Return: the module, or NULL.
+ */
+struct module *kspliced_data_owner(unsigned long addr)
+{
+	struct module *mod;
+
+	preempt_disable();
+	mod = static_call(kspliced_module_address)(addr);
+	if (mod && !within_data(addr, mod))
 		mod = NULL;
 	preempt_enable();
 	return mod;
@@ -146,22 +176,41 @@ static const char *check_span(const struct kspliced_span *span,
 	return check_jump(span, owner);
 }
 
-/* Why a constant is not where it is said to be, or NULL. */
-static const char *check_constant(const struct kspliced_datum *datum)
+/**
+ * kspliced_is_pointer() - is a datum a pointer by itself?
+ * @datum: any datum
+ *
+ * Such a one may stand among data that are written.
+ *
+ * Return: true if it is.
+ */
+bool kspliced_is_pointer(const struct kspliced_datum *datum)
+{
+	return datum->size == sizeof(void *) &&
+	       IS_ALIGNED(datum->addr, sizeof(void *));
+}
+
+/* Why a datum is not where it is said to be, or NULL. */
+static const char *check_data_place(const struct kspliced_datum *datum)
 {
 	unsigned long last = datum->addr + datum->size - 1;
+	bool (*core_data)(unsigned long addr) = kspliced_core_rodata;
+	struct module *(*owner)(unsigned long addr) = rodata_owner;
 	struct module *mod;
 	const char *why = NULL;
 
+	if (kspliced_is_pointer(datum)) {
+		core_data = kspliced_core_data;
+		owner = kspliced_data_owner;
+	}
 	if (!strcmp(datum->target, KSPLICED_VMLINUX)) {
-		if (!kspliced_core_rodata(datum->addr) ||
-		    !kspliced_core_rodata(last))
+		if (!core_data(datum->addr) || !core_data(last))
 			why = "does not lie in the kernel's read-only data";
 		return why;
 	}
 	preempt_disable();
-	mod = kspliced_rodata_owner(datum->addr);
-	if (!mod || mod != kspliced_rodata_owner(last))
+	mod = owner(datum->addr);
+	if (!mod || mod != owner(last))
 		why = "does not lie in the read-only data of one module";
 	else if (strcmp(mod->name, datum->target))
 		why = "does not lie in the module that it names";
@@ -183,7 +232,7 @@ static const char *check_datum(const struct kspliced_datum *datum,
 	if (!owns(owner, datum->expect, datum->size) ||
 	    !owns(owner, datum->value, datum->size))
 		return "expect or value is not in the update";
-	return check_constant(datum);
+	return check_data_place(datum);
 }
 
 static const char *check_header(const struct kspliced_update *update)

@@ -18,6 +18,7 @@ from tests.vm import kmod_build, kmod_lab
 from tests.vm.kmod_build import Modules, Tree
 from tests.vm.kmod_lab import (
     CONSTANTS,
+    HOOKS,
     REPLACED,
     UPDATES,
     VICTIMS,
@@ -47,7 +48,7 @@ def modules(request: pytest.FixtureRequest) -> Modules:
 @pytest.fixture(scope="module")
 def booted(modules: Modules) -> Iterator[Lab]:
     name = f"kmod-{modules.tree.release}"
-    with kmod_lab.booted(name, modules, {}, (*WATCHABLE, *CONSTANTS)) as lab:
+    with kmod_lab.booted(name, modules, {}, (*WATCHABLE, *CONSTANTS, HOOKS)) as lab:
         yield lab
 
 
@@ -317,6 +318,33 @@ def test_other_constants_are_no_match(lab: Lab) -> None:
     assert lab.constants() == before and lab.values() == (1000, "")
 
 
+def test_a_pointer_among_data_that_are_written(lab: Lab) -> None:
+    """It is set, passes from update to update, and goes back to what it was."""
+    lab.load_with_data("update_a", hook=True)
+    lab.load_with_data("update_b", hook=True)
+    assert lab.values() == (1000, "")
+    for update, value in (("update_a", 2500), ("update_b", 3500), ("update_a", 2500)):
+        assert lab.write(update, "apply") == 0
+        assert lab.values()[0] == value
+    assert lab.write("update_a", "reverse") == 0
+    assert lab.values() == (1000, "")
+
+
+def test_a_pointer_that_others_have_written_since(lab: Lab) -> None:
+    """Nobody knows what it would go back to: nothing is undone until it is as it was left."""
+    lab.load_with_data("update_a", hook=True)
+    assert lab.write("update_a", "apply") == 0
+    lab.machine.check("echo hook > /proc/victim")
+    assert lab.values()[0] == 2000
+    assert lab.write("update_a", "reverse") == errno.EILSEQ
+    (line,) = lab.read("update_a", "mismatch").splitlines()
+    assert line.split("\t")[:2] == ["victim", "victim_hooks"]
+    assert (lab.state("update_a"), lab.values()[0]) == (("applied", "no_match"), 2000)
+    lab.machine.check("echo hook > /proc/victim")
+    assert lab.write("update_a", "reverse") == 0
+    assert lab.values() == (1000, "")
+
+
 def test_modules_stay_while_they_are_needed(lab: Lab) -> None:
     lab.load("update_a")
     assert lab.write("update_a", "apply") == 0
@@ -374,11 +402,14 @@ def test_a_target_that_has_gone(lab: Lab) -> None:
         ("data_target", "not lie in the read-only data of one module"),
         ("data_value", "expect or value is not in the update"),
         ("data_overlap", "data victim_table and victim_table overlap"),
+        ("hook_misaligned", "not lie in the read-only data of one module"),
+        ("hook_large", "not lie in the read-only data of one module"),
+        ("hook_code", "not lie in the read-only data of one module"),
     ],
 )
 def test_a_wrong_update_is_refused(lab: Lab, wrong: str, why: str) -> None:
     lab.machine.check("dmesg -c > /dev/null")
-    assert "invalid" in lab.load_with_data("update_a", wrong=wrong).lower()
+    assert "invalid" in lab.load_with_data("update_a", wrong=wrong, hook=True).lower()
     lines = [line for line in lab.machine.check("dmesg -c").splitlines() if "kspliced:" in line]
     assert len({re.sub(r"^\[.*?\] ", "", line) for line in lines}) == 1
     assert "refused: " in lines[0] and why in lines[0]

@@ -8,7 +8,8 @@
  * and cmdline_proc_show() of the kernel itself. A further function of the kernel
  * can be given that is kept off stacks but gets no jump. Changed in place are, if
  * their addresses are given, victim_table of the victim and the start of
- * linux_proc_banner of the kernel, which /proc/version shows.
+ * linux_proc_banner of the kernel, which /proc/version shows; and the hook of
+ * victim_hooks of the victim, a pointer among data that are written.
  */
 #include <linux/ctype.h>
 #include <linux/minmax.h>
@@ -22,7 +23,7 @@
 #define NR_SPANS	5
 #define NR_NEEDED	4
 #define MAX_SIZE	1024
-#define NR_DATA		2
+#define NR_DATA		3
 #define DATUM_SIZE	16
 #define ENDBR_SIZE	4
 #define FENTRY_SIZE	5
@@ -56,6 +57,11 @@ static noinline int new_value(int number)
 	return NEW_VALUE + number;
 }
 
+static noinline int new_hook(int number)
+{
+	return NEW_VALUE + 500 + number;
+}
+
 static noinline int new_sleeper(void)
 {
 	park_wait();
@@ -87,7 +93,9 @@ static u8 values[NR_DATA][DATUM_SIZE];
 static struct kspliced_datum data[NR_DATA] = {
 	{ .name = "victim_table", .target = "victim" },
 	{ .name = "linux_proc_banner", .target = "vmlinux" },
+	{ .name = "victim_hooks", .target = "victim" },
 };
+static const u32 data_sizes[NR_DATA] = { DATUM_SIZE, DATUM_SIZE, sizeof(void *) };
 
 static struct kspliced_update update = {
 	.abi = KSPLICED_ABI,
@@ -123,16 +131,17 @@ static void fill_data(void)
 
 	for (i = 0; i < nr_places; i++) {
 		data[i].addr = places[i];
-		data[i].size = DATUM_SIZE;
+		data[i].size = data_sizes[i];
 		data[i].expect = stood[i];
 		data[i].value = values[i];
-		memcpy(stood[i], (void *)places[i], DATUM_SIZE);
-		memcpy(values[i], (void *)places[i], DATUM_SIZE);
+		memcpy(stood[i], (void *)places[i], data_sizes[i]);
+		memcpy(values[i], (void *)places[i], data_sizes[i]);
 	}
 	for (i = 0; i < DATUM_SIZE / sizeof(int); i++)
 		((int *)values[0])[i] = NEW_VALUE + i;
 	for (i = sizeof("%s"); i < sizeof("%s version") - 1; i++)
 		values[1][i] = NEW_VALUE == 2000 ? toupper(values[1][i]) : '.';
+	*(unsigned long *)values[2] = (unsigned long)new_hook;
 	update.nr_data = nr_places;
 }
 
@@ -152,6 +161,12 @@ static void spoil(void)
 		data[0].value = (u8 *)addrs[0];
 	else if (!strcmp(wrong, "data_overlap"))
 		data[1] = data[0];
+	else if (!strcmp(wrong, "hook_misaligned"))
+		data[2].addr -= 4;
+	else if (!strcmp(wrong, "hook_large"))
+		data[2].size *= 2;
+	else if (!strcmp(wrong, "hook_code"))
+		data[2].addr = ALIGN(addrs[0], sizeof(void *));
 	else if (!strcmp(wrong, "byte"))
 		expect[0][sizes[0] - 1] ^= 0x40;
 	else if (!strcmp(wrong, "masked"))

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Code to be replaced. /proc/victim gives victim_value(), /proc/victim_table
- * the constants of victim_table. Writing "sleep", "nap" or "deep" to /proc/victim
- * puts a thread to sleep inside victim_sleeper() or victim_deep() until "wake" is
- * written; out of a nap it wakes at once. A thread that is put to sleep while an
- * update is applied sleeps in its replacement.
+ * Code to be replaced. /proc/victim gives victim_value(), or what the hook of
+ * victim_hooks gives if there is one; /proc/victim_table the constants of
+ * victim_table. Writing "hook" to /proc/victim takes the hook away, or puts it
+ * back. Writing "sleep", "nap" or "deep" to /proc/victim puts a thread to sleep
+ * inside victim_sleeper() or victim_deep() until "wake" is written; out of a nap
+ * it wakes at once. A thread that is put to sleep while an update is applied
+ * sleeps in its replacement.
  */
 #include <linux/kthread.h>
 #include <linux/module.h>
@@ -35,6 +37,13 @@ void victim_opaque(void);
 STACK_FRAME_NON_STANDARD(victim_opaque);
 
 const int victim_table[4] = { 10, 11, 12, 13 };
+
+struct victim_hooks {
+	const char *name;
+	int (*hook)(int number);
+} victim_hooks = {
+	.name = "victim",
+};
 
 static noinline int victim_value(int number)
 {
@@ -91,9 +100,21 @@ static int stop(void)
 	return 0;
 }
 
+static int swap_hook(void)
+{
+	static int (*other)(int number);
+
+	WRITE_ONCE(victim_hooks.hook, xchg(&other, victim_hooks.hook));
+	return 0;
+}
+
 static int show(struct seq_file *file, void *unused)
 {
-	seq_printf(file, "%d\n", victim_value(file->index));
+	int (*hook)(int number) = READ_ONCE(victim_hooks.hook);
+
+	if (!hook)
+		hook = victim_value;
+	seq_printf(file, "%d\n", hook(file->index));
 	return 0;
 }
 
@@ -121,6 +142,8 @@ static ssize_t write(struct file *file, const char __user *from, size_t count,
 		return -EFAULT;
 	if (sysfs_streq(word, "wake"))
 		error = stop();
+	else if (sysfs_streq(word, "hook"))
+		error = swap_hook();
 	else if (!thread && sysfs_streq(word, "sleep"))
 		error = start(SLEEP);
 	else if (!thread && sysfs_streq(word, "deep"))
