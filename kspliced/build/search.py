@@ -23,6 +23,7 @@ from kspliced.build.neighbours import Neighbours
 from kspliced.build.nmi import entangled
 from kspliced.build.remembered import GivenUp, Remembered, State
 from kspliced.build.select import Irrelevant, Selection
+from kspliced.build.types import Room
 from kspliced.build.unit import DiffedUnit, PlainProofs, diff_unit, join_units
 from kspliced.build.wish import Wish, wanted
 from kspliced.build.workspace import Workspace, source_of
@@ -194,7 +195,11 @@ class _Search:
             found = self._decomposer.decompose(self._divided, self._severed)
             self._decomposition = wanted(found, self._wish)
             self._components = {c.id: c for c in self._decomposition.components}
-            self._zeroed = frozenset(n for h in self._decomposition.headers for n in h.carved)
+            headers = self._decomposition.headers
+            self._room = Room(
+                frozenset(tag for header in headers for tag in header.carved),
+                frozenset(tag for header in headers for tag in header.padded),
+            )
             self._dropped = {
                 name: fate
                 for name, fate in self._dropped.items()
@@ -426,7 +431,7 @@ class _Search:
             touched: tuple[str, ...] = ()
             if self._texts.changed(source):
                 touched = touched_functions(workspace.old.top / source, workspace.made(source))
-            self._diffs[key] = diff_unit(unit, pre, post, touched, headers, self._zeroed)
+            self._diffs[key] = diff_unit(unit, pre, post, touched, headers, self._room)
         return self._diffs[key]
 
     def _found(self, live: list[Component], diffed: list[DiffedUnit]) -> Found:

@@ -6,7 +6,8 @@ layout lives on. So a type that both sources have must look the same: every old 
 was, of the type it had, and what is new lies exactly over an old member of the same kind, as in a
 union of both. Types by name: a structure or union by size and members, an enumeration by values,
 a typedef by what it stands for. Of types whose objects have no such bit set, bit-fields may be new
-where one was that nobody used (plan/zeroed.py).
+where one was that nobody used (plan/zeroed.py); of types whose objects are constants, members may
+be new where none was (plan/constant.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,15 @@ _SWAPPED = ("__be", "be")
 
 
 @dataclass(frozen=True)
+class Room:
+    """Structures with room for new members, by tag. ``bits``: of those that are called unused none
+    is set in any object; ``padding``: what lies between the members is zero in every object."""
+
+    bits: frozenset[str] = frozenset()
+    padding: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class TypeChange:
     """``name`` as in C (``struct kthread``); ``evidence`` says what is different."""
 
@@ -31,15 +41,12 @@ class TypeChange:
     evidence: str
 
 
-def changed_types(
-    pre: Object, post: Object, zeroed: frozenset[str] = frozenset()
-) -> tuple[TypeChange, ...]:
+def changed_types(pre: Object, post: Object, room: Room | None = None) -> tuple[TypeChange, ...]:
     """Types of both objects that are not the same in both, by name.
 
-    :param zeroed: structures of which no object has a bit set that is called unused.
     :raises ValueError: an object has no BTF, or it is malformed.
     """
-    both = _Both(Types(_content(pre)), Types(_content(post)), zeroed)
+    both = _Both(Types(_content(pre)), Types(_content(post)), room or Room())
     found = [*both.layouts(), *_enumerators(both.old, both.new)]
     return tuple(sorted(found, key=lambda change: change.name))
 
@@ -65,9 +72,10 @@ def _named(types: Types) -> dict[str, list[int]]:
 class _Both:
     """Compares types of the old object with those of the new one."""
 
-    def __init__(self, old: Types, new: Types, zeroed: frozenset[str]) -> None:
+    def __init__(self, old: Types, new: Types, room: Room) -> None:
         self.old, self.new = old, new
-        self._zeroed = frozenset(_closed(old, zeroed))
+        self._zeroed = frozenset(_closed(old, room.bits))
+        self._padding = room.padding
 
     def layouts(self) -> Iterator[TypeChange]:
         """The structures, unions and typedefs that are not the same."""
@@ -95,6 +103,8 @@ class _Both:
             unused = _unused(self.old, before)
             before = tuple(member for member in before if member not in unused)
             after = tuple(m for m in after if not (m.width and any(_within(m, u) for u in unused)))
+        if self.old.all[old].name in self._padding:
+            after = tuple(member for member in after if not self._in_padding(member, before))
         paired = [(a, b) for a in before for b in after if a.name == b.name]
         kept = {b for a, b in paired if self._member(a, b, before)}
         if any(a.name and not any(a == one for one, _ in paired) for a in before):
@@ -110,6 +120,19 @@ class _Both:
         if old.width == new.width and self._alike(old.type, new.type):
             return True
         return self._number(old, new, beside)
+
+    def _in_padding(self, new: Member, before: tuple[Member, ...]) -> bool:
+        """Whether a new number lies where no old member does; of an array without a length nobody
+        can tell where it ends."""
+        if (
+            new.width
+            or self.new.scalar(new.type) is None
+            or any(m.name == new.name for m in before)
+        ):
+            return False
+        start, end = new.offset, new.offset + 8 * self.new.size(new.type)
+        spans = [(m.offset, m.offset + (m.width or 8 * self.old.size(m.type))) for m in before]
+        return all(a < b and (b <= start or end <= a) for a, b in spans)
 
     def _number(self, old: Member, new: Member, beside: tuple[Member, ...]) -> bool:
         """Whether a bit-field becomes the same bytes as a number, or the other way round. Code

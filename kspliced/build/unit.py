@@ -17,7 +17,7 @@ from kspliced.build.nmi import Exposed, interruptible
 from kspliced.build.plain import Plain, Unlike, needs_plain, prove_alike
 from kspliced.build.rules import JUMP_SIZE, check, jump_offset
 from kspliced.build.strip import stripped
-from kspliced.build.types import TypeChange, changed_types
+from kspliced.build.types import Room, TypeChange, changed_types
 from kspliced.elf.read import read_object
 from kspliced.model import ChangeKind, FunctionChange, Refusal
 
@@ -72,13 +72,13 @@ def diff_unit(
     post: bytes,
     touched: tuple[str, ...],
     headers: tuple[str, ...] = (),
-    zeroed: frozenset[str] = frozenset(),
+    room: Room | None = None,
 ) -> DiffedUnit:
     """Compare, close and judge a unit by itself; :func:`join_units` follows.
 
     :param touched: the functions of the unit's source that differ.
     :param headers: the headers that differ and that the unit reads, to say why.
-    :param zeroed: structures of which no object has a bit set that is called unused.
+    :param room: where structures may have new members.
     :raises BuildError: OBJECT_MALFORMED.
     """
     # The pack needs no types, and they are ten times the rest.
@@ -91,7 +91,7 @@ def diff_unit(
         types: tuple[TypeChange, ...] = ()
         if _has_new_content(diff):
             before, after = (read_object(side, unit.path) for side in (pre, post))
-            types = changed_types(before, after, zeroed)
+            types = changed_types(before, after, room)
     except ValueError as error:
         refusal = Refusal("object_unknown", unit.path, "", f"the object is unusual: {error}")
         return DiffedUnit(unit, bare, None, (), (refusal,), origin)

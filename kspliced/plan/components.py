@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kspliced.model import Refusal
 from kspliced.plan.conditions import Configuration
+from kspliced.plan.constant import Constant
 from kspliced.plan.declarations import Declaration, DeclarationKind, declarations
 from kspliced.plan.edits import Edit, SourceText, Spot, edits, read_text
 from kspliced.plan.headers import HeaderChange, HeaderEdit, classify
@@ -179,8 +180,9 @@ class Decomposer:
                 self._comments.append(path)
         judged: list[HeaderEdit] = []
         paths = tuple(headers)
-        zeroed = Zeroed(mentions, texts.around)
-        changed = Headers(paths, texts.old, texts.new, lambda tag: not foreign and zeroed(tag))
+        # Objects that other modules make are in no source.
+        room = () if foreign else (Zeroed(mentions, texts.around), Constant(mentions, texts.around))
+        changed = Headers(paths, texts.old, texts.new, *room)
         for path in paths:
             found = tuple(edit for edit in texts.edits(path) if not _inlining_only(edit))
             judged += (_judged(texts, edit, changed) for edit in found)

@@ -45,7 +45,8 @@ class HeaderEdit:
     is. ``proven``: those of ``names`` that come with the edit, so that code which means them does
     not compile without it; it may mean another type's. ``called``: types of which it changes how
     a member is called; sources that mention one are concerned too. ``carved``: types of which bits
-    that nobody used have a meaning now; no object has them set. ``valued``: what may change its
+    that nobody used have a meaning now; no object has them set. ``padded``: types of constants that
+    have new members between the old ones. ``valued``: what may change its
     value, if that is why the edit is refused."""
 
     edit: Edit
@@ -57,6 +58,7 @@ class HeaderEdit:
     proven: frozenset[str] = frozenset()
     called: frozenset[str] = frozenset()
     carved: frozenset[str] = frozenset()
+    padded: frozenset[str] = frozenset()
     valued: frozenset[str] = frozenset()
 
     @property
@@ -105,7 +107,15 @@ def _accepted(edit: Edit, found: Touched) -> HeaderEdit:
     if found.kept:
         names |= frozenset(members(_changed_lines(edit)))
     return HeaderEdit(
-        edit, change, names, concerns, None, False, called=found.called, carved=found.carved
+        edit,
+        change,
+        names,
+        concerns,
+        None,
+        False,
+        called=found.called,
+        carved=found.carved,
+        padded=found.padded,
     )
 
 

@@ -21,6 +21,7 @@ ATTRIBUTES = "how the type is aligned, packed or named changes, and objects of i
 UNREAD = "the type changes, and its text cannot be taken apart"
 VALUES = "enumerators change their values, which are in use"
 GONE = "an enumerator is removed, and its value may be in use"
+_NUMBERS = frozenset({"bool", "u8", "s8", "u16", "s16", "u32", "s32"})
 _SPARE = re.compile(r"_*(?:unused|reserved|rsvd|spare|pad|padding)_*\d*_*")
 
 
@@ -47,6 +48,15 @@ def carved(old: Iterable[str], new: Iterable[str]) -> frozenset[str]:
     if before is None or after is None or before == after:
         return frozenset()
     return _carved(before, after)
+
+
+def padded(old: Iterable[str], new: Iterable[str]) -> frozenset[str]:
+    """The numbers that a type has more than before, by its lines before and after; its other
+    members are as they were. Whether they lie where none of these did is not said by this."""
+    before, after = type_text(old), type_text(new)
+    if before is None or after is None:
+        return frozenset()
+    return _padded(before, after)
 
 
 @dataclass(frozen=True)
@@ -86,8 +96,20 @@ def _carved(before: TypeText, after: TypeText) -> frozenset[str]:
     return frozenset() if rest else frozenset(found)
 
 
+def _padded(before: TypeText, after: TypeText) -> frozenset[str]:
+    rest, found = list(before.items), set()
+    for item in after.items:
+        if rest and rest[0] == item:
+            rest.pop(0)
+        elif item.inner is None and len(item.words) == 2 and item.words[0] in _NUMBERS:
+            found.add(item.words[1])
+        else:
+            return frozenset()
+    return frozenset() if rest else frozenset(found)
+
+
 def _members(before: TypeText, after: TypeText) -> str:
-    if _carved(before, after):
+    if _carved(before, after) or _padded(before, after):
         return ""
     if len(before.items) != len(after.items):
         return ADDED if len(before.items) < len(after.items) else REMOVED
@@ -108,6 +130,8 @@ def callbacks(old: Iterable[str], new: Iterable[str]) -> frozenset[str]:
     lines before and after; its other members are as they were."""
     before, after = type_text(old), type_text(new)
     if before is None or after is None or difference(old, new):
+        return frozenset()
+    if len(before.items) != len(after.items):
         return frozenset()
     pairs = zip(before.items, after.items, strict=True)
     return frozenset(_called_otherwise(one, other) for one, other in pairs) - {""}

@@ -12,7 +12,15 @@ from kspliced.plan.declarations import TYPES, Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
 from kspliced.plan.enumerators import Value
 from kspliced.plan.members import closing, normal, parameters, tokens
-from kspliced.plan.neutral import ADDED, callbacks, carved, difference, enumerated, moved
+from kspliced.plan.neutral import (
+    ADDED,
+    callbacks,
+    carved,
+    difference,
+    enumerated,
+    moved,
+    padded,
+)
 
 CALLABLE = frozenset({DeclarationKind.FUNCTION, DeclarationKind.MACRO, DeclarationKind.PROTOTYPE})
 _DECLARED = CALLABLE | {DeclarationKind.EXTERN}
@@ -36,7 +44,8 @@ class Touched:
     that means something else; ``moved`` those of either that another header has alike;
     ``forward`` types that it only names; ``callbacks`` members that point to functions of other
     parameters now, of the types ``called``; ``carved`` types with bit-fields that take bits which
-    nobody used; ``kept`` if it touches a type that both sides have.
+    nobody used; ``padded`` types of constants with new members; ``kept`` if it touches a type that
+    both sides have.
     ``valued`` all enumerators of a type of which values change, where that is the reason.
     ``reason`` says why objects that exist, or code that nobody compiles, would not fit, with the
     ``symbol``; '' if they do; ``typed`` if it is a type's objects."""
@@ -49,6 +58,7 @@ class Touched:
     callbacks: frozenset[str] = frozenset()
     called: frozenset[str] = frozenset()
     carved: frozenset[str] = frozenset()
+    padded: frozenset[str] = frozenset()
     reason: str = ""
     symbol: str = ""
     typed: bool = False
@@ -84,6 +94,7 @@ class Headers:
 
     :param old: gives a header's old text, ``new`` the new one.
     :param zeroed: whether all objects of ``struct`` a tag begin as zeroes.
+    :param constant: whether all are constants.
     """
 
     def __init__(
@@ -92,8 +103,9 @@ class Headers:
         old: Callable[[str], SourceText],
         new: Callable[[str], SourceText],
         zeroed: Callable[[str], bool] = lambda tag: False,
+        constant: Callable[[str], bool] = lambda tag: False,
     ) -> None:
-        self._zeroed = zeroed
+        self._zeroed, self._constant = zeroed, constant
         self._sides = {path: (_side(old(path)), _side(new(path))) for path in paths}
         self._places: dict[Key, list[str]] = defaultdict(list)
         for path, sides in self._sides.items():
@@ -107,16 +119,19 @@ class Headers:
     def changed_type(self, path: str, key: Key) -> str:
         """Why objects of a header's type do not fit; '' if they do, or there are none."""
         reason = _changed_type(key, *self._sides[path])
-        if not reason and self.carved(path, key) and not self._may_carve(key):
-            return ADDED
+        for members, room in ((self.carved, self._zeroed), (self.padded, self._constant)):
+            has_room = key[0] is DeclarationKind.STRUCT and room(key[1])
+            if not reason and members(path, key) and not has_room:
+                return ADDED
         return reason
 
     def carved(self, path: str, key: Key) -> frozenset[str]:
         """The bit-fields of a type that take bits which nobody used."""
         return _names_of(carved, key, *self._sides[path])
 
-    def _may_carve(self, key: Key) -> bool:
-        return key[0] is DeclarationKind.STRUCT and self._zeroed(key[1])
+    def padded(self, path: str, key: Key) -> frozenset[str]:
+        """The members that a type has more than before, if that is all that changes."""
+        return _names_of(padded, key, *self._sides[path])
 
     def moved(self, path: str, key: Key) -> bool:
         """Whether what is on one side of the header is, alike, on the other side of another."""
@@ -126,6 +141,8 @@ class Headers:
                 if other == path or key not in mine.found or key not in its.found:
                     continue
                 if key[0] in TYPES and not _changed_type(key, mine, its):
+                    if any(_names_of(tell, key, mine, its) for tell in (carved, padded)):
+                        return False
                     return _values(mine, [key]) == _values(its, [key])
                 if key[0] not in TYPES and mine.words(key) == its.words(key):
                     return True
@@ -193,6 +210,7 @@ def touched(edit: Edit, headers: Headers) -> Touched:
         callbacks=frozenset(name for some in called.values() for name in some),
         called=frozenset(key[1] for key, some in called.items() if some),
         carved=frozenset(key[1] for key in called if headers.carved(edit.path, key)),
+        padded=frozenset(key[1] for key in called if headers.padded(edit.path, key)),
         kept=any(key in old.found and key in new.found for key in types),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.build.types import changed_types
+from kspliced.build.types import Room, changed_types
 from kspliced.plan.components import Texts
 from kspliced.plan.conditions import Configuration
 from kspliced.plan.headers import HeaderChange, HeaderEdit, classify
@@ -20,6 +20,7 @@ from kspliced.plan.neutral import ADDED, ATTRIBUTES, GONE, OTHER, REMOVED, VALUE
 from kspliced.plan.touched import Headers
 from tests.corpus.compiler import compile_object
 
+NONE = Room()
 CONFIGURATION = Configuration({"CONFIG_ON": "y"})
 BTF = ("-g0", "-gbtf")
 HEADER = """\
@@ -70,20 +71,19 @@ int f(struct live *p) { return p->gone + ATTR_MAX + DEAD + NR_MODES + p->handle 
 """
 
 
-def verdict(
-    folder: Path, old: str, new: str, zeroed: frozenset[str] = frozenset()
-) -> list[HeaderEdit]:
+def verdict(folder: Path, old: str, new: str, room: Room = NONE) -> list[HeaderEdit]:
     for name, text in (("old", old), ("new", new)):
         (folder / name).mkdir()
         (folder / name / "h.h").write_text(text)
     texts = Texts(folder / "old", folder / "new", ["h.h"], CONFIGURATION)
-    headers = Headers(["h.h"], texts.old, texts.new, zeroed.__contains__)
+    has_room = room.bits.__contains__, room.padding.__contains__
+    headers = Headers(["h.h"], texts.old, texts.new, *has_room)
     return [classify(edit, False, headers) for edit in texts.edits("h.h")]
 
 
-def different(old: str, new: str, zeroed: frozenset[str] = frozenset()) -> list[str]:
+def different(old: str, new: str, room: Room = NONE) -> list[str]:
     before, after = (compile_object(WORDS + text + USER, *BTF) for text in (old, new))
-    return [change.name for change in changed_types(before, after, zeroed)]
+    return [change.name for change in changed_types(before, after, room)]
 
 
 def changed(old: str, new: str) -> str:
@@ -262,6 +262,7 @@ SPARE = HEADER.replace(
     "\tu32 right;\n\tstruct_group(reset,\n\tu64 key;\n\tu32 on : 1,\n\t\t__unused : 31;\n\t);\n",
 )
 LIVE = frozenset({"live"})
+BITS, PADDING = Room(bits=LIVE), Room(padding=LIVE)
 
 
 @pytest.mark.parametrize(
@@ -275,10 +276,10 @@ LIVE = frozenset({"live"})
 def test_bits_that_nobody_used(tmp_path: Path, new: str, bits: set[str]) -> None:
     """They may have a meaning if no object has them set; else that is a new member."""
     after = SPARE.replace("__unused : 31;", new)
-    (found,) = verdict(tmp_path, SPARE, after, LIVE)
+    (found,) = verdict(tmp_path, SPARE, after, BITS)
     assert (found.change, found.carved) == (HeaderChange.NEUTRAL, LIVE)
     assert bits <= found.names
-    assert different(SPARE, after, LIVE) == []
+    assert different(SPARE, after, BITS) == []
     assert different(SPARE, after) == ["struct live"]
     (tmp_path / "some").mkdir()
     (refused,) = verdict(tmp_path / "some", SPARE, after)
@@ -300,8 +301,8 @@ def test_bits_that_nobody_used(tmp_path: Path, new: str, bits: set[str]) -> None
 def test_bits_that_somebody_used(tmp_path: Path, old: str, new: str) -> None:
     assert SPARE.count(old) == 1
     after = SPARE.replace(old, new)
-    assert all(found.refusal for found in verdict(tmp_path, SPARE, after, LIVE))
-    assert different(SPARE, after, LIVE) == ["struct live"]
+    assert all(found.refusal for found in verdict(tmp_path, SPARE, after, BITS))
+    assert different(SPARE, after, BITS) == ["struct live"]
 
 
 def test_bits_that_another_member_has_too() -> None:
@@ -310,7 +311,45 @@ def test_bits_that_another_member_has_too() -> None:
         "__unused : 31;", "__unused : 31; }; };"
     )
     after = old.replace("__unused : 31;", "fresh : 1, __unused : 30;")
-    assert different(old, after, LIVE) == ["struct live"]
+    assert different(old, after, BITS) == ["struct live"]
+
+
+@pytest.mark.parametrize(
+    ("old", "member"),
+    [
+        ("\tu8 more:8;\n", "bool fresh"),
+        ("\tbe16 order;\n", "bool fresh"),
+        ("\tbe16 order;\n", "u16 fresh"),
+        ("\tenum mode mode;\n", "u32 fresh"),
+    ],
+)
+def test_a_member_where_none_was(tmp_path: Path, old: str, member: str) -> None:
+    """It may come if all objects are constants and the compiler finds it where none lay."""
+    after = changed(old, f"{old}\t{member};\n")
+    (found,) = verdict(tmp_path, HEADER, after, PADDING)
+    assert (found.change, found.padded) == (HeaderChange.NEUTRAL, LIVE)
+    assert "fresh" in found.names
+    assert different(HEADER, after, PADDING) == ([] if "u32" not in member else ["struct live"])
+    assert different(HEADER, after, BITS) == different(HEADER, after) == ["struct live"]
+    for number, room in enumerate((BITS, Room())):
+        (tmp_path / str(number)).mkdir()
+        (refused,) = verdict(tmp_path / str(number), HEADER, after, room)
+        assert refused.refusal is not None and refused.refusal.reason == ADDED
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # Another one goes or changes with it; it is none that zeroes say nothing of.
+        ("\tbe16 order;\n", "\tu16 fresh;\n"),
+        ("\tbe16 order;\n", "\tbe16 other;\n\tu16 fresh;\n"),
+        ("\tbe16 order;\n", "\tbe16 order;\n\tbe16 fresh;\n"),
+        ("\tu32 right;\n", "\tu32 right;\n\tstruct dev *fresh;\n"),
+        ("\tu8 more:8;\n", "\tu8 more:8;\n\tu8 fresh:8;\n"),
+    ],
+)
+def test_a_member_that_may_not_come(tmp_path: Path, old: str, new: str) -> None:
+    assert all(found.refusal for found in verdict(tmp_path, HEADER, changed(old, new), PADDING))
 
 
 def test_what_is_never_compiled_is_no_edit(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Types whose objects are all constants, told by every place of the old tree that names them.
+
+The compiler fills what lies between the members of a constant with zeroes, and nothing writes it.
+So a member may come to lie there, of which every object has 0: what the compiler gives it where no
+source says otherwise. A type of which an object may be anything else, a part of another or a copy,
+is not told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kspliced.plan.declarations import TYPES, DeclarationKind
+from kspliced.plan.edits import SourceText
+from kspliced.plan.members import closing, tokens
+from kspliced.plan.reach import Mentions
+
+# Files that may name the type.
+_MOST = 200
+_OBJECTS = frozenset({DeclarationKind.VARIABLE, DeclarationKind.EXTERN})
+
+
+class Constant:
+    """
+    :param mentions: the built files of the old tree that mention each of some names.
+    :param text: gives the old text of a file.
+    """
+
+    def __init__(self, mentions: Mentions, text: Callable[[str], SourceText]) -> None:
+        self._mentions, self._text = mentions, text
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, tag: str) -> bool:
+        """Whether all objects of ``struct tag`` are constants of static storage."""
+        if tag not in self._known:
+            files = self._mentions(frozenset({tag}))[tag]
+            self._known[tag] = len(files) <= _MOST and all(
+                _only_constants(self._text(path), tag) for path in files
+            )
+        return self._known[tag]
+
+
+def _only_constants(text: SourceText, tag: str) -> bool:
+    objects = {d.name for d in text.declarations if d.kind in _OBJECTS}
+    known = {d.name for d in text.declarations if d.kind in TYPES}
+    words, depth = tokens(text.code), 0
+    for place, word in enumerate(words):
+        depth += {"{": 1, "}": -1}.get(word, 0)
+        named = word == tag or (word.startswith("#") and tag in tokens([word[1:]]))
+        if named and not _constant(words, place, set() if depth else objects, tag in known):
+            return False
+    return True
+
+
+def _constant(words: tuple[str, ...], place: int, objects: set[str], defined: bool) -> bool:
+    """Whether a place that names a type says what it is, points to constants, or is one of the
+    ``objects`` that the file declares."""
+    if words[place - 1 : place] != ("struct",):
+        return False
+    follows = words[place + 1 : place + 2]
+    if follows == (";",):
+        return True
+    if follows == ("{",):
+        end = closing(words, place + 1) + 1
+        return defined and words[end : end + 1] == (";",)
+    if words[place - 2 : place - 1] != ("const",):
+        return False
+    return follows == ("*",) or (bool(follows) and follows[0] in objects)
