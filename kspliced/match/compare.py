@@ -122,6 +122,17 @@ class Trial:
         """Why data ``section`` cannot be at run-time ``base``, or ``""``."""
         return self._bind(Bound(section, 0, self._unit.sections[section].name), base)
 
+    def leads(self, section: int, base: int) -> str:
+        """The same for data that may be written; they must lead where they did as compiled."""
+        reason = self.datum(section, base)
+        size = self._unit.sections[section].size
+        try:
+            found = self._kernel.read(base, size)
+        except KernelError as error:
+            return reason or error.message
+        fields = self._unit.recipe(section, 0, size).fields
+        return reason or next(filter(None, (self._field(f, found, base, 0) for f in fields)), "")
+
     def commit(self) -> None:
         """Make what this trial showed binding for later ones."""
         for key, address in self._shown.items():

@@ -97,17 +97,21 @@ class TargetMatch:
     def unreferenced(self, match: UnitMatch, symbol: Symbol) -> int | None:
         """The address of a datum that no matched code shows.
 
-        A static key is found through the kernel's jump table, a constant by its name and content.
+        A static key is found through the kernel's jump table, a constant by its name and content,
+        and so is what may be written, if it leads to what matching showed of its unit.
         """
-        base = self._tables.key_base(match.unit, symbol.section, match.bound.sections)
-        bases = [] if base is None else [base]
-        if base is None and match.unit.constant(symbol.section):
-            named = self._kernel.symbols.stem(stem_of(symbol.name), self.target)
-            bases = list(dict.fromkeys(s.address - symbol.value for s in named))
+        section = symbol.section
+        base = self._tables.key_base(match.unit, section, match.bound.sections)
+        bases, written = [] if base is None else [base], False
+        if base is None:
+            written = match.unit.leads_to(section, match.bound.sections)
+            if written or match.unit.constant(section):
+                named = self._kernel.symbols.stem(stem_of(symbol.name), self.target)
+                bases = list(dict.fromkeys(s.address - symbol.value for s in named))
         possible = []
         for base in bases:
             trial = Trial(match.unit, self._kernel, self._oracle, match.bound)
-            if not trial.datum(symbol.section, base):
+            if not (trial.leads if written else trial.datum)(section, base):
                 possible.append(trial)
         if len(possible) != 1:
             return None

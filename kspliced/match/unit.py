@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -117,6 +118,22 @@ class Unit:
             and s.type != SHT_NOBITS
             and not s.name.startswith((*_TRANSIENT, _FILLED_BY_LINK))
         )
+
+    def data(self, section: int) -> bool:
+        """Whether the section is data that may be written and have an initial value."""
+        s = self.sections[section]
+        written = s.alloc and not s.executable and bool(s.flags & SHF_WRITE)
+        return written and s.type != SHT_NOBITS and not s.name.startswith(_TRANSIENT)
+
+    def leads_to(self, section: int, known: Container[int]) -> bool:
+        """Whether a section of data that may be written refers to this unit's sections, and to
+        ``known`` ones only: other data of that name do not lead there."""
+        if not self.data(section):
+            return False
+        s = self.sections[section]
+        wanted = [field.want for field in self.fields(section, 0, s.size)]
+        own = [want.key for want in wanted if isinstance(want, Bound) and isinstance(want.key, int)]
+        return bool(own) and all(key in known for key in own)
 
     def recipe(self, section: int, start: int, size: int) -> Recipe:
         """The recipe of ``size`` bytes at ``start`` of ``section``.

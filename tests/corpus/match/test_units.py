@@ -292,6 +292,45 @@ def test_a_constant_that_no_code_shows_is_found_by_its_content() -> None:
     assert kernel.read(matched.imports[0].address, 8) == entry.to_bytes(8, "little")
 
 
+ATTRIBUTE = """
+int other(int n);
+static __attribute__((noinline)) int store(int n) { return other(n) + 1; }
+struct attribute { const char *name; int mode; int (*store)(int); };
+static __attribute__((used)) struct attribute hidden = { "new_device", 0200, store };
+int entry(int n) { return store(n) + store(n + 1); }
+"""
+FORWARD = "int entry(int n);\n"
+
+
+def test_what_may_be_written_is_found_if_it_leads_to_matched_code() -> None:
+    """Two of one name and, but for where they lead, one content; the pre object's is meant, also if
+    what it begins as has been written since."""
+    pre = compiled(ATTRIBUTE)
+    twin = ATTRIBUTE.replace("entry", "entry2").replace("store", "store2")
+    lived = ATTRIBUTE.replace("0200", "0600")
+    kernel = running(linked(compiled(twin, split=False), compiled(lived, split=False)))
+    matched = match(packed({"a.o": pre}, (unit_import(pre, "hidden"),)), kernel)
+    store = address_of(kernel, "store")
+    assert kernel.read(matched.imports[0].address + 16, 8) == store.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("compiled_as", "runs_as"),
+    [
+        # It leads elsewhere now.
+        (ATTRIBUTE, FORWARD + ATTRIBUTE.replace("0200, store", "0200, entry")),
+        # It leads to nothing that matching shows: others may be like it.
+        (ATTRIBUTE.replace("0200, store", "0200, 0"), ATTRIBUTE.replace("0200, store", "0200, 0")),
+    ],
+    ids=["leads-elsewhere", "leads-nowhere"],
+)
+def test_what_may_be_written_is_not_guessed(compiled_as: str, runs_as: str) -> None:
+    pre, kernel = compiled(compiled_as), running(linked(compiled(runs_as, split=False)))
+    with pytest.raises(MatchError) as caught:
+        match(packed({"a.o": pre}, (unit_import(pre, "hidden"),)), kernel)
+    assert caught.value.code is Code.UNRESOLVED
+
+
 def test_per_cpu_data_is_an_offset() -> None:
     source = """
     __attribute__((section(".data..percpu"))) static int pad, count;
