@@ -141,7 +141,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Datum:
-    """A constant of the running kernel that the update changes in place.
+    """Data of the running kernel that the update changes in place: ``size`` bytes at ``offset`` of
+    a symbol. All of a constant; of data that are written, one pointer that was NULL.
 
     ``symbol``, ``index``, ``import_name`` and ``buffer_offset`` as in :class:`Span`; there is no
     mask. Its new content is at ``value_offset`` of ``.kspliced.values``; there the linker
@@ -152,6 +153,7 @@ class Datum:
     unit: str
     symbol: str
     index: int
+    offset: int
     size: int
     import_name: str
     buffer_offset: int

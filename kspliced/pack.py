@@ -25,7 +25,7 @@ from kspliced.errors import Code, PackError
 from kspliced.model import Manifest
 from kspliced.record import RecordError, dumps, loads
 
-FORMAT = 4
+FORMAT = 5
 _MAGIC = b"KSPLPACK"
 _HEADER = struct.Struct("<8sIIQ32s")
 _DIGEST_OFFSET = 24

@@ -79,7 +79,7 @@ class Closure:
         self._diff, self._target, self._unit = diff, target, unit
         self._wanted, self._shared = wanted, shared or {}
         self._changed = {changed.post for changed in diff.changed}
-        self._constants = in_place(diff)
+        self._written = in_place(diff)
         self._carried: set[Entity] = set()
         self._pinned = False
         self._collect()
@@ -95,7 +95,7 @@ class Closure:
             data=tuple(e for e in ordered if e.kind not in code),
             new_functions=tuple(e for e in new if e.kind is EntityKind.FUNCTION),
             new_data=tuple(e for e in new if e.kind is EntityKind.DATA),
-            values=tuple(changed.post for changed in self._constants),
+            values=tuple(written.changed.post for written in self._written),
             pinned=self._pinned,
         )
 
@@ -103,8 +103,8 @@ class Closure:
     def externs(self) -> frozenset[str]:
         """The names of external linkage that what is carried refers to."""
         found = set()
-        for changed in self._constants:
-            found |= {t.name for _, t in new_references(self._diff, changed) if t.entity is None}
+        for written in self._written:
+            found |= {t.name for _, t in new_references(self._diff, written) if t.entity is None}
         for entity in self._carried:
             found |= {t.name for _, t in self._post.references(entity) if t.entity is None}
             for site in self._post.sites(entity):
@@ -157,8 +157,8 @@ class Closure:
             waiting += self._post.parts(function)
         for entity in self._wanted:
             waiting += self._post.parts(entity)
-        for changed in self._constants:
-            for _, target in new_references(self._diff, changed):
+        for written in self._written:
+            for _, target in new_references(self._diff, written):
                 needed = self._needs(target)
                 waiting += needed
                 self._pinned |= bool(needed) or isinstance(self.resolve(target), Elsewhere)

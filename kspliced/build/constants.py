@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Constants whose new content is written over the running kernel's own (docs/differencing.md)."""
+"""What is written over the running kernel's own data (docs/differencing.md).
+
+The new content of constants; and among data that are written since, a pointer to a function where
+none was: a callback. Nothing else of such data is told by what they begin as.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from kspliced.build.body import Bodies
 from kspliced.build.diff import ChangedData, UnitDiff
@@ -14,6 +19,19 @@ from kspliced.elf.x86 import R_X86_64_64
 # KSPLICED_MAX_DATUM of kmod/kspliced.h.
 _LARGEST = 65536
 _GONE = (".init.", ".exit.")
+_POINTER = 8
+# Per-CPU data, data of start-up and others have names with two dots.
+_WRITTEN = (".data..read_mostly", ".data..ro_after_init")
+
+
+@dataclass(frozen=True)
+class Written:
+    """``size`` bytes at ``offset`` of a datum; as much as ``value``, their new content."""
+
+    changed: ChangedData
+    offset: int
+    size: int
+    value: bytes
 
 
 def obstacle(diff: UnitDiff, changed: ChangedData) -> str:
@@ -37,15 +55,62 @@ def obstacle(diff: UnitDiff, changed: ChangedData) -> str:
     return ""
 
 
-def in_place(diff: UnitDiff) -> tuple[ChangedData, ...]:
-    """The constants of a unit that the update changes in place."""
-    return tuple(c for c in diff.data if not c.writable and not obstacle(diff, c))
+def callback(diff: UnitDiff, changed: ChangedData) -> int:
+    """Where a variable has a pointer to a function, and had none; -1 if that is not all that
+    changes of what it begins as. One is added by itself: a second may be about what the first has
+    prepared, which was not called for what exists."""
+    pre, post = changed.pre, changed.post
+    section = diff.pre.layout.section(pre.section)
+    plain = section.name == ".data" or section.name.startswith((".data.", *_WRITTEN))
+    odd = section.name.startswith(".data..") and not section.name.startswith(_WRITTEN)
+    weak = diff.pre.layout.object.symbols[pre.symbol].binding is Binding.WEAK
+    aligned = section.align >= _POINTER and pre.offset % _POINTER == 0
+    if pre.size != post.size or not plain or odd or weak or not aligned:
+        return -1
+    before, after = (side.layout.content(one) for side, one in ((diff.pre, pre), (diff.post, post)))
+    old = {relocation.offset for relocation, _ in diff.pre.references(pre)}
+    new = {r.offset: (r, t) for r, t in diff.post.references(post) if r.offset not in changed.kept}
+    if len(new) != 1 or old - changed.kept or not before:
+        return -1
+    ((offset, (relocation, target)),) = new.items()
+    if relocation.type != R_X86_64_64 or offset % _POINTER or target.delta or not _function(target):
+        return -1
+    # But for references, whose bytes the linker makes.
+    ours = {offset, *old}
+    same = all(
+        before[at : at + _POINTER] == after[at : at + _POINTER]
+        for at in range(0, pre.size, _POINTER)
+        if at not in ours
+    )
+    return offset if same and not any(before[offset : offset + _POINTER]) else -1
 
 
-def new_references(diff: UnitDiff, changed: ChangedData) -> Iterator[tuple[Relocation, Target]]:
-    """What the value of a constant refers to now and did not before; the rest stays as it is."""
-    for relocation, target in diff.post.references(changed.post):
-        if relocation.offset not in changed.kept:
+def _function(target: Target) -> bool:
+    return target.entity is not None and target.entity.kind is EntityKind.FUNCTION
+
+
+def in_place(diff: UnitDiff) -> tuple[Written, ...]:
+    """What of a unit's data the update changes in place."""
+    return tuple(_written(diff))
+
+
+def _written(diff: UnitDiff) -> Iterator[Written]:
+    for changed in diff.data:
+        content = diff.post.layout.content(changed.post)
+        if not changed.writable:
+            if not obstacle(diff, changed):
+                yield Written(changed, 0, changed.post.size, content)
+            continue
+        offset = callback(diff, changed)
+        if offset >= 0:
+            yield Written(changed, offset, _POINTER, content[offset : offset + _POINTER])
+
+
+def new_references(diff: UnitDiff, written: Written) -> Iterator[tuple[Relocation, Target]]:
+    """What the value refers to now and did not before; the rest stays as it is. Offsets are those
+    within the datum."""
+    for relocation, target in diff.post.references(written.changed.post):
+        if relocation.offset not in written.changed.kept:
             yield relocation, target
 
 

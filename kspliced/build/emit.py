@@ -11,8 +11,8 @@ import struct
 from dataclasses import dataclass, replace
 
 from kspliced.build.closure import Closure, Elsewhere, extern_import, unit_import
-from kspliced.build.constants import in_place, new_references
-from kspliced.build.diff import ChangedData, UnitDiff
+from kspliced.build.constants import Written, in_place, new_references
+from kspliced.build.diff import UnitDiff
 from kspliced.build.layout import Entity
 from kspliced.build.plain import Plain
 from kspliced.build.rules import jump_offset
@@ -255,21 +255,21 @@ class _Emitter:
     def add_data(self, parts: tuple[UnitPart, ...]) -> tuple[Datum, ...]:
         """Write the table of constants with their new values; the linker fills expect."""
         return tuple(
-            self._add_datum(part, changed) for part in parts for changed in in_place(part.diff)
+            self._add_datum(part, written) for part in parts for written in in_place(part.diff)
         )
 
-    def _add_datum(self, part: UnitPart, changed: ChangedData) -> Datum:
-        pre, post = part.matched(changed.pre), changed.post
+    def _add_datum(self, part: UnitPart, written: Written) -> Datum:
+        pre, offset = part.matched(written.changed.pre), written.offset
         wanted = unit_import(part.target, part.unit, pre.symbol, pre.name)
-        content = part.diff.post.layout.content(post)
-        value = self.writer.append(VALUES, DATA, _WORD, content)
-        for relocation, target in new_references(part.diff, changed):
-            self._relocate(part, value, relocation, part.closure.resolve(target), target.delta)
-        expect = self.writer.append(EXPECT, DATA, _WORD, bytes(pre.size))
+        value = self.writer.append(VALUES, DATA, _WORD, written.value)
+        start = Place(value.section, value.offset - offset)
+        for relocation, target in new_references(part.diff, written):
+            self._relocate(part, start, relocation, part.closure.resolve(target), target.delta)
+        expect = self.writer.append(EXPECT, DATA, _WORD, bytes(written.size))
         name, target_name = self._text(pre.name), self._text(part.target)
-        header = _DATUM.pack(0, 0, 0, 0, 0, pre.size, 0)
+        header = _DATUM.pack(0, 0, 0, 0, 0, written.size, 0)
         datum = self.writer.append(".kspliced.data", DATA, _WORD, header)
-        self._point(datum, 0, self._name(wanted))
+        self._point(datum, 0, self._name(wanted), offset)
         for offset, place in ((8, expect), (16, value), (24, name), (32, target_name)):
             self._point(datum, offset, place)
         return Datum(
@@ -277,11 +277,12 @@ class _Emitter:
             unit=part.unit,
             symbol=pre.name,
             index=pre.symbol,
-            size=pre.size,
+            offset=offset,
+            size=written.size,
             import_name=wanted.name,
             buffer_offset=expect.offset,
             value_offset=value.offset,
-            kept=tuple(sorted(changed.kept)),
+            kept=() if written.changed.writable else tuple(sorted(written.changed.kept)),
         )
 
     def _add_span(self, part: UnitPart, old: Entity, jump: int, new: Place | None) -> Span:
@@ -312,9 +313,9 @@ class _Emitter:
     def _text(self, text: str) -> Place:
         return self.writer.append(".kspliced.strings", RODATA, 1, text.encode() + b"\0")
 
-    def _point(self, base: Place, offset: int, to: Place | str) -> None:
+    def _point(self, base: Place, offset: int, to: Place | str, distance: int = 0) -> None:
         place = Place(base.section, base.offset + offset)
-        self.writer.refer(Reference(place, R_X86_64_64, to, 0))
+        self.writer.refer(Reference(place, R_X86_64_64, to, distance))
 
 
 def _alignment(section: Section, offset: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from kspliced.build.body import Bodies
 from kspliced.build.closure import Carried
-from kspliced.build.constants import obstacle
+from kspliced.build.constants import callback, obstacle
 from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
 from kspliced.build.pairing import message_state
@@ -71,6 +71,8 @@ def _traced(bodies: Bodies, function: Entity) -> bool:
 def _data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     for datum in diff.data:
         name = datum.post.name
+        if datum.writable and callback(diff, datum) >= 0:
+            continue
         if datum.writable:
             evidence = f"{datum.pre.size} bytes before, {datum.post.size} after"
             reason = "the initial content of a variable changes, and the running kernel uses it"

@@ -21,6 +21,7 @@ from kspliced.match.report import (
 from kspliced.match.unit import Function
 from kspliced.model import VMLINUX, Datum, Import, ImportKind, RuntimeConstant, Span
 
+_POINTER = 8
 _REBUILD = "build the pack again"
 _OTHER = "build the update on this machine's kernel source, or apply it after the next reboot"
 
@@ -71,11 +72,11 @@ class Resolver:
         return MatchedSpan(span, place.address, place.found + rest, mask)
 
     def datum(self, datum: Datum) -> MatchedDatum:
-        """A constant's address and bytes; errors as :meth:`address`."""
+        """Where a datum is, and its bytes; errors as :meth:`address`."""
         match = self._unit(datum.target, datum.unit)
         symbols = match.unit.object.symbols
         symbol = symbols[datum.index] if 0 <= datum.index < len(symbols) else None
-        if symbol is None or symbol.size != datum.size or not match.unit.constant(symbol.section):
+        if symbol is None or not _is_datum(match, symbol, datum):
             raise PackError(
                 Code.PACK_MALFORMED,
                 f"the pack's {datum.symbol[:80]!r} is no constant of {datum.unit[:80]!r}",
@@ -85,8 +86,16 @@ class Resolver:
             datum.import_name, ImportKind.UNIT, datum.target, datum.unit, datum.symbol, datum.index
         )
         # What matched code refers to has the compiled content, or it would not match.
-        address = self._unit_symbol(wanted)
-        return MatchedDatum(datum, address, self._kernel.read(address, datum.size))
+        address = self._unit_symbol(wanted) + datum.offset
+        found = self._kernel.read(address, datum.size)
+        if any(found) and not match.unit.constant(symbol.section):
+            raise MatchError(
+                Code.NO_MATCH,
+                f"{datum.target}: {datum.symbol} has a callback at {datum.offset} already, which "
+                "another update or module has set",
+                _OTHER,
+            )
+        return MatchedDatum(datum, address, found)
 
     def constant(self, constant: RuntimeConstant) -> MatchedConstant:
         """A runtime constant's value; errors as :meth:`address`."""
@@ -192,6 +201,14 @@ class Resolver:
 
 def _shared(symbol: Symbol) -> bool:
     return symbol.binding is Binding.GLOBAL
+
+
+def _is_datum(match: UnitMatch, symbol: Symbol, datum: Datum) -> bool:
+    """Whether a symbol is a constant, or has a pointer where the pack says so."""
+    if match.unit.constant(symbol.section):
+        return datum.offset == 0 and datum.size == symbol.size
+    inside = 0 <= datum.offset <= symbol.size - _POINTER and datum.offset % _POINTER == 0
+    return match.unit.data(symbol.section) and inside and datum.size == _POINTER
 
 
 def _function(match: UnitMatch, index: int) -> Function | None:

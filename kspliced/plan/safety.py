@@ -46,7 +46,8 @@ class _Part:
     and ``uses``, the identifiers of the whole new bodies of the functions it changes.
 
     ``lives_on``: old objects have gone through such a function, and more will; ``bits`` are new
-    bit-fields where nobody used the bits."""
+    bit-fields where nobody used the bits; ``set`` are members that a variable which is no constant
+    begins with and did not."""
 
     edit: Edit
     name: str
@@ -55,6 +56,7 @@ class _Part:
     uses: frozenset[str]
     lives_on: bool
     bits: frozenset[str]
+    set: frozenset[str]
 
 
 Rule = Callable[[tuple[_Part, ...]], Iterator[Doubt]]
@@ -96,6 +98,9 @@ _STEADY = frozenset({
 _ONCE = frozenset(word for pair in _PAIRS for word in pair) - _STEADY
 # A variable that is counted up or down, or has something added or set.
 _COUNTED = re.compile(r"(?<![\w.>])([A-Za-z_]\w*)\s*(?:\+\+|--|[-+|&^]=)")
+# How a constant is declared, and a member of a variable that begins with something.
+_CONST = re.compile(r"\bconst\b")
+_SET = re.compile(r"^\s*\.(\w+)\s*=", re.MULTILINE)
 _CONSTANTS = frozenset({DeclarationKind.MACRO, DeclarationKind.ENUMERATOR})
 _NEVER_LEAVES = re.compile(r"\bkthread_(?:freezable_)?should_(?:stop|park)\b")
 
@@ -126,8 +131,8 @@ def _part(edit: Edit, old: SourceText, new: SourceText) -> _Part:
     lives_on = any(function.name in known for function in changed)
     first = next(iter(changed or edit.removed), None)
     name = "" if first is None else first.name
-    bits = _new_bits(edit, old, new)
-    return _Part(edit, name, after - before, before - after, uses, lives_on, bits)
+    bits, members = _new_bits(edit, old, new), _set(edit, old, new)
+    return _Part(edit, name, after - before, before - after, uses, lives_on, bits, members)
 
 
 def _new_bits(edit: Edit, old: SourceText, new: SourceText) -> frozenset[str]:
@@ -137,6 +142,18 @@ def _new_bits(edit: Edit, old: SourceText, new: SourceText) -> frozenset[str]:
     )
     both = before.keys() & after.keys()
     return frozenset().union(*(carved(before[name], after[name]) for name in both))
+
+
+def _set(edit: Edit, old: SourceText, new: SourceText) -> frozenset[str]:
+    known = {d.name for d in old.declarations if d.kind is DeclarationKind.VARIABLE}
+    kept = [d for d in edit.added if d.kind is DeclarationKind.VARIABLE and d.name in known]
+    heads = (new.lines(new.head(d), d.start - new.head(d) + 1) for d in kept)
+    if all(_CONST.search(" ".join(lines)) for lines in heads):
+        return frozenset()
+    before, after = (
+        frozenset(_SET.findall("\n".join(some))) for some in (edit.old_lines, edit.new_lines)
+    )
+    return after - before
 
 
 def _is_function(declaration: Declaration) -> bool:
@@ -415,8 +432,19 @@ def _bits(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
                 return
 
 
+def _callbacks(parts: tuple[_Part, ...]) -> Iterator[Doubt]:
+    """What was registered begins to have a callback. One that makes objects has not been called for
+    those that exist."""
+    for part in parts:
+        for member in sorted(part.set):
+            made = _MAKER.search(member) is not None
+            reason = "what exists already was set up without this callback"
+            yield _doubt("existing_objects", part, reason, member, strong=made)
+            return
+
+
 RULES: tuple[Rule, ...] = (
-    *(_pairs, _moved, _state, _dropped, _counters, _allocators, _locks, _flags, _bits),
+    *(_pairs, _moved, _state, _dropped, _counters, _allocators, _locks, _flags, _bits, _callbacks),
 )
 
 

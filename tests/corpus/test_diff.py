@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from kspliced.build.closure import Carried, Closure
+from kspliced.build.constants import in_place, new_references
 from kspliced.build.diff import UnitDiff, diff_objects
 from kspliced.build.nmi import Exposed, entangled, interruptible
 from kspliced.build.rules import check, jump_offset
@@ -223,6 +224,57 @@ int f(int n) { use(&o); use(names[n]); return 1; }
     assert not verdict.codes and not verdict.changed
     assert verdict.carried.pinned
     assert verdict.carried.code if new else verdict.carried.data
+
+
+HOOKS = """
+static int old(int n) { return other(n); }
+static int twin(int n) { return other(n) + 9; }
+static int word = 3;
+struct hooks { const char *name; int (*before)(int); int (*after)(int); int *at; int mode; };
+struct hooks hooks = { .name = "hooks", .before = old, .mode = 4 };
+int f(int n) { hooks.mode++; use(&word); use(twin); return hooks.before(n) + word++; }
+"""
+
+
+@pytest.mark.parametrize("how", ["", '__attribute__((section(".data..read_mostly"))) '])
+def test_a_callback_is_set_in_place(how: str) -> None:
+    """The pointer by itself: what else the variable holds has lived since."""
+    source = HOOKS.replace("struct hooks hooks", f"{how}struct hooks hooks")
+    new = "static int fresh(int n) { return other(n) + 7; }\n"
+    after = source.replace("struct hooks {", f"{new}struct hooks {{")
+    verdict = judge(source, after.replace(".mode = 4", ".after = fresh, .mode = 4"))
+    assert not verdict.codes and not verdict.changed
+    (written,) = in_place(verdict.diff)
+    assert (written.offset, written.size, written.value) == (16, 8, bytes(8))
+    ((relocation, target),) = new_references(verdict.diff, written)
+    assert (relocation.offset, target.name) == (16, "fresh")
+    assert verdict.carried.pinned
+    assert [function.name for function in verdict.carried.new_functions] == ["fresh"]
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        # One that was another; two; one and a number; an address within; data; a number.
+        ".before = twin, .mode = 4",
+        ".before = old, .after = twin, .at = &word, .mode = 4",
+        ".before = old, .after = twin, .mode = 5",
+        ".before = old, .after = (int (*)(int))((char *)twin + 1), .mode = 4",
+        ".before = old, .at = &word, .mode = 4",
+        ".before = old, .after = (int (*)(int))64, .mode = 4",
+    ],
+)
+def test_a_variable_begins_as_something_else(new: str) -> None:
+    verdict = judge(HOOKS, HOOKS.replace(".before = old, .mode = 4", new))
+    assert verdict.codes == ["writable_data_changed"] and not in_place(verdict.diff)
+
+
+@pytest.mark.parametrize("section", [".data..percpu", ".data..init", ".data..special"])
+def test_a_callback_where_data_are_special(section: str) -> None:
+    hooks = f'__attribute__((section("{section}"))) struct hooks hooks'
+    before = HOOKS.replace("struct hooks hooks", hooks)
+    verdict = judge(before, before.replace(".mode = 4", ".after = twin, .mode = 4"))
+    assert "writable_data_changed" in verdict.codes
 
 
 def test_untraced_code_of_the_architecture_is_refused() -> None:

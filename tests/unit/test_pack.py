@@ -45,7 +45,7 @@ MANIFEST = Manifest(
             ("fs/ext4/mballoc.o",),
             (Import("ext4::memcpy", ImportKind.EXTERN, "ext4", "", "memcpy", -1),),
             (Span("ext4", "fs/ext4/mballoc.o", "f", 3, 64, 5, "ext4:fs:3:f", 0),),
-            (Datum("ext4", "fs/ext4/mballoc.o", "ops", 4, 16, "ext4:fs:4:ops", 64, 0, (8,)),),
+            (Datum("ext4", "fs/ext4/mballoc.o", "ops", 4, 0, 16, "ext4:fs:4:ops", 64, 0, (8,)),),
             (RuntimeConstant(".text", 16, 8, "USER_PTR_MAX"),),
             False,
         ),

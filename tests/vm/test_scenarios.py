@@ -22,6 +22,8 @@ pytestmark = pytest.mark.vm
 TRACE = "/sys/kernel/tracing"
 SCHEDSTATS = "/proc/sys/kernel/sched_schedstats"
 DROP = "dmesg -c > /dev/null; echo 1 > /proc/sys/vm/drop_caches; dmesg | grep -o drop_caches.*"
+# The kernel tears it down when it finds the time.
+NAMESPACE = "dmesg -c > /dev/null; unshare -n true; sleep 2; dmesg | grep -o 'callback: .*'"
 LO = "/sys/class/net/lo"
 STATUS = "/proc/sys/fs/binfmt_misc/status"
 
@@ -90,6 +92,7 @@ SCENARIOS = (
         "count 17\ncount 28\n",
     ),
     Scenario("const_data", "head -c 2 /dev/null | wc -c", "0\n", "2\n"),
+    Scenario("callback", NAMESPACE, "", "callback: a namespace goes\n"),
     Scenario("const_string", "head -n 1 /proc/vmstat", "nr_free_pages ", "nr_spare_pages "),
 )
 REFUSED = {

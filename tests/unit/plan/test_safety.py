@@ -203,6 +203,33 @@ def test_a_new_function_that_takes_a_lock(
     assert codes(tmp_path, ("int foo_probe(", NEW), more) == expected
 
 
+TYPE = 'static struct key_type foo_type = {\n\t.name = "foo",\n\t.destroy = foo_quiet,\n};\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (TYPE, TYPE.replace("};", "\t.vet = foo_vet,\n};"), [("existing_objects", False)]),
+        (TYPE, TYPE.replace("};", "\t.open = foo_vet,\n};"), [("existing_objects", True)]),
+        (TYPE, TYPE.replace("};", "\t.destroy_rcu = foo_vet,\n};"), [("existing_objects", False)]),
+        # Another one than before; a constant; a variable that is new.
+        (TYPE, TYPE.replace("foo_quiet", "foo_vet"), []),
+        (f"const {TYPE}", f"const {TYPE}".replace("};", "\t.vet = v,\n};"), []),
+        ("", TYPE, []),
+    ],
+)  # fmt: skip
+def test_a_callback_of_what_is_registered(
+    tmp_path: Path, old: str, new: str, expected: list[tuple[str, bool]]
+) -> None:
+    """What exists was set up without it; the more so if it is what sets things up."""
+    for name, text in (("old", OLD + old), ("new", OLD + new)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.c").write_text(text)
+    texts = Texts(tmp_path / "old", tmp_path / "new", ["a.c"])
+    found = doubts(texts.edits("a.c"), texts)
+    assert [(doubt.refusal.code, doubt.strong) for doubt in found] == expected
+
+
 def test_policies(tmp_path: Path) -> None:
     for name, text in (("old", OLD), ("new", OLD.replace("f->b++", "mutex_lock(&m); f->b++"))):
         (tmp_path / name).mkdir()
