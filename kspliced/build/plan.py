@@ -188,7 +188,7 @@ class _Parts:
             for name, edits in having.items()
             if any(spot in mine or not others(spot) for edit in edits for spot in edit.spots)
         )
-        return found | _led_to(having, found) if certain or (mine and found) else None
+        return found | _led_to(having, found) if mine else None
 
 
 def _led_to(having: Mapping[str, tuple[Edit, ...]], found: frozenset[str]) -> frozenset[str]:

@@ -31,7 +31,7 @@ _GOOD, _BETTER = 5.0, 3.0
 # one where other words of it do, which have to be worth something; and one that no word tells.
 _BY_NAME, _ELSEWHERE, _WORDS, _UNLIKELY = -2.0, -3.5, 4.0, -9.2
 # In nats: below this a file is no home, and what a hunk loses if the entry names other ones.
-_NO_HOME, _NOT_NAMED = -4.0, 2.0
+_NO_HOME, _NOT_NAMED = -4.0, 4.0
 # Files beyond which an identifier links nothing, its cost, and the most that links are worth.
 _WIDE, _LINK_COST, _LINK = 40, 1.0, 7.0
 # What remains of a link to a passage if the entry names other ones.
