@@ -224,6 +224,18 @@ def test_a_part_that_is_anothers(share: float, status: str) -> None:
     assert plan_of(build).entries[0].status.value == status
 
 
+@pytest.mark.parametrize(("share", "status"), [(0.89, "reboot"), (0.9, "absent")])
+def test_hunks_of_comments_and_code_that_is_of_others(share: float, status: str) -> None:
+    """What it may have made is in no component, so it made no code where others made all of it."""
+    mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_20, 0.4),))
+    others = (
+        Attribution(claims=(Claim(LINE_4, 0.95),)),
+        Attribution(claims=(Claim(LINE_9, share),)),
+    )
+    build = dataclasses.replace(result(*PARTS), attributions=(mine, *others, mine))
+    assert plan_of(build).entries[0].status.value == status
+
+
 def test_a_part_that_nobody_is_known_to_have_made_may_be_anybodys() -> None:
     mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_4, 0.9),))
     build = dataclasses.replace(result(*PARTS), attributions=(mine, *(Attribution(),) * 3))
