@@ -16,8 +16,9 @@ from kspliced.build.fates import LATER, Decision, Fate, each
 from kspliced.build.request import BuildResult
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.plan.attribution import CERTAIN, Attribution
-from kspliced.plan.edits import Edit
+from kspliced.plan.edits import Edit, Spot
 from kspliced.plan.makers import Makers
+from kspliced.plan.parts import first_uses
 
 
 class EntryStatus(str, Enum):
@@ -168,11 +169,18 @@ class _Parts:
     def __init__(self, result: BuildResult) -> None:
         self._makers = Makers(result.attributions)
         self._having: dict[str, dict[str, tuple[Edit, ...]]] = {}
+        self._ties: dict[str, dict[Spot, Spot]] = {}
         for fate in result.fates:
             for path in fate.component.files:
                 edits = fate.component.edits(path)
                 if path in fate.component.divided or edits:
                     self._having.setdefault(path, {})[fate.component.id] = edits
+        for path, having in self._having.items():
+            edits = tuple(edit for some in having.values() for edit in some)
+            known = {one.name for edit in edits for one in edit.removed}
+            self._ties[path] = dict(first_uses(edits, known))
+            for user, maker in self._ties[path].items():
+                self._makers.tie(user, maker)
 
     def of(self, path: str, told: Attribution) -> frozenset[str] | None:
         """Ids of components, none where its hunks are not compiled; None where it may be in all
@@ -181,6 +189,10 @@ class _Parts:
         if not having:
             return None
         mine = {claim.spot: claim.share for claim in told.claims if claim.spot.path == path}
+        for user, maker in self._ties[path].items():
+            mine.pop(user, None)
+            if maker in mine:
+                mine[user] = mine[maker]
         certain = max(mine.values(), default=0.0) >= CERTAIN
         others = self._makers.known if certain else self._makers.sure
         found = frozenset(

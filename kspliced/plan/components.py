@@ -174,7 +174,8 @@ class Decomposer:
             node = _node(texts, path, path, texts.edits(path))
             if node.edits:
                 self._whole[path] = node
-                for user, maker in first_uses(node.edits, texts.old(path), texts.new(path)):
+                known = {declaration.name for declaration in texts.old(path).declarations}
+                for user, maker in first_uses(node.edits, known):
                     self._makers.tie(user, maker)
             else:
                 self._comments.append(path)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -122,12 +122,12 @@ def _inseparable(one: _Hunk, other: _Hunk) -> bool:
     return second.old_start - first.old_start - first.old_count < _CONTEXT
 
 
-def first_uses(
-    edits: tuple[Edit, ...], old: SourceText, new: SourceText
-) -> Iterator[tuple[Spot, Spot]]:
+def first_uses(edits: tuple[Edit, ...], known: Container[str]) -> Iterator[tuple[Spot, Spot]]:
     """Hunks that only use, and alone, a static declaration that another one adds, with that one:
-    they are of one commit, as nobody adds what nothing uses."""
-    known = {declaration.name for declaration in old.declarations}
+    they are of one commit, as nobody adds what nothing uses.
+
+    :param known: what the old file declares, as far as the edits may add it.
+    """
     for edit in edits:
         for one in edit.added:
             makers = [h for h in edit.hunks if 0 <= one.start - h.new_start < h.new_count]

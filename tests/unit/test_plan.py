@@ -236,6 +236,24 @@ def test_hunks_of_comments_and_code_that_is_of_others(share: float, status: str)
     assert plan_of(build).entries[0].status.value == status
 
 
+@pytest.mark.parametrize(("use", "status"), [(".x = fresh,", "live"), (".x = other,", "reboot")])
+def test_who_alone_uses_what_is_new_is_who_brought_it(use: str, status: str) -> None:
+    """The words of a hunk that sets a callback may be those of another entry."""
+    (node,) = PARTS[1].component.nodes
+    function = Declaration("fs/xfs/b.c", "fresh", DeclarationKind.FUNCTION, 4, 4, True)
+    brings = Edit("fs/xfs/b.c", (LINE_4.hunk,), (), (function,), (), ("static int fresh();",))
+    uses = Edit("fs/xfs/b.c", (LINE_9.hunk,), (), (), (), (use,))
+    bad = dataclasses.replace(node, edits=(brings, uses))
+    bad_fate = dataclasses.replace(
+        PARTS[1], component=dataclasses.replace(PARTS[1].component, nodes=(bad,))
+    )
+    mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_9, 0.6), Claim(LINE_20, 0.9)))
+    other = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_4, 0.95),))
+    build = result(part("good", LINE_20, Decision.LIVE), bad_fate)
+    build = dataclasses.replace(build, attributions=(mine, other, mine, mine))
+    assert plan_of(build).entries[0].status.value == status
+
+
 def test_a_part_that_nobody_is_known_to_have_made_may_be_anybodys() -> None:
     mine = Attribution(("fs/xfs/b.c",), 0.9, claims=(Claim(LINE_4, 0.9),))
     build = dataclasses.replace(result(*PARTS), attributions=(mine, *(Attribution(),) * 3))
