@@ -270,8 +270,8 @@ class _Emitter:
         header = _DATUM.pack(0, 0, 0, 0, 0, written.size, 0)
         datum = self.writer.append(".kspliced.data", DATA, _WORD, header)
         self._point(datum, 0, self._name(wanted), offset)
-        for offset, place in ((8, expect), (16, value), (24, name), (32, target_name)):
-            self._point(datum, offset, place)
+        for field, place in ((8, expect), (16, value), (24, name), (32, target_name)):
+            self._point(datum, field, place)
         return Datum(
             target=part.target,
             unit=part.unit,
