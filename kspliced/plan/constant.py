@@ -18,7 +18,7 @@ from kspliced.plan.reach import Mentions
 
 # Files that may name the type.
 _MOST = 200
-_OBJECTS = frozenset({DeclarationKind.VARIABLE, DeclarationKind.EXTERN})
+_BODIES = TYPES | {DeclarationKind.FUNCTION}
 
 
 class Constant:
@@ -42,20 +42,27 @@ class Constant:
 
 
 def _only_constants(text: SourceText, tag: str) -> bool:
-    objects = {d.name for d in text.declarations if d.kind in _OBJECTS}
-    known = {d.name for d in text.declarations if d.kind in TYPES}
-    words, depth = tokens(text.code), 0
-    for place, word in enumerate(words):
-        depth += {"{": 1, "}": -1}.get(word, 0)
-        named = word == tag or (word.startswith("#") and tag in tokens([word[1:]]))
-        if named and not _constant(words, place, set() if depth else objects, tag in known):
-            return False
+    inside = [(d.start, d.end) for d in text.declarations if d.kind in _BODIES]
+    found = [(word, number) for number, line in enumerate(text.code, 1) for word in tokens([line])]
+    words = tuple(word for word, _ in found)
+    for place, (word, number) in enumerate(found):
+        if word.startswith("#"):
+            # A macro may be used anywhere.
+            if tag in tokens([word[1:]]):
+                return False
+        elif word == tag:
+            macro = any(line.endswith("\\") for line in text.code[max(0, number - 2) : number])
+            # Macros that define functions are no declarations; but then their bodies are indented.
+            indented = text.raw[number - 1][:1].isspace()
+            alone = not indented and not any(start < number <= end for start, end in inside)
+            if macro or not _constant(words, place, alone):
+                return False
     return True
 
 
-def _constant(words: tuple[str, ...], place: int, objects: set[str], defined: bool) -> bool:
-    """Whether a place that names a type says what it is, points to constants, or is one of the
-    ``objects`` that the file declares."""
+def _constant(words: tuple[str, ...], place: int, alone: bool) -> bool:
+    """Whether a place that names a type says what it is, points to constants, or is one: outside of
+    all else (``alone``), or static."""
     if words[place - 1 : place] != ("struct",):
         return False
     follows = words[place + 1 : place + 2]
@@ -63,7 +70,11 @@ def _constant(words: tuple[str, ...], place: int, objects: set[str], defined: bo
         return True
     if follows == ("{",):
         end = closing(words, place + 1) + 1
-        return defined and words[end : end + 1] == (";",)
-    if words[place - 2 : place - 1] != ("const",):
+        return alone and words[end : end + 1] == (";",)
+    if words[place - 2 : place - 1] != ("const",) or not follows:
         return False
-    return follows == ("*",) or (bool(follows) and follows[0] in objects)
+    if follows == ("*",):
+        return True
+    static = "static" in words[max(0, place - 3) : place - 1]
+    named = follows[0].isidentifier() and words[place + 2 : place + 3] != ("(",)
+    return named and (alone or static)

@@ -27,9 +27,12 @@ static const struct s mine = {
 	.kind = 3,
 };
 static const struct s table[] = { { .kind = 1 }, { .kind = 2 } };
+const struct s weaker __weak;
+#define OPEN {
 const struct s *s_of(int number)
 {
-	const struct s *found = number ? &shared : &mine;
+	static const struct s last = { .kind = 9 };
+	const struct s *found = number ? &shared : number < 0 ? &last : &mine;
 
 	return number > 2 ? &table[1] : found;
 }
@@ -63,8 +66,23 @@ def test_objects_that_are_constants(tmp_path: Path) -> None:
         ("s.c", "return number > 2", "*(struct s *)p = shared;\n\treturn number > 2"),
         ("s.h", "struct s *s_of(", "struct t {\n\tconst struct s part;\n};\nstruct s *s_of("),
         ("s.h", "\tint kind;\n};", "\tint kind;\n} every;"),
-        ("s.c", "\tconst struct s *found", "\tconst struct s mine = {};\n\tconst struct s *found"),
+        (
+            "s.c",
+            "\tconst struct s *found",
+            "\tconst struct s shared = {};\n\tconst struct s *found",
+        ),
+        (
+            "s.c",
+            "static const struct s mine",
+            "static const struct s make(void);\nconst struct s mine",
+        ),
+        (
+            "s.c",
+            "#define OPEN {\n",
+            "CALL_2(s_last, int, a, int, b)\n{\n\tconst struct s here = {};\n}\n",
+        ),
         # What nobody can tell.
+        ("s.h", "struct s;\n", "struct s;\n#define S(name) \\\n\tconst struct s name\n"),
         ("s.h", "struct s;\n", "struct s;\ntypedef struct s s_t;\n"),
         ("s.h", "struct s;\n", "struct s;\n#define S(name) struct s name\n"),
         ("s.h", "const struct s *s_of(int number);", "struct s *s_of(int number);"),
