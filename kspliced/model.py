@@ -50,7 +50,7 @@ class Refusal:
 
 class ChangeKind(str, Enum):
     """What the update does with a symbol: a function replaced or added, a datum added, a constant
-    changed in place."""
+    changed in place, or a callback of a variable."""
 
     CHANGED = "changed"
     NEW = "new"

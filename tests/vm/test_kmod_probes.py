@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.vm import kmod_build, kmod_lab
+from tests.vm.initramfs import TURNS
 from tests.vm.kmod_build import Modules, Tree
 from tests.vm.kmod_lab import Lab, unharmed
 from tests.vm.kmod_trees import TREES
@@ -23,7 +24,8 @@ TRACING = "/sys/kernel/tracing"
 def booted(request: pytest.FixtureRequest) -> Iterator[Lab]:
     make: Callable[[], Tree] = request.param
     modules: Modules = kmod_build.build(make())
-    with kmod_lab.booted(f"probes-{modules.tree.release}", modules, {}, ()) as lab:
+    name = f"probes-{modules.tree.release}"
+    with kmod_lab.booted(name, modules, {}, (), TURNS) as lab:
         yield lab
 
 
