@@ -37,6 +37,7 @@ _RANKS = (Decision.REBOOT, Decision.ASK, Decision.LATER, Decision.LIVE, Decision
 _UNSURE = "it may be in other files than those that it names"
 _NOTHING = "nothing that changes is code of this kernel"
 _SAME = "its code is the same"
+_HELD = "the module is not loaded; it is updated when it loads"
 _LEFT_OUT = "what it changes is not compiled for this kernel"
 _STATUS = {
     Decision.REBOOT: EntryStatus.REBOOT,
@@ -252,11 +253,19 @@ def _entries(
         }
         # Wherever it is, it is not in this kernel.
         status, reason = (EntryStatus.ABSENT, _NOTHING) if nothing else _status(told, found)
+        if status is EntryStatus.LIVE and _only_late(found, late):
+            status, reason = EntryStatus.LATER, _HELD
         carriers = _unique(component.id for some in found.values() for component in some)
         planned.append(
             PlannedEntry(entry.subject, entry.cves, status, told.confidence, carriers, reason)
         )
     return tuple(planned)
+
+
+def _only_late(homes: Mapping[str, list[Component]], late: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether all sources that an entry may be in are of modules that are not loaded."""
+    sources = {path: some[0] for path, some in homes.items() if path.endswith(".c") and some}
+    return bool(sources) and all(path in late.get(c.id, ()) for path, c in sources.items())
 
 
 def _late(component: Component, path: str) -> Component:

@@ -150,14 +150,15 @@ def test_of_two_components_with_a_file_the_worse_counts() -> None:
         assert plan_of(build).entries[1].status is EntryStatus.ASK
 
 
-@pytest.mark.parametrize(("decision", "status"), [("reboot", "later"), ("live", "live")])
-def test_what_is_in_a_module_that_is_not_loaded_is_not_here(decision: str, status: str) -> None:
-    """Whatever becomes of the rest of its component."""
+@pytest.mark.parametrize("decision", ["reboot", "ask", "live"])
+def test_what_is_in_a_module_that_is_not_loaded_is_not_here(decision: str) -> None:
+    """Whatever becomes of the rest of its component; what is here, too, has the fate of that."""
     files = ("fs/xfs/a.c", "fs/xfs/b.c")
     fate = Fate(Component("a", files, (), (), ()), Decision(decision), (), (), ("fs/xfs/b.c",))
     told = (Attribution(files[:1], 0.9), Attribution(files[1:], 0.9)) * 2
+    told = (*told[:2], Attribution(files, 0.9), told[3])
     entries = plan_of(dataclasses.replace(result(fate), attributions=told)).entries
-    assert [entry.status.value for entry in entries[:2]] == [decision, status]
+    assert [entry.status.value for entry in entries[:3]] == [decision, "later", decision]
 
 
 LINE_4, LINE_9, LINE_20 = (Spot("fs/xfs/b.c", Hunk(line, 1, line, 1)) for line in (4, 9, 20))
