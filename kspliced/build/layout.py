@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from kspliced.elf import special
 from kspliced.elf.disasm import is_branch, leaving_branches, operand_distance
@@ -93,6 +94,7 @@ _BTF_ID = re.compile(r"(__BTF_ID__\w+__)\d+$")
 _TRAILING = re.compile(r"\.\d+$")
 
 
+@lru_cache(1 << 16)
 def stem(name: str) -> str:
     """``name`` without the numbers that GCC and __UNIQUE_ID() give out in order of appearance."""
     name = _CLONE.sub(r".\1", name)
