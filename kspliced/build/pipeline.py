@@ -70,7 +70,7 @@ from kspliced.source.snapshot import Snapshot
 
 _FILES = 82_000
 _TOP_MAKEFILE = "Makefile"
-# Of the garbage collector: what is made between two looks at the young, and looks between two older.
+# Of the garbage collector: what is made before it looks at that, and looks before it looks at more.
 _COLLECTED = (200_000, 50, 50)
 # Where each stage begins, as a share of the whole (measured on the 6.1.192 upgrade).
 _STARTS = {"unpack": 0.0, "select": 0.5, "compile": 0.6, "emit": 0.93}
