@@ -32,7 +32,7 @@ from kspliced.model import Refusal
 from kspliced.plan.components import Component, Decomposer, Texts
 from kspliced.plan.conditions import Configuration
 from kspliced.plan.makers import Makers
-from kspliced.plan.safety import Policy, passes
+from kspliced.plan.safety import Doubt, Policy, passes
 from kspliced.source.functions import touched_functions
 from kspliced.source.snapshot import Snapshot
 
@@ -139,6 +139,7 @@ class _Search:
         self._settled = self._surveyed = self._before.settled
         self._hot = HotTree(texts, workspace.heat)
         self._plain = PlainProofs(self._compile_plain)
+        self._doubted: dict[str, tuple[Component, tuple[Doubt, ...]]] = {}
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
     def run(self) -> Found:
@@ -411,7 +412,7 @@ class _Search:
             units = [u for u in self._units_of([component]) if u.path in changed]
             if not units or component.id in guilty:
                 continue
-            found = doubts_about(component, self._texts, self._makers)
+            found = self._doubts_about(component)
             if not passes(self._wish.policy, found):
                 manual = Refusal(
                     "manual", component.id, "", "the policy is to ask about everything"
@@ -420,6 +421,13 @@ class _Search:
                 self._give_up(component, Decision.ASK, reasons)
                 asked = True
         return self._give_up_all(live, guilty) or asked
+
+    def _doubts_about(self, component: Component) -> tuple[Doubt, ...]:
+        known = self._doubted.get(component.id)
+        if known is None or known[0] != component:
+            known = component, doubts_about(component, self._texts, self._makers)
+            self._doubted[component.id] = known
+        return known[1]
 
     def _diff(self, unit: Unit, headers: tuple[str, ...]) -> DiffedUnit:
         workspace, source = self._workspace, source_of(unit)

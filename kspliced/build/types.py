@@ -82,10 +82,8 @@ class _Both:
         before, after = _named(self.old), _named(self.new)
         for name in before.keys() & after.keys():
             olds, news = before[name], after[name]
-            same = all(any(self._content(a, b) for b in news) for a in olds) and all(
-                any(self._content(a, b) for a in olds) for b in news
-            )
-            if not same:
+            same = [(a, b) for a in olds for b in news if self._content(a, b)]
+            if {a for a, _ in same} != set(olds) or {b for _, b in same} != set(news):
                 yield TypeChange(name, self._difference(olds[0], news[0]))
 
     def _content(self, old: int, new: int) -> bool:
@@ -105,7 +103,10 @@ class _Both:
             after = tuple(m for m in after if not (m.width and any(_within(m, u) for u in unused)))
         if self.old.all[old].name in self._padding:
             after = tuple(member for member in after if not self._in_padding(member, before))
-        paired = [(a, b) for a in before for b in after if a.name == b.name]
+        called: dict[str, list[Member]] = {}
+        for member in after:
+            called.setdefault(member.name, []).append(member)
+        paired = [(a, b) for a in before for b in called.get(a.name, ())]
         kept = {b for a, b in paired if self._member(a, b, before)}
         if any(a.name and not any(a == one for one, _ in paired) for a in before):
             return False

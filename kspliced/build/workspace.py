@@ -82,7 +82,15 @@ class Workspace:
         """A heated file as it was asked for, before what keeps its line numbers."""
         return (self.top / "accepted" if path in self._accepted else self.changed.top) / path
 
+    def _is_so(self, path: str, content: bytes | None) -> bool:
+        """Whether a file has been heated with this content last."""
+        if path not in self._heated or (path in self._accepted) != (content is not None):
+            return False
+        return content is None or self.made(path).read_bytes() == content
+
     def _heat(self, path: str, content: bytes | None) -> None:
+        if self._is_so(path, content):
+            return
         new = self.changed.top / path
         if content is not None:
             new = self.top / "accepted" / path
