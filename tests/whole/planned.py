@@ -25,9 +25,6 @@ from tests.vm import cache, kmod_build
 from tests.whole.kernels import UPGRADES, Upgrade, fetched
 from tests.whole.live import loaded
 
-# Refers to a datum that no code shows: the engine builds again without such a unit.
-LEFT_OUT = ("drivers/i2c/i2c-core-base.o",)
-
 
 @dataclass(frozen=True)
 class Figures:
@@ -70,7 +67,7 @@ def planned(upgrade: Upgrade, policy: Policy, pack: Path) -> Plan:
         headers=headers,
         targets=targets(upgrade),
         only=(),
-        exclude=LEFT_OUT,
+        exclude=(),
         jobs=len(os.sched_getaffinity(0)),
         workdir=None,
         cache=cache.root() / "planned",
