@@ -60,29 +60,35 @@ def callback(diff: UnitDiff, changed: ChangedData) -> int:
     changes of what it begins as. One is added by itself: a second may be about what the first has
     prepared, which was not called for what exists."""
     pre, post = changed.pre, changed.post
-    section = diff.pre.layout.section(pre.section)
-    plain = section.name == ".data" or section.name.startswith((".data.", *_WRITTEN))
-    odd = section.name.startswith(".data..") and not section.name.startswith(_WRITTEN)
-    weak = diff.pre.layout.object.symbols[pre.symbol].binding is Binding.WEAK
-    aligned = section.align >= _POINTER and pre.offset % _POINTER == 0
-    if pre.size != post.size or not plain or odd or weak or not aligned:
-        return -1
-    before, after = (side.layout.content(one) for side, one in ((diff.pre, pre), (diff.post, post)))
     old = {relocation.offset for relocation, _ in diff.pre.references(pre)}
-    new = {r.offset: (r, t) for r, t in diff.post.references(post) if r.offset not in changed.kept}
-    if len(new) != 1 or old - changed.kept or not before:
+    new = [(r, t) for r, t in diff.post.references(post) if r.offset not in changed.kept]
+    if not _may_be_written(diff, changed) or len(new) != 1 or old - changed.kept:
         return -1
-    ((offset, (relocation, target)),) = new.items()
+    ((relocation, target),) = new
+    offset = relocation.offset
     if relocation.type != R_X86_64_64 or offset % _POINTER or target.delta or not _function(target):
         return -1
-    # But for references, whose bytes the linker makes.
-    ours = {offset, *old}
-    same = all(
-        before[at : at + _POINTER] == after[at : at + _POINTER]
-        for at in range(0, pre.size, _POINTER)
-        if at not in ours
-    )
-    return offset if same and not any(before[offset : offset + _POINTER]) else -1
+    before, after = _words(diff.pre, pre), _words(diff.post, post)
+    # What the linker makes of references stands in no object.
+    same = all(before[at] == after[at] for at in before if at != offset and at not in old)
+    return offset if same and not any(before[offset]) else -1
+
+
+def _may_be_written(diff: UnitDiff, changed: ChangedData) -> bool:
+    """Whether a variable is plain data, the only one of its name, where pointers are aligned."""
+    pre, post = changed.pre, changed.post
+    section = diff.pre.layout.section(pre.section)
+    named = section.name.startswith((".data.", *_WRITTEN)) or section.name == ".data"
+    special = section.name.startswith(".data..") and not section.name.startswith(_WRITTEN)
+    weak = diff.pre.layout.object.symbols[pre.symbol].binding is Binding.WEAK
+    aligned = section.align >= _POINTER and pre.offset % _POINTER == 0
+    return named and not special and not weak and aligned and pre.size == post.size
+
+
+def _words(bodies: Bodies, datum: Entity) -> dict[int, bytes]:
+    """The content, by offset, in as much as a pointer takes."""
+    content = bodies.layout.content(datum)
+    return {at: content[at : at + _POINTER] for at in range(0, len(content), _POINTER)}
 
 
 def _function(target: Target) -> bool:

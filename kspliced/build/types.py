@@ -7,7 +7,7 @@ was, of the type it had, and what is new lies exactly over an old member of the 
 union of both. Types by name: a structure or union by size and members, an enumeration by values,
 a typedef by what it stands for. Of types whose objects have no such bit set, bit-fields may be new
 where one was that nobody used (plan/zeroed.py); of types whose objects are constants, members may
-be new where none was (plan/constant.py).
+be new where none was (plan/constant_types.py).
 """
 
 from __future__ import annotations

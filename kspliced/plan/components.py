@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kspliced.model import Refusal
 from kspliced.plan.conditions import Configuration
-from kspliced.plan.constant import Constant
+from kspliced.plan.constant_types import Constant
 from kspliced.plan.declarations import Declaration, DeclarationKind, declarations
 from kspliced.plan.edits import Edit, SourceText, Spot, edits, read_text
 from kspliced.plan.headers import HeaderChange, HeaderEdit, classify

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kspliced.plan.components import Texts
-from kspliced.plan.constant import Constant
+from kspliced.plan.constant_types import Constant
 
 FILES = {
     "s.h": """\
