@@ -379,7 +379,7 @@ def test_a_target_that_has_gone(lab: Lab) -> None:
     assert lab.state("update_a") == ("preparing", "target_gone")
     lab.machine.check("rmmod update_a; insmod /victim.ko")
     sizes = sizes_in(lab.modules.files["victim.ko"])
-    lab.places.update(find(lab.machine, (*VICTIMS, "victim_table"), sizes))
+    lab.places.update(find(lab.machine, (*VICTIMS, "victim_table", HOOKS), sizes))
 
 
 @pytest.mark.parametrize(
