@@ -42,22 +42,6 @@ static bool within_rodata(unsigned long addr, const struct module *mod)
 #endif
 }
 
-/*
- * The module whose constants hold an address, or NULL. What is read-only only
- * after init does not count.
- */
-static struct module *rodata_owner(unsigned long addr)
-{
-	struct module *mod;
-
-	preempt_disable();
-	mod = static_call(kspliced_module_address)(addr);
-	if (mod && !within_rodata(addr, mod))
-		mod = NULL;
-	preempt_enable();
-	return mod;
-}
-
 /* The data of a module, but for its init part: all that is no code. */
 static bool within_data(unsigned long addr, const struct module *mod)
 {
@@ -72,6 +56,21 @@ static bool within_data(unsigned long addr, const struct module *mod)
 #endif
 }
 
+/* The module of which an address lies @within a part, or NULL. */
+static struct module *owner_of(unsigned long addr,
+			       bool (*within)(unsigned long addr,
+					      const struct module *mod))
+{
+	struct module *mod;
+
+	preempt_disable();
+	mod = static_call(kspliced_module_address)(addr);
+	if (mod && !within(addr, mod))
+		mod = NULL;
+	preempt_enable();
+	return mod;
+}
+
 /**
  * kspliced_data_owner() - the module whose data hold an address
  * @addr: any value
@@ -83,14 +82,7 @@ static bool within_data(unsigned long addr, const struct module *mod)
  */
 struct module *kspliced_data_owner(unsigned long addr)
 {
-	struct module *mod;
-
-	preempt_disable();
-	mod = static_call(kspliced_module_address)(addr);
-	if (mod && !within_data(addr, mod))
-		mod = NULL;
-	preempt_enable();
-	return mod;
+	return owner_of(addr, within_data);
 }
 
 /* Whether @size bytes at @addr lie in the module, outside its init part. */
@@ -195,13 +187,13 @@ static const char *check_data_place(const struct kspliced_datum *datum)
 {
 	unsigned long last = datum->addr + datum->size - 1;
 	bool (*core_data)(unsigned long addr) = kspliced_core_rodata;
-	struct module *(*owner)(unsigned long addr) = rodata_owner;
+	bool (*within)(unsigned long addr, const struct module *mod) = within_rodata;
 	struct module *mod;
 	const char *why = NULL;
 
 	if (kspliced_is_pointer(datum)) {
 		core_data = kspliced_core_data;
-		owner = kspliced_data_owner;
+		within = within_data;
 	}
 	if (!strcmp(datum->target, KSPLICED_VMLINUX)) {
 		if (!core_data(datum->addr) || !core_data(last))
@@ -209,8 +201,8 @@ static const char *check_data_place(const struct kspliced_datum *datum)
 		return why;
 	}
 	preempt_disable();
-	mod = owner(datum->addr);
-	if (!mod || mod != owner(last))
+	mod = owner_of(datum->addr, within);
+	if (!mod || mod != owner_of(last, within))
 		why = "does not lie in the read-only data of one module";
 	else if (strcmp(mod->name, datum->target))
 		why = "does not lie in the module that it names";
