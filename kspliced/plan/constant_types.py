@@ -9,36 +9,20 @@ is not told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from kspliced.plan.declarations import TYPES, DeclarationKind
 from kspliced.plan.edits import SourceText
 from kspliced.plan.members import closing, tokens
-from kspliced.plan.reach import Mentions
+from kspliced.plan.told_types import MOST, ToldTypes
 
-# Files that may name the type.
-_MOST = 200
 _BODIES = TYPES | {DeclarationKind.FUNCTION}
 
 
-class Constant:
-    """
-    :param mentions: the built files of the old tree that mention each of some names.
-    :param text: gives the old text of a file.
-    """
+class Constant(ToldTypes):
+    """Whether all objects of a structure are constants of static storage."""
 
-    def __init__(self, mentions: Mentions, text: Callable[[str], SourceText]) -> None:
-        self._mentions, self._text = mentions, text
-        self._known: dict[str, bool] = {}
-
-    def __call__(self, tag: str) -> bool:
-        """Whether all objects of ``struct tag`` are constants of static storage."""
-        if tag not in self._known:
-            files = self._mentions(frozenset({tag}))[tag]
-            self._known[tag] = len(files) <= _MOST and all(
-                _only_constants(self._text(path), tag) for path in files
-            )
-        return self._known[tag]
+    def _told(self, tag: str) -> bool:
+        files = self._mentions(frozenset({tag}))[tag]
+        return len(files) <= MOST and all(_only_constants(self._text(path), tag) for path in files)
 
 
 def _only_constants(text: SourceText, tag: str) -> bool:

@@ -8,7 +8,7 @@ the compiler's own description of the type (build/types.py); what the text leave
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kspliced.plan.enumerators import Value, counts, values
@@ -44,19 +44,20 @@ def spare(name: str) -> bool:
 def carved(old: Iterable[str], new: Iterable[str]) -> frozenset[str]:
     """The bit-fields that take bits which nobody used, by a type's lines before and after; its
     other members are as they were. What they are in objects that exist is not said by this."""
-    before, after = type_text(old), type_text(new)
-    if before is None or after is None or before == after:
-        return frozenset()
-    return _carved(before, after)
+    return _told(_carved, old, new)
 
 
 def padded(old: Iterable[str], new: Iterable[str]) -> frozenset[str]:
     """The numbers that a type has more than before, by its lines before and after; its other
     members are as they were. Whether they lie where none of these did is not said by this."""
+    return _told(_padded, old, new)
+
+
+def _told(
+    tell: Callable[[TypeText, TypeText], frozenset[str]], old: Iterable[str], new: Iterable[str]
+) -> frozenset[str]:
     before, after = type_text(old), type_text(new)
-    if before is None or after is None:
-        return frozenset()
-    return _padded(before, after)
+    return frozenset() if before is None or after is None else tell(before, after)
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,14 @@ else that is not a pointer, is not told.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from kspliced.plan.declarations import TYPES
 from kspliced.plan.edits import SourceText
 from kspliced.plan.members import closing, tokens
 from kspliced.plan.neutral import spare
-from kspliced.plan.reach import Mentions
+from kspliced.plan.told_types import MOST, ToldTypes
 
-# Files that may name the type, or a member that points to it.
-_MOST = 200
 _QUALIFIERS = frozenset({"const", "volatile", "__rcu", "__percpu", "__force", "restrict"})
 _ZEROES = re.compile(r"\w*(?:zalloc|calloc)\w*")
 # What makes a greater size of one.
@@ -28,26 +26,13 @@ _SIZES = frozenset({"", "struct_size", "size_add", "size_mul", "array_size", "AL
 _NAMES_IT = re.compile(r"container_of\w*|offsetof\w*|typeof|__typeof__|\w*_entry\w*")
 
 
-class Zeroed:
-    """
-    :param mentions: the built files of the old tree that mention each of some names.
-    :param text: gives the old text of a file.
-    """
-
-    def __init__(self, mentions: Mentions, text: Callable[[str], SourceText]) -> None:
-        self._mentions, self._text = mentions, text
-        self._known: dict[str, bool] = {}
-
-    def __call__(self, tag: str) -> bool:
-        """Whether all objects of ``struct tag`` begin as zeroes, and nobody uses what it has of
-        members that are called unused."""
-        if tag not in self._known:
-            self._known[tag] = self._told(tag)
-        return self._known[tag]
+class Zeroed(ToldTypes):
+    """Whether all objects of a structure begin as zeroes, and nobody uses what it has of members
+    that are called unused."""
 
     def _told(self, tag: str) -> bool:
         files = self._mentions(frozenset({tag}))[tag]
-        if len(files) > _MOST:
+        if len(files) > MOST:
             return False
         texts = [self._text(path) for path in sorted(files)]
         words = [tokens(text.code) for text in texts]
@@ -57,7 +42,7 @@ class Zeroed:
         names = members.union(*(_pointers(some, tag) for some in words))
         found = self._mentions(members) if members else {}
         others = frozenset().union(*found.values()) - files
-        if len(others) > _MOST:
+        if len(others) > MOST:
             return False
         words += [tokens(self._text(path).code) for path in sorted(others)]
         made = [_makes(some, place) for some in words for place in _sizes(some, tag, names)]

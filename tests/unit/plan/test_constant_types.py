@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.plan.components import Texts
 from kspliced.plan.constant_types import Constant
+from tests.unit.plan.told import told
 
 FILES = {
     "s.h": """\
@@ -40,19 +40,8 @@ const struct s *s_of(int number)
 }
 
 
-def told(folder: Path, files: dict[str, str]) -> bool:
-    for path, text in files.items():
-        (folder / path).write_text(text)
-    texts = Texts(folder, folder / "new", [])
-
-    def mentions(names: frozenset[str]) -> dict[str, frozenset[str]]:
-        return {n: frozenset(p for p, text in files.items() if n in text) for n in names}
-
-    return Constant(mentions, texts.around)("s")
-
-
 def test_objects_that_are_constants(tmp_path: Path) -> None:
-    assert told(tmp_path, FILES)
+    assert told(Constant, tmp_path, FILES)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +81,4 @@ def test_an_object_that_may_be_something_else(
     tmp_path: Path, path: str, old: str, new: str
 ) -> None:
     assert FILES[path].count(old) == 1
-    assert not told(tmp_path, {**FILES, path: FILES[path].replace(old, new)})
+    assert not told(Constant, tmp_path, {**FILES, path: FILES[path].replace(old, new)})

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.plan.components import Texts
 from kspliced.plan.zeroed import Zeroed
+from tests.unit.plan.told import told
 
 FILES = {
     "s.h": """\
@@ -51,19 +51,8 @@ int fill(struct owner *owner)
 }
 
 
-def told(folder: Path, files: dict[str, str]) -> bool:
-    for path, text in files.items():
-        (folder / path).write_text(text)
-    texts = Texts(folder, folder / "new", [])
-
-    def mentions(names: frozenset[str]) -> dict[str, frozenset[str]]:
-        return {n: frozenset(p for p, text in files.items() if n in text) for n in names}
-
-    return Zeroed(mentions, texts.around)("s")
-
-
 def test_objects_that_begin_as_zeroes(tmp_path: Path) -> None:
-    assert told(tmp_path, FILES)
+    assert told(Zeroed, tmp_path, FILES)
 
 
 @pytest.mark.parametrize(
@@ -99,4 +88,4 @@ def test_what_keeps_them_from_being_told(tmp_path: Path, path: str, old: str, ne
     if new == "kzalloc(size":
         # Nothing says how one is made.
         files = {"s.h": files["s.h"], "s.c": "struct s *s_new(void)\n{\n\treturn make();\n}\n"}
-    assert not told(tmp_path, files)
+    assert not told(Zeroed, tmp_path, files)
