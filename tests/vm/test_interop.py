@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.vm import guest_tools, kmod_build, kmod_lab
+from tests.vm import debug_kernel, guest_tools, kmod_build, kmod_lab
 from tests.vm.guest_tools import PERF
 from tests.vm.initramfs import TURNS
 from tests.vm.kmod_build import Kernel
@@ -25,6 +25,10 @@ pytestmark = pytest.mark.vm
 
 FUNCTION = "cmdline_proc_show"
 ASLEEP = "hrtimer_nanosleep"
+# Functions of such names may be given another result by BPF (fmod_ret) on any kernel.
+CHECK = "security_syslog"
+OVERRIDER = "/sys/module/overrider/parameters"
+OVERRIDDEN = -errno.EXDEV
 TRACING = "cd /sys/kernel/tracing\n"
 LIVE_PATCH = "/sys/kernel/livepatch/live_patch"
 REDIRECTED = ["victim\tvictim_sleeper", "victim\tvictim_value", f"vmlinux\t{FUNCTION}"]
@@ -89,6 +93,13 @@ TOOLS = (
         f"{TRACING} echo nop > current_tracer && echo > set_ftrace_filter",
         "1",
     ),
+    Tool(
+        "function graph tracer",
+        f"{TRACING} echo {FUNCTION} > set_ftrace_filter && echo function_graph > current_tracer",
+        traced(rf"\| +{FUNCTION}\(\);"),
+        f"{TRACING} echo nop > current_tracer && echo > set_ftrace_filter",
+        "1",
+    ),
     kprobe("kprobe", f"p:interop {FUNCTION}"),
     kprobe("kretprobe", f"r:interop {FUNCTION} $retval"),
     # At the entry nothing has been written.
@@ -127,7 +138,7 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Lab]:
     files = {**guest_tools.compiled(guest_tools.BPF_TRACE), **guest_tools.perf()}
     modules = kmod_build.build(kmod_build.tree(kernel))
     name = f"interop-{kernel.release}"
-    with kmod_lab.booted(name, modules, files, [ASLEEP], TURNS) as lab:
+    with kmod_lab.booted(name, modules, files, [ASLEEP, CHECK], TURNS) as lab:
         lab.machine.check("mount -t bpf none /sys/fs/bpf")
         yield lab
 
@@ -168,6 +179,142 @@ def test_an_fprobe_keeps_working(lab: Lab, order: str) -> None:
     if lab.machine.run(f"{TRACING} grep -q 'f\\[:' README").status:
         pytest.skip("this kernel is built without CONFIG_FPROBE")
     play(lab, FPROBE, order)
+
+
+@dataclass(frozen=True)
+class Overrider:
+    """A kprobe of overrider.c on FUNCTION: what it does, and whether ftrace marks the function."""
+
+    words: str
+    returns: bool
+    marked: bool
+
+
+def play_overrider(lab: Lab, overrider: Overrider, order: str) -> None:
+    """Do the steps; with ``returns`` nothing of the function runs while the kprobe is there."""
+    original = lab.machine.check("cat /proc/cmdline")
+    attached = applied = False
+    for step in order.split():
+        if step == "attach":
+            lab.machine.check(f"insmod /overrider.ko function={FUNCTION} {overrider.words}")
+            attached = True
+        elif step == "detach":
+            lab.machine.check("rmmod overrider")
+            attached = False
+        else:
+            refused = step == "apply" and attached and overrider.marked
+            assert lab.write("update_a", step) == (errno.EADDRINUSE if refused else 0)
+            if refused:
+                assert lab.state("update_a") == ("preparing", "redirected")
+                assert redirected(lab) == REDIRECTED[2:]
+                lab.machine.check("rmmod overrider")
+                return
+            applied = step == "apply"
+        text = TEXT_2000 if applied else original
+        seen = runs(lab) if attached else 0
+        hidden = attached and overrider.returns
+        assert lab.machine.check("cat /proc/cmdline") == ("" if hidden else text)
+        assert redirected(lab) == (REDIRECTED[2:] if attached and overrider.marked else [])
+        if attached:
+            assert runs(lab) > seen
+
+
+def runs(lab: Lab) -> int:
+    """How often the kprobe's handlers ran."""
+    return int(lab.machine.check(f"cat {OVERRIDER}/before"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "overrider",
+    [
+        pytest.param(Overrider("post=1", False, True), id="post handler"),
+        pytest.param(Overrider("post=1 override=1", True, True), id="as fail_function"),
+        pytest.param(Overrider("override=1", True, False), id="as bpf_override_return"),
+    ],
+)
+def test_a_kprobe_that_may_redirect(lab: Lab, overrider: Overrider, order: str) -> None:
+    """A post handler marks the function as a live patch does, whatever the handler does."""
+    play_overrider(lab, overrider, order)
+
+
+@pytest.fixture(scope="module")
+def injecting() -> Iterator[Lab]:
+    """A kernel with error injection, which Debian's have not."""
+    modules = kmod_build.build(debug_kernel.tree())
+    files = guest_tools.compiled(guest_tools.BPF_TRACE)
+    with kmod_lab.booted("interop-debug", modules, files, (), TURNS) as lab:
+        lab.machine.check("mount -t bpf none /sys/fs/bpf; mount -t debugfs none /sys/kernel/debug")
+        yield lab
+
+
+INJECT = "cd /sys/kernel/debug/fail_function\n"
+# Each has the function return OVERRIDDEN; whether ftrace marks the function.
+INJECTORS = (
+    (
+        f"{INJECT} echo victim_value > inject && "
+        f"echo {OVERRIDDEN + 2**64} > victim_value/retval && "
+        "echo 100 > probability && echo -1 > times && echo 0 > verbose",
+        f"{INJECT} echo > inject",
+        True,
+    ),
+    (
+        "/bpf_trace attach override victim_value /sys/fs/bpf/override",
+        "rm -r /sys/fs/bpf/override",
+        False,
+    ),
+)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("injector", INJECTORS, ids=["fail_function", "bpf_override_return"])
+def test_error_injection(injecting: Lab, injector: tuple[str, str, bool], order: str) -> None:
+    attach, detach, marked = injector
+    mark = ["victim\tvictim_value"]
+    with unharmed(injecting) as lab:
+        lab.load("update_a")
+        attached = applied = False
+        for step in order.split():
+            if step == "apply" and attached and marked:
+                assert lab.write("update_a", step) == errno.EADDRINUSE
+                assert redirected(lab) == mark
+                lab.machine.check(detach)
+                break
+            if step in ("attach", "detach"):
+                lab.machine.check(attach if step == "attach" else detach)
+                attached = step == "attach"
+            else:
+                assert lab.write("update_a", step) == 0
+                applied = step == "apply"
+            live = 2000 if applied else 1000
+            found = int(lab.machine.check("cat /proc/victim"))
+            assert found == (OVERRIDDEN if attached else live), f"after {step}"
+            assert redirected(lab) == (mark if attached and marked else [])
+
+
+def log_size(lab: Lab) -> int:
+    return int(lab.machine.check("/bpf_trace syslog"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_fmod_ret_keeps_overriding(lab: Lab, order: str) -> None:
+    """Its program runs before the function, which is new or not: neither runs after it."""
+    lab.machine.check("rmmod update_a")
+    lab.load("update_a", watched=CHECK, diverted=1)
+    original = log_size(lab)
+    attached = applied = False
+    for step in order.split():
+        if step == "attach":
+            lab.machine.check(f"/bpf_trace attach fmod_ret {CHECK} /sys/fs/bpf/fmod_ret")
+        elif step == "detach":
+            lab.machine.check("rm -r /sys/fs/bpf/fmod_ret")
+        else:
+            assert lab.write("update_a", step) == 0
+        attached = step == "attach" or (attached and step != "detach")
+        applied = step == "apply" or (applied and step != "reverse")
+        live = 2000 if applied else original
+        assert log_size(lab) == (OVERRIDDEN if attached else live), f"after {step}"
 
 
 def test_a_thread_under_a_bpf_program_is_a_conflict(lab: Lab) -> None:

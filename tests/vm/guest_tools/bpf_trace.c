@@ -3,18 +3,25 @@
  * BPF programs on the entry and the exit of a function of the kernel, by the
  * bpf() system call alone, so that a guest of busybox can run them.
  *
- *   bpf_trace attach fentry|fexit FUNCTION DIRECTORY
+ *   bpf_trace attach fentry|fexit|fmod_ret|override FUNCTION DIRECTORY
  *   bpf_trace show DIRECTORY
+ *   bpf_trace syslog
  *
  * attach pins the link and a map in DIRECTORY, on a bpffs; the program stays until the
  * pins are removed. It counts its runs and keeps of the last one the word 24 bytes into what
  * the first argument points to, which is how much a struct seq_file holds, and, at the
  * exit, what a function of two arguments returned. show prints these three.
+ * fmod_ret and override have the function return -EXDEV before it has done
+ * anything; override is a kprobe's program with bpf_override_return(), and has no map.
+ * syslog prints what syslog(2) says of the size of the kernel's log, or minus the
+ * error number.
  */
 #include <err.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/btf.h>
+#include <linux/perf_event.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,6 +33,8 @@
 
 #define SEQ_FILE_COUNT	24	/* offset of count in struct seq_file, include/linux/seq_file.h */
 #define LOG_SIZE	65536
+#define SYSLOG_SIZE	10	/* SYSLOG_ACTION_SIZE_BUFFER, include/linux/syslog.h */
+#define TYPE		"/sys/bus/event_source/devices/kprobe/type"
 
 #define INSN(op, to, from, at, value) \
 	((struct bpf_insn){ .code = (op), .dst_reg = (to), .src_reg = (from), .off = (at), .imm = (value) })
@@ -108,6 +117,22 @@ static int function_id(const char *name)
 	errx(1, "the kernel's BTF has no function %s", name);
 }
 
+/* Load a program; the verifier's words where it refuses. */
+static int verified(union bpf_attr *attr)
+{
+	static char log[LOG_SIZE];
+	int result;
+
+	attr->license = (uintptr_t)"GPL";
+	attr->log_level = 1;
+	attr->log_buf = (uintptr_t)log;
+	attr->log_size = sizeof(log);
+	result = syscall(__NR_bpf, BPF_PROG_LOAD, attr, sizeof(*attr));
+	if (result < 0)
+		err(1, "the verifier says: %s", log);
+	return result;
+}
+
 static int load(int map, int attach_type, int function)
 {
 	struct bpf_insn program[] = {
@@ -132,26 +157,55 @@ static int load(int map, int attach_type, int function)
 		STORE(BPF_REG_0, offsetof(struct seen, returned), BPF_REG_7),
 		MOV(BPF_REG_1, 1),
 		INSN(BPF_STX | BPF_ATOMIC | BPF_DW, BPF_REG_0, BPF_REG_1, 0, BPF_ADD),
-		MOV(BPF_REG_0, 0),
+		MOV(BPF_REG_0, attach_type == BPF_MODIFY_RETURN ? -EXDEV : 0),
 		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
 	};
-	static char log[LOG_SIZE];
 	union bpf_attr attr = {
 		.prog_type = BPF_PROG_TYPE_TRACING,
 		.expected_attach_type = attach_type,
 		.attach_btf_id = function,
 		.insns = (uintptr_t)program,
 		.insn_cnt = sizeof(program) / sizeof(*program),
-		.license = (uintptr_t)"GPL",
-		.log_level = 1,
-		.log_buf = (uintptr_t)log,
-		.log_size = sizeof(log),
 	};
-	int result = syscall(__NR_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
 
-	if (result < 0)
-		err(1, "the verifier says: %s", log);
-	return result;
+	return verified(&attr);
+}
+
+/* A kprobe's program that has the function return at once. */
+static int load_override(void)
+{
+	struct bpf_insn program[] = {
+		MOV(BPF_REG_2, -EXDEV),
+		CALL(BPF_FUNC_override_return),
+		MOV(BPF_REG_0, 0),
+		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+	};
+	union bpf_attr attr = {
+		.prog_type = BPF_PROG_TYPE_KPROBE,
+		.insns = (uintptr_t)program,
+		.insn_cnt = sizeof(program) / sizeof(*program),
+	};
+
+	return verified(&attr);
+}
+
+/* A kprobe on the entry of a function, as a perf event; switched off. */
+static int kprobe_event(const char *function)
+{
+	struct perf_event_attr attr = {
+		.size = sizeof(attr),
+		.kprobe_func = (uintptr_t)function,
+		.sample_period = 1,
+	};
+	FILE *file = fopen(TYPE, "r");
+	int event;
+
+	if (!file || fscanf(file, "%u", &attr.type) != 1)
+		err(1, TYPE);
+	event = syscall(__NR_perf_event_open, &attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC);
+	if (event < 0)
+		err(1, "the kprobe on %s", function);
+	return event;
 }
 
 static void pin(int object, const char *directory, const char *name)
@@ -164,9 +218,19 @@ static void pin(int object, const char *directory, const char *name)
 	bpf(BPF_OBJ_PIN, &attr, path);
 }
 
+static int attach_type(const char *how)
+{
+	if (!strcmp(how, "fentry"))
+		return BPF_TRACE_FENTRY;
+	if (!strcmp(how, "fexit"))
+		return BPF_TRACE_FEXIT;
+	if (!strcmp(how, "fmod_ret"))
+		return BPF_MODIFY_RETURN;
+	errx(2, "no way to attach is called %s", how);
+}
+
 static void attach(const char *how, const char *function, const char *directory)
 {
-	int type = strcmp(how, "fexit") ? BPF_TRACE_FENTRY : BPF_TRACE_FEXIT;
 	union bpf_attr map_attr = {
 		.map_type = BPF_MAP_TYPE_ARRAY,
 		.key_size = sizeof(uint32_t),
@@ -177,11 +241,24 @@ static void attach(const char *how, const char *function, const char *directory)
 	int map;
 
 	map = bpf(BPF_MAP_CREATE, &map_attr, "the map");
-	link_attr.raw_tracepoint.prog_fd = load(map, type, function_id(function));
+	link_attr.raw_tracepoint.prog_fd = load(map, attach_type(how), function_id(function));
 	if (mkdir(directory, 0700))
 		err(1, "%s", directory);
 	pin(map, directory, "map");
 	pin(bpf(BPF_RAW_TRACEPOINT_OPEN, &link_attr, function), directory, "link");
+}
+
+static void attach_override(const char *function, const char *directory)
+{
+	union bpf_attr attr = {
+		.link_create.prog_fd = load_override(),
+		.link_create.target_fd = kprobe_event(function),
+		.link_create.attach_type = BPF_PERF_EVENT,
+	};
+
+	if (mkdir(directory, 0700))
+		err(1, "%s", directory);
+	pin(bpf(BPF_LINK_CREATE, &attr, function), directory, "link");
 }
 
 static void show(const char *directory)
@@ -201,13 +278,25 @@ static void show(const char *directory)
 	       (int)seen.returned);
 }
 
+static void print_syslog(void)
+{
+	long size = syscall(__NR_syslog, SYSLOG_SIZE, NULL, 0);
+
+	printf("%ld\n", size < 0 ? -errno : size);
+}
+
 int main(int argc, char **argv)
 {
-	if (argc == 5 && !strcmp(argv[1], "attach"))
+	if (argc == 5 && !strcmp(argv[1], "attach") && !strcmp(argv[2], "override"))
+		attach_override(argv[3], argv[4]);
+	else if (argc == 5 && !strcmp(argv[1], "attach"))
 		attach(argv[2], argv[3], argv[4]);
 	else if (argc == 3 && !strcmp(argv[1], "show"))
 		show(argv[2]);
+	else if (argc == 2 && !strcmp(argv[1], "syslog"))
+		print_syslog();
 	else
-		errx(2, "usage: %s attach fentry|fexit FUNCTION DIRECTORY | show DIRECTORY", argv[0]);
+		errx(2, "usage: %s attach fentry|fexit|fmod_ret|override FUNCTION DIRECTORY | "
+			"show DIRECTORY | syslog", argv[0]);
 	return 0;
 }

@@ -6,7 +6,7 @@
  *
  * Replaced are victim_value(), victim_sleeper() and victim_deep() of the victim,
  * and cmdline_proc_show() of the kernel itself. A further function of the kernel
- * can be given that is kept off stacks but gets no jump. Changed in place are, if
+ * can be given that is kept off stacks but gets no jump, unless "diverted" is set. Changed in place are, if
  * their addresses are given, victim_table of the victim and the start of
  * linux_proc_banner of the kernel, which /proc/version shows; and the hook of
  * victim_hooks of the victim, a pointer among data that are written.
@@ -45,6 +45,10 @@ static unsigned int nr_places;
 module_param_array_named(data, places, ulong, &nr_places, 0400);
 MODULE_PARM_DESC(data, "addresses of the constants");
 
+static bool diverted;
+module_param(diverted, bool, 0400);
+MODULE_PARM_DESC(diverted, "have the further function return what the others do");
+
 static char *wrong = "";
 module_param(wrong, charp, 0400);
 MODULE_PARM_DESC(wrong, "what to get wrong on purpose");
@@ -77,6 +81,11 @@ static noinline int new_cmdline_proc_show(struct seq_file *file, void *unused)
 {
 	seq_printf(file, "cmdline of update %d\n", NEW_VALUE);
 	return 0;
+}
+
+static noinline int new_watched(void)
+{
+	return NEW_VALUE;
 }
 
 static struct kspliced_span spans[NR_SPANS] = {
@@ -208,7 +217,7 @@ static int __init update_init(void)
 	fill(2, (unsigned long)new_deep);
 	fill(3, (unsigned long)new_cmdline_proc_show);
 	if (count == NR_SPANS)
-		fill(4, 0);
+		fill(4, diverted ? (unsigned long)new_watched : 0);
 	update.nr_spans = count;
 	fill_data();
 	spoil();

@@ -8,6 +8,7 @@
  * it wakes at once. A thread that is put to sleep while an update is applied
  * sleeps in its replacement.
  */
+#include <linux/error-injection.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/objtool.h>
@@ -49,6 +50,8 @@ static noinline int victim_value(int number)
 {
 	return 1000 + number;
 }
+
+ALLOW_ERROR_INJECTION(victim_value, ERRNO);
 
 enum { SLEEP, DEEP, NAP };
 
