@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 packages="
 	apt-utils bc binutils bison build-essential ca-certificates ccache chromium cpio createrepo-c dbus
 	debhelper devscripts
-	dh-dkms dh-python dkms dnf dnf-plugins-core dpkg-dev e2fsprogs fakeroot flex gcc-12 git gnupg kmod libelf-dev
+	dh-python dkms dnf dnf-plugins-core dpkg-dev e2fsprogs fakeroot flex gcc-12 git gnupg kmod libelf-dev
 	libssl-dev libxml2-utils make mmdebstrap patch pkexec polkitd pybuild-plugin-pyproject
 	python3-all python3-apt python3-capstone python3-dbus-next python3-debian
 	python3-hypothesis python3-pyelftools python3-pytest python3-pytest-xdist python3-rich python3-rpm python3-setuptools

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from debian.changelog import Changelog
 
 from kspliced.model import ChangelogEntry
 
 _HEADER = re.compile(r"^\S+ \(([^)]+)\)", re.MULTILINE)
-_TRAILER = re.compile(r"^ -- .*$", re.MULTILINE)
+# python-debian warns of each line that it does not know, such as an address.
+logging.getLogger("debian.changelog").setLevel(logging.ERROR)
 _BULLET = re.compile(r"^\s+[*-] ")
 _PERSON = re.compile(r"^\s+\[ .* \]\s*$")
 # What was merged stands below its heading, and before the next list.
@@ -41,26 +46,26 @@ def read_news(changelog: str, from_version: str) -> News:
         return News((), "the new source has no changelog that can be read")
     if from_version not in versions:
         return News((), f"the changelog of {versions[0]} does not mention {from_version}")
+    # Of a kernel's changelog, megabytes, only the new part is parsed.
+    added = changelog[: headers[versions.index(from_version)].start()]
     entries: list[ChangelogEntry] = []
-    for number, header in enumerate(headers[: versions.index(from_version)]):
-        body = changelog[header.end() : headers[number + 1].start()]
-        body = _TRAILER.sub("", body)
-        entries += (_entry(versions[number], text) for text in _bullets(body))
+    for block in Changelog(added, allow_empty_author=True, strict=False):
+        entries += (_entry(str(block.version), text) for text in _bullets(block.changes()))
     problem = "" if entries or versions[0] == from_version else _EMPTY
     return News(tuple(entries), problem)
 
 
-def _bullets(body: str) -> list[str]:
+def _bullets(lines: Iterable[str]) -> list[str]:
     """The text of each bullet, its continuation lines joined."""
     bullets: list[list[str]] = []
-    for line in body.splitlines()[1:]:
+    for line in lines:
         if _ADDRESS.match(line):
             continue
         if _BULLET.match(line):
             bullets.append([line.split(None, 1)[1]])
         elif line.strip() and bullets and not _PERSON.match(line):
             bullets[-1].append(line.strip())
-    texts = [" ".join(lines) for lines in bullets]
+    texts = [" ".join(words) for words in bullets]
     return [text for text in texts if not text.endswith(":")]
 
 

@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.utils import formatdate
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ _WORDS = 10
 
 @dataclass(frozen=True)
 class _Head:
-    """What the package's header says; ``changelog`` newest first: version, author, text."""
+    """What the package's header says; ``changelog`` newest first: version, trailer, text."""
 
     name: str
     version: str
@@ -63,8 +64,8 @@ class SrpmSource:
         """The package's changelog in the form of deb-changelog(5)."""
         name = self._head.name
         return "\n".join(
-            f"{name} ({version}) unstable; urgency=medium\n\n{_bullets(text)}\n\n -- {author}\n"
-            for version, author, text in self._head.changelog
+            f"{name} ({version}) unstable; urgency=medium\n\n{_bullets(text)}\n\n -- {trailer}\n"
+            for version, trailer, text in self._head.changelog
         )
 
     def members(self) -> Iterator[Member]:
@@ -125,22 +126,25 @@ def _read_head(path: Path) -> _Head:
         with path.open("rb") as file:
             header: Any = transaction.hdrFromFdno(file.fileno())
         names = header[rpm.RPMTAG_CHANGELOGNAME]
+        times = header[rpm.RPMTAG_CHANGELOGTIME]
         texts = header[rpm.RPMTAG_CHANGELOGTEXT]
         return _Head(
             name=str(header[rpm.RPMTAG_NAME]),
             version=f"{header[rpm.RPMTAG_VERSION]}-{header[rpm.RPMTAG_RELEASE]}",
             source=bool(header[rpm.RPMTAG_SOURCEPACKAGE]),
-            changelog=tuple(_versioned(n, t) for n, t in zip(names, texts, strict=True)),
+            changelog=tuple(_versioned(*entry) for entry in zip(names, times, texts, strict=True)),
         )
     except (rpm.error, OSError, ValueError) as error:
         raise _unreadable(path, str(error)) from error
 
 
-def _versioned(name: str, text: str) -> tuple[str, str, str]:
+def _versioned(name: str, seconds: int, text: str) -> tuple[str, str, str]:
     """An entry's version, which by custom stands behind its author: ``A. U. Thor <a@b> - 1.2-3``
-    or ``A. U. Thor <a@b> [1.2-3]``."""
+    or ``A. U. Thor <a@b> [1.2-3]``; its trailer as deb-changelog(5) has it; its text."""
     author, _, version = name.rpartition(" ")
-    return version.strip("[]"), author.removesuffix(" -"), text
+    author = author.removesuffix(" -")
+    person = author if author.endswith(">") else f"{author} <>"
+    return version.strip("[]"), f"{person}  {formatdate(seconds)}", text
 
 
 def _bullets(text: str) -> str:

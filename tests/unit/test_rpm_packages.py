@@ -35,7 +35,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, .
             if (TREE / name).is_file():
                 archive.add(TREE / name, f"{top}/{name}")
     # What the build needs is here as packages of Debian, of which RPM knows nothing.
-    run("rpmbuild", "-ba", "--quiet", "--nodeps", "--define", f"_topdir {work}", SPEC)
+    # Its %check is the tests of which this is one.
+    define = ("--define", f"_topdir {work}")
+    run("rpmbuild", "-ba", "--quiet", "--nodeps", "--nocheck", *define, SPEC)
     yield (*sorted(work.glob("RPMS/*/*.rpm")), *work.glob("SRPMS/*.rpm"))
 
 
@@ -79,6 +81,14 @@ def test_the_core_is_the_trees(packages: tuple[Path, ...]) -> None:
 )
 def test_plugins(packages: tuple[Path, ...], package: str, file: str) -> None:
     assert file in files(packages, package)
+
+
+def test_nothing_is_enabled_by_a_preset(packages: tuple[Path, ...]) -> None:
+    """Presets are the distribution's; the scriptlets are for its units, updates included."""
+    (package,) = (path for path in packages if path.name.startswith(f"kspliced-{__version__}-1.no"))
+    assert not any("preset" in path for path in files(packages, "kspliced"))
+    scripts = run("rpm", "-qp", "--scripts", package)
+    assert "postuninstall" in scripts and "daemon-reload" in scripts.split("postuninstall")[1]
 
 
 def test_rpmlint_finds_nothing(packages: tuple[Path, ...]) -> None:

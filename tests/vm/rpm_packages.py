@@ -39,5 +39,5 @@ def _build(files: list[str], work: Path) -> None:
         for path in files:
             archive.add(packages.TREE / path, f"{top}/{path}")
     # What the build needs is here as packages of Debian, of which RPM knows nothing.
-    cache.command("rpmbuild", "-bb", "--nodeps", "--define", f"_topdir {work}", SPEC)
+    cache.command("rpmbuild", "-bb", "--nodeps", "--nocheck", "--define", f"_topdir {work}", SPEC)
     rpm_kernel.key().sign(*(work / "RPMS").glob("*/*.rpm"))
