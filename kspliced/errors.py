@@ -93,7 +93,10 @@ _EXIT_CODES = {
 class KsplicedError(Exception):
     """A failure with a stable code, one clear message and, where there is one, a remedy.
 
-    ``details`` holds further lines of evidence (a compiler's first error, a mismatch's bytes).
+    ``message``, ``remedy`` and ``details`` (a compiler's first error, the functions that threads
+    are in) are for everybody: status, bus and journal. They name the running kernel's code as
+    symbol and offset. ``evidence`` is for root: addresses, bytes and stacks of the running kernel.
+    It goes to a file of root's (engine/evidence.py) or to the terminal of who asked, nowhere else.
     ``blamed`` names the units or functions of an update that it is about, where that is known:
     the update may work without them.
     """
@@ -101,13 +104,19 @@ class KsplicedError(Exception):
     blamed: tuple[str, ...] = ()
 
     def __init__(
-        self, code: Code, message: str, remedy: str = "", details: tuple[str, ...] = ()
+        self,
+        code: Code,
+        message: str,
+        remedy: str = "",
+        details: tuple[str, ...] = (),
+        evidence: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.remedy = remedy
         self.details = details
+        self.evidence = evidence
 
     @property
     def exit_code(self) -> ExitCode:

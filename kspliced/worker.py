@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Both ends of the worker protocol: JSON lines on stdout (ARCHITECTURE.md, "Worker protocol").
 
-A worker owns a Reporter; who started it parses its lines with parse_line(), or lets run_worker()
-do all of it. What a worker writes is untrusted: lines are bounded and control characters go.
+A worker owns a Reporter, which lets nothing out that is for root: an error's evidence stays with
+the worker (kspliced/public.py). Who started it parses its lines with parse_line(), or lets
+run_worker() do all of it. What a worker writes is untrusted: lines are bounded and control
+characters go.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import IO, Any
 
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress, ProgressSink, no_progress
+from kspliced.public import public
 from kspliced.record import RecordError, decode, encode
 
 MAX_LINE = 16 << 20
@@ -66,12 +69,12 @@ class Reporter:
         self._line({"result": encode(value)})
 
     def failure(self, error: KsplicedError) -> None:
-        """The last line of a failure."""
+        """The last line of a failure; its evidence is not in it."""
         failure = Failure(error.code, error.message, error.remedy, error.details)
         self._line({"error": encode(failure)})
 
     def _line(self, value: dict[str, Any]) -> None:
-        text = json.dumps(value, separators=(",", ":"), sort_keys=True)
+        text = json.dumps(public(value), separators=(",", ":"), sort_keys=True)
         try:
             self._stream.write(text.encode("utf-8") + b"\n")
             self._stream.flush()

@@ -96,7 +96,11 @@ SYSTEM_SECTIONS = (
         "FILES",
         (),
         (
-            Item("/var/lib/kspliced/state.json", "The durable state."),
+            Item("/var/lib/kspliced/state.json", "The durable state; root reads it."),
+            Item(
+                "/var/lib/kspliced/evidence",
+                "Addresses, bytes and stacks behind the last failure of an update, for root.",
+            ),
             Item("/var/lib/kspliced/packs", "Update packs, named by their digest."),
             Item("/var/lib/kspliced/queue", "Requests of hooks that were not dealt with yet."),
             Item("/var/lib/kspliced/sources", "Source packages of the running kernel."),

@@ -36,9 +36,10 @@ def run(arguments: Namespace) -> ExitCode:
             told = [explain(pack, kernel, m) for m in error.mismatches[:_LISTED]]
             if arguments.json:
                 mismatches = [_explained_json(e) for e in told]
-                output.print_json({**output.error_json(error), "mismatches": mismatches})
+                public = KsplicedError(error.code, error.message, error.remedy, error.details)
+                output.print_json({**output.error_json(public), "mismatches": mismatches})
             else:
-                # The details are the same mismatches, in less detail.
+                # The details and the evidence are the same mismatches, in less detail.
                 output.print_error(KsplicedError(error.code, error.message, error.remedy))
                 for explanation in told:
                     _show_explanation(explanation)
@@ -127,6 +128,8 @@ def _show_explanation(explanation: Explanation) -> None:
     for instruction in explanation.found:
         output.field("", instruction.line())
     output.field("cause", f"{mismatch.cause.value}: {mismatch.reason}", "red")
+    if mismatch.evidence:
+        output.field("", mismatch.evidence)
 
 
 def _explained_json(explanation: Explanation) -> dict[str, Any]:
@@ -148,4 +151,5 @@ def _mismatch_json(mismatch: Mismatch) -> dict[str, Any]:
         "found": mismatch.found.hex(),
         "cause": mismatch.cause.value,
         "reason": mismatch.reason,
+        "evidence": mismatch.evidence,
     }

@@ -24,13 +24,16 @@ def print_json(value: Any) -> None:
 
 
 def error_json(error: KsplicedError) -> dict[str, Any]:
-    """The JSON of an error, as every verb prints it with --json."""
+    """The JSON of an error, as every verb prints it with --json. Evidence is there only of what
+    this process itself, with the rights of who runs it, has seen."""
+    evidence = {"evidence": list(error.evidence)} if error.evidence else {}
     return {
         "error": {
             "code": error.code.value,
             "message": error.message,
             "remedy": error.remedy,
             "details": list(error.details),
+            **evidence,
         }
     }
 
@@ -39,7 +42,7 @@ def print_error(error: KsplicedError) -> None:
     """One line on stderr, then the lines of evidence, indented."""
     text = clean(str(error)).replace("\n", " ")
     print(f"kspliced: {text}", file=sys.stderr)
-    for line in error.details:
+    for line in (*error.details, *error.evidence):
         print(f"  {clean(line)}", file=sys.stderr)
 
 

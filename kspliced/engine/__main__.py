@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from kspliced.engine import replay, transactions
+from kspliced.engine import evidence, replay, transactions
 from kspliced.engine.builder import UnitBuilder
 from kspliced.engine.dnf import DnfFetcher
 from kspliced.engine.edges import Cancel, Context, Fetcher, Job
@@ -101,7 +101,9 @@ def main(arguments: list[str]) -> int:
     """Run a worker; returns its exit status."""
     reporter = Reporter(sys.stdout.buffer)
     cancel = Cancel()
-    _report_bugs(reporter)
+    root, verb, operands = _parsed(arguments)
+    paths = Paths(root)
+    _report_bugs(reporter, paths)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         cancel.wanted = True
@@ -109,22 +111,29 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     try:
-        root = Path("/")
-        if arguments[:1] == ["--root"] and len(arguments) > 1:
-            root, arguments = Path(arguments[1]), arguments[2:]
-        context = system_context(Paths(root), Job(reporter.progress, cancel))
+        context = system_context(paths, Job(reporter.progress, cancel))
         try:
-            reporter.result(perform(context, arguments[0] if arguments else "", arguments[1:]))
+            reporter.result(perform(context, verb, operands))
         except OSError as error:
             raise translate(error) from error
     except KsplicedError as error:
+        evidence.keep(paths, error, verb)
         reporter.failure(error)
         return int(error.exit_code)
     return int(ExitCode.DONE)
 
 
-def _report_bugs(reporter: Reporter) -> None:
-    """A mistake of ours still ends with a line of the protocol and an entry in the journal."""
+def _parsed(arguments: list[str]) -> tuple[Path, str, list[str]]:
+    """The root, the verb ("" where there is none) and its operands."""
+    root = Path("/")
+    if arguments[:1] == ["--root"] and len(arguments) > 1:
+        root, arguments = Path(arguments[1]), arguments[2:]
+    return root, arguments[0] if arguments else "", arguments[1:]
+
+
+def _report_bugs(reporter: Reporter, paths: Paths) -> None:
+    """A mistake of ours still ends with a line of the protocol and an entry in the journal. What
+    the exception says may be of the running kernel, so it is evidence."""
 
     def report(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
@@ -135,8 +144,10 @@ def _report_bugs(reporter: Reporter) -> None:
         if traceback is not None:
             code = traceback.tb_frame.f_code
             place = f"{Path(code.co_filename).name}:{traceback.tb_lineno}"
-        text = f"internal error at {place}: {kind.__name__}: {error}"
-        failure = KsplicedError(Code.FAILED, text, "please report it")
+        text = f"internal error at {place}: {kind.__name__}"
+        failure = KsplicedError(Code.FAILED, text, "please report it", (), (f"{error}",))
+        evidence.keep(paths, failure, "internal")
+        text = "\n".join((text, *failure.details))
         reporter.failure(failure)
         SystemJournal().send(Event.FAILED, text, Facts(code=failure.code.value))
 

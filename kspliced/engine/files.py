@@ -41,16 +41,18 @@ def set_aside(directory: Path, file: Path) -> Path:
     return target
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Replace ``path`` atomically and durably: readers and power cuts see the old or the new file.
+def write_durably(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Replace ``path`` atomically and durably: readers and power cuts see the old or the new file,
+    which has exactly the permissions ``mode``, whoever may have left a temporary one.
 
     OSError passes to the caller, and the old file stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     try:
         try:
+            os.fchmod(descriptor, mode)
             view = memoryview(content)
             while view:
                 view = view[os.write(descriptor, view) :]
@@ -62,6 +64,23 @@ def write_durably(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def make_private(file: Path) -> None:
+    """Take the rights of others from a file that an older version wrote, if it is there.
+
+    OSError passes to the caller.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        if mode & 0o077:
+            os.fchmod(descriptor, mode & 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:

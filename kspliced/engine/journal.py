@@ -13,6 +13,7 @@ from enum import Enum
 from textwrap import fill
 from typing import Protocol
 
+from kspliced.public import public_text
 from kspliced.worker import clean
 
 
@@ -216,14 +217,17 @@ class SystemJournal:
     """systemd's journal, or stderr where there is none."""
 
     def send(self, event: Event, message: str, facts: Facts = NO_FACTS) -> None:
-        """Write one entry. A journal that cannot be reached never fails a transaction."""
+        """Write one entry, which more than root can read (kspliced/public.py).
+
+        A journal that cannot be reached never fails a transaction.
+        """
         entry = event.value
         values = {
-            f"KSPLICED_{field.name.rstrip('_').upper()}": clean(getattr(facts, field.name))
+            f"KSPLICED_{field.name.rstrip('_').upper()}": shown(getattr(facts, field.name))
             for field in fields(facts)
             if getattr(facts, field.name)
         }
-        text = clean(message)
+        text = shown(message)
         try:
             # Late: a replay that has nothing to say need not load it.
             from systemd import journal
@@ -237,6 +241,11 @@ class SystemJournal:
             )
         except (ImportError, OSError):
             print(f"kspliced: {text}", file=sys.stderr, flush=True)
+
+
+def shown(text: str) -> str:
+    """``text`` as the journal has it."""
+    return clean(public_text(text))
 
 
 def catalog() -> str:

@@ -49,6 +49,11 @@ class Paths:
         return self.lib / "aside"
 
     @property
+    def evidence(self) -> Path:
+        """What errors do not show to everybody, for root (engine/evidence.py)."""
+        return self.lib / "evidence"
+
+    @property
     def sources(self) -> Path:
         """Source and headers packages (engine/fetch.py)."""
         return self.lib / "sources"

@@ -17,7 +17,8 @@ from kspliced.engine.files import write_durably
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KsplicedError, StateError
 from kspliced.model import ChangelogEntry, FunctionChange, KernelId, Refusal
-from kspliced.record import RecordError, decode, dumps
+from kspliced.public import public
+from kspliced.record import RecordError, decode, encode
 
 SCHEMA = 2
 MAX_HISTORY = 32
@@ -196,5 +197,10 @@ def _parse(content: bytes) -> State:
 
 
 def save_state(paths: Paths, state: State) -> None:
-    """Make ``state`` durable: on return it survives a power cut. OSError passes to the caller."""
-    write_durably(paths.state, dumps(state) + b"\n")
+    """Make ``state`` durable: on return it survives a power cut. OSError passes to the caller.
+
+    Only root reads the file; what is in it is public all the same, as the bus shows it.
+    """
+    value = public(encode(state))
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    write_durably(paths.state, text.encode("utf-8") + b"\n", 0o600)

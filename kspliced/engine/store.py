@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from kspliced import __version__
-from kspliced.engine.files import set_aside, sync_directory, write_durably
+from kspliced.engine import evidence
+from kspliced.engine.files import make_private, set_aside, sync_directory, write_durably
 from kspliced.engine.journal import Event, Facts, Journal
 from kspliced.engine.paths import Paths
 from kspliced.engine.state import (
+    Problem,
     Stage,
     State,
     UpdateRecord,
@@ -23,7 +25,7 @@ from kspliced.engine.state import (
     problem_of,
     save_state,
 )
-from kspliced.errors import Code, PackError, StateError
+from kspliced.errors import Code, KsplicedError, PackError, StateError
 from kspliced.model import KernelId
 from kspliced.pack import Pack, parse_pack, read_pack
 from kspliced.record import encode
@@ -53,6 +55,12 @@ class Store:
     def put(self, record: UpdateRecord) -> None:
         """Make ``record`` durable as the newest of the history. OSError passes to the caller."""
         self.save(self.state.put(record))
+
+    def problem(self, error: KsplicedError, name: str, now: float) -> Problem:
+        """The memory of ``error``, a failure of the update or job ``name``; its evidence is kept
+        for root."""
+        evidence.keep(self.paths, error, name)
+        return problem_of(error, int(now))
 
     def take_pack(self, content: bytes, name: str, running: KernelId) -> Pack:
         """Verify an untrusted pack for the running kernel; keep it durably under its digest.
@@ -93,8 +101,11 @@ class Store:
         return bool(record.digest) and self.paths.pack(record.digest).exists()
 
     def prune(self) -> None:
-        """Remove packs that no record can apply any more. OSError passes to the caller."""
-        kept = {self.paths.pack(r.digest) for r in self.state.history if r.stage in _KEPT}
+        """Remove the packs, and the evidence, of records that cannot be applied any more. OSError
+        passes to the caller."""
+        able = [r for r in self.state.history if r.stage in _KEPT]
+        evidence.forget(self.paths, {r.update for r in able})
+        kept = {self.paths.pack(r.digest) for r in able}
         if not self.paths.packs.is_dir():
             return
         removed = [file for file in self.paths.packs.iterdir() if file not in kept]
@@ -124,6 +135,7 @@ def opened(paths: Paths, journal: Journal, now: float, wait: float = 0.0) -> Ite
     descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _lock(descriptor, wait)
+        make_private(paths.state)
         yield Store(paths, _load(paths, journal, now))
     finally:
         os.close(descriptor)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from kspliced.engine import evidence
 from kspliced.engine.edges import Context, CoreStage
 from kspliced.engine.journal import Event, Facts
 from kspliced.engine.kernels import boot_id
 from kspliced.engine.policy import APPLY_ANYWAY
-from kspliced.engine.state import Problem, Stage, UpdateRecord, problem_of
+from kspliced.engine.state import Problem, Stage, UpdateRecord, update_of
 from kspliced.engine.store import Store
 from kspliced.errors import Code, KernelError, KsplicedError
 from kspliced.model import VMLINUX, KernelId, Linked
@@ -72,7 +73,9 @@ def switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> 
             replace(
                 record,
                 stage=Stage.BUILT if cancelled else Stage.FAILED,
-                problem=None if cancelled else problem_of(error, int(context.clock.now())),
+                problem=None
+                if cancelled
+                else store.problem(error, record.update, context.clock.now()),
             )
         )
         raise
@@ -156,7 +159,8 @@ def widen(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> U
             parts = _live(context, parts, _load_and_apply(context, linked))
     except KsplicedError as error:
         if error.code is not Code.CANCELLED:
-            store.put(replace(record, problem=problem_of(error, int(context.clock.now()))))
+            problem = store.problem(error, record.update, context.clock.now())
+            store.put(replace(record, problem=problem))
         raise
     store.put(replace(parts, problem=None))
     unload_leftovers(context, store)
@@ -179,7 +183,7 @@ def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateR
     try:
         insist(context, _applied_module(context, record), "undo")
     except KsplicedError as error:
-        problem = problem_of(error, int(context.clock.now()))
+        problem = store.problem(error, record.update, context.clock.now())
         store.put(replace(record, problem=problem))
         raise
     undone = replace(undoing, stage=Stage.UNDONE, problem=None)
@@ -219,6 +223,7 @@ def insist(context: Context, module: str, phase: str) -> int:
 
 
 def _tell_nudge(context: Context, module: str, error: KernelError) -> None:
+    evidence.keep(context.paths, error, update_of(module))
     text = "\n".join((f"{error.message}; they are asked to leave", *error.details))
     context.journal.send(Event.NUDGED, text, Facts(update=module))
 
@@ -227,7 +232,7 @@ def _given_up(error: KernelError, attempts: int, nudged: int) -> KernelError:
     """The error of the last attempt, with what was tried."""
     asked = f", asked to leave {nudged} times" if nudged else ""
     text = f"{error.message} ({attempts} attempts{asked})"
-    last = KernelError(Code.CODE_BUSY, text, error.remedy, error.details)
+    last = KernelError(Code.CODE_BUSY, text, error.remedy, error.details, error.evidence)
     last.blamed = error.blamed
     return last
 

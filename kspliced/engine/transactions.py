@@ -22,7 +22,7 @@ from kspliced.engine.kernels import (
     switched_off,
 )
 from kspliced.engine.policy import TRANSIENT, Action, Decision, blamed_units, decide
-from kspliced.engine.state import Stage, UpdateRecord, problem_of
+from kspliced.engine.state import Stage, UpdateRecord
 from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
 from kspliced.engine.switch import (
     Outcome,
@@ -210,12 +210,12 @@ def _remember(context: Context, store: Store, job: str, error: KsplicedError) ->
         Code.BOOT_LOOP: Event.BOOT_LOOP,
         Code.SWITCHED_OFF: Event.SWITCHED_OFF,
     }
+    problem = store.problem(error, job, context.clock.now())
     text = "\n".join((f"{job}: {error}", *error.details))
     facts = _facts(job, error)
     context.journal.send(events.get(error.code, Event.FAILED), text, facts)
     if job == FETCH:
         return  # a build that needs it will say so; until then nothing is wrong
-    problem = problem_of(error, int(context.clock.now()))
     try:
         store.save(replace(store.state, problem=problem))
     except OSError as failed:
@@ -382,7 +382,7 @@ def _build(
         if error.code is Code.NOTHING_TO_DO:
             store.put(replace(blank, stage=Stage.EMPTY))
         elif error.code not in (Code.REFUSED, Code.CANCELLED):
-            problem = problem_of(error, int(context.clock.now()))
+            problem = store.problem(error, "build", context.clock.now())
             store.put(replace(blank, problem=problem))
         raise
     record = record_of(pack)

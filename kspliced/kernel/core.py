@@ -57,10 +57,14 @@ class Conflict:
     reliable: bool
     stack: tuple[str, ...] = ()
 
-    def lines(self) -> tuple[str, ...]:
-        """A line for people, and one for the stack."""
+    def line(self) -> str:
+        """One line for everybody: who is where. A thread's name and id are public in procfs."""
         sure = "" if self.reliable else " (found by scanning its stack)"
-        who = f"{self.comm}[{self.pid}] in {self.function}+{self.offset:#x}{sure}"
+        return f"{self.comm}[{self.pid}] in {self.function}+{self.offset:#x}{sure}"
+
+    def lines(self) -> tuple[str, ...]:
+        """For root: the line, and one for the stack, which procfs shows to root only."""
+        who = self.line()
         return (who, f"  stack: {' < '.join(self.stack)}") if self.stack else (who,)
 
 
@@ -74,8 +78,12 @@ class SpanMismatch:
     expected: bytes
     found: bytes
 
+    def public_line(self) -> str:
+        """One line for everybody."""
+        return f"{self.target}: {self.function}+{self.offset:#x} is not what was matched"
+
     def line(self) -> str:
-        """One line for people."""
+        """One line for root, with the bytes."""
         return (
             f"{self.target}: {self.function}+{self.offset:#x}: "
             f"expected {self.expected.hex()}, found {self.found.hex()}"
@@ -314,8 +322,9 @@ class Core:
     def apply(self, update: str) -> None:
         """One attempt at the switch to ``update``; nothing happens if it is applied.
 
-        :raises KernelError: CODE_BUSY with the conflicts as details, PROBED with the kprobes,
-            REDIRECTED with the functions, NO_MATCH with the bytes that differ, SWITCH_FAILED.
+        :raises KernelError: CODE_BUSY with the conflicts as details and their stacks as
+            evidence, PROBED with the kprobes, REDIRECTED with the functions, NO_MATCH with the
+            functions, and the bytes that differ as evidence, SWITCH_FAILED.
         """
         self._control(update, "apply")
 
@@ -353,6 +362,7 @@ class Core:
                 f"cannot {word} {update} now: {_threads(len(conflicts))} inside code that would "
                 "change",
                 "try again later, or stop the programs named",
+                tuple(c.line() for c in conflicts),
                 tuple(line for c in conflicts for line in c.lines()),
             )
             busy.blamed = tuple(sorted({c.function.removesuffix(".cold") for c in conflicts}))
@@ -372,11 +382,13 @@ class Core:
                 tuple(r.line() for r in self.redirected(update)),
             )
         if error.errno == errno.EILSEQ:
+            mismatches = self.mismatches(update)
             return KernelError(
                 Code.NO_MATCH,
                 f"cannot {word} {update}: the running code is not what was matched",
                 "remove kprobes and other hot patches from the functions named",
-                tuple(m.line() for m in self.mismatches(update)),
+                tuple(m.public_line() for m in mismatches),
+                tuple(m.line() for m in mismatches),
             )
         if error.errno == errno.ENOENT:
             return KernelError(
@@ -410,8 +422,9 @@ class Core:
     def _malformed(self, name: str, line: str) -> KernelError:
         return KernelError(
             Code.CORE_ABI,
-            f"the kernel core's {name} has a malformed line: {line[:80]!r}",
+            f"the kernel core's {name} has a malformed line",
             "install kspliced and kspliced-dkms of one version",
+            evidence=(f"{name}: {line[:200]!r}",),
         )
 
 

@@ -150,7 +150,9 @@ class Kallsyms:
             )
         except (ValueError, IndexError) as error:
             raise KernelError(
-                Code.KERNEL_UNREADABLE, f"/proc/kallsyms has a malformed line: {line[:80]!r}"
+                Code.KERNEL_UNREADABLE,
+                "/proc/kallsyms has a malformed line",
+                evidence=(f"/proc/kallsyms: {line[:200]!r}",),
             ) from error
 
     def _module(self, target: str) -> _Module:

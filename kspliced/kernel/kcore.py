@@ -85,12 +85,15 @@ class Kcore:
                 except OSError as error:
                     raise KernelError(
                         Code.KERNEL_UNREADABLE,
-                        f"cannot read kernel memory at {address:#x}: {error.strerror}",
+                        f"cannot read kernel memory: {error.strerror}",
                         _REMEDY,
+                        evidence=(f"{size} bytes at {address:#x}",),
                     ) from error
                 if len(data) == size:
                     return data
                 break
         raise KernelError(
-            Code.KERNEL_UNREADABLE, f"there are no {size} bytes of kernel memory at {address:#x}"
+            Code.KERNEL_UNREADABLE,
+            f"there are no {size} bytes of kernel memory where they were sought",
+            evidence=(f"{size} bytes at {address:#x}",),
         )

@@ -82,8 +82,9 @@ class LiveKernel:
         except (OSError, ValueError) as error:
             raise KernelError(
                 Code.KERNEL_UNREADABLE,
-                f"cannot read where the sections of {target} are: {error}",
+                f"cannot read where the sections of {target} are",
                 "run as root with sysfs mounted",
+                evidence=(str(error),),
             ) from error
         start_address = places.get(section)
         if start_address is None:
@@ -124,7 +125,9 @@ class LiveKernel:
             words = line.split()
             if len(words) < 6:
                 raise KernelError(
-                    Code.KERNEL_UNREADABLE, f"/proc/modules has a malformed line: {line[:80]!r}"
+                    Code.KERNEL_UNREADABLE,
+                    "/proc/modules has a malformed line",
+                    evidence=(f"/proc/modules: {line[:200]!r}",),
                 )
             if words[4] == "Live" or (words[4] == "Loading" and words[0] in self._held):
                 found.add(words[0])

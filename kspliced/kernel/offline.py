@@ -158,7 +158,11 @@ class OfflineKernel:
                         if 0 <= at < size:
                             data[at] = byte
                 return bytes(data)
-        raise KernelError(Code.KERNEL_UNREADABLE, f"the image has no {size} bytes at {address:#x}")
+        raise KernelError(
+            Code.KERNEL_UNREADABLE,
+            f"the image has no {size} bytes where they were sought",
+            evidence=(f"{size} bytes at {address:#x}",),
+        )
 
     def redirected(self, name: str, target: str) -> str:
         """Nobody redirects what does not run."""

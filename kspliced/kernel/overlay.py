@@ -43,8 +43,9 @@ def read_originals(core: Path) -> tuple[Original, ...]:
     except (OSError, ValueError) as error:
         raise KernelError(
             Code.KERNEL_UNREADABLE,
-            f"cannot read what the applied update replaced: {error}",
+            "cannot read what the applied update replaced",
             "run as root, with the kspliced core of this version",
+            evidence=(str(error),),
         ) from error
     return tuple(found)
 

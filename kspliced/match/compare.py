@@ -29,7 +29,7 @@ from kspliced.match.pattern import (
     Thunked,
     Variant,
 )
-from kspliced.match.report import Cause
+from kspliced.match.report import Cause, Discrepancy
 from kspliced.match.shorten import Cuts, shorten
 from kspliced.match.unit import Function, Unit
 from kspliced.model import VMLINUX
@@ -42,13 +42,15 @@ _PATIENCE, _PAUSE = 10, 0.01
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a range is not the compiled one; ``offset`` from its start."""
+    """Why a range is not the compiled one; ``offset`` from its start. ``evidence``, like the bytes,
+    is for root."""
 
     offset: int
     expected: bytes
     found: bytes
     cause: Cause
     reason: str
+    evidence: str = ""
 
 
 @dataclass
@@ -92,18 +94,18 @@ class Trial:
         """Try ``function`` at run-time ``address``; None when it is there."""
         base = (address - function.value) & ADDRESS_MASK
         own = Bound(function.section, 0, function.name)
-        reason = self._bind(own, base)
-        if reason:
-            return Failure(0, b"", b"", Cause.OTHER_REFERENCE, reason)
+        why = self._bind(own, base)
+        if why:
+            return Failure(0, b"", b"", Cause.OTHER_REFERENCE, why.text, why.evidence)
         self.recipe = self._unit.recipe(function.section, function.value, function.size)
         try:
             self.found = self._kernel.read(address, function.size)
         except KernelError as error:
-            return Failure(0, b"", b"", Cause.UNREADABLE, error.message)
+            return _unreadable(error)
         try:
             failure = self._range(self.recipe, address, self.found)
         except KernelError as error:
-            return Failure(0, b"", b"", Cause.UNREADABLE, error.message)
+            return _unreadable(error)
         if failure is None or failure.cause is not Cause.OTHER_CODE:
             return failure
         shortened = shorten(self._unit, function, self.found)
@@ -118,20 +120,20 @@ class Trial:
         self.found = found
         return None
 
-    def datum(self, section: int, base: int) -> str:
-        """Why data ``section`` cannot be at run-time ``base``, or ``""``."""
+    def datum(self, section: int, base: int) -> Discrepancy | None:
+        """Why data ``section`` cannot be at run-time ``base``, or None."""
         return self._bind(Bound(section, 0, self._unit.sections[section].name), base)
 
-    def leads(self, section: int, base: int) -> str:
+    def leads(self, section: int, base: int) -> Discrepancy | None:
         """The same for data that may be written; they must lead where they did as compiled."""
-        reason = self.datum(section, base)
+        why = self.datum(section, base)
         size = self._unit.sections[section].size
         try:
             found = self._kernel.read(base, size)
         except KernelError as error:
-            return reason or error.message
+            return why or _hidden("it", error)
         fields = self._unit.recipe(section, 0, size).fields
-        return reason or next(filter(None, (self._field(f, found, base, 0) for f in fields)), "")
+        return why or next(filter(None, (self._field(f, found, base, 0) for f in fields)), None)
 
     def commit(self) -> None:
         """Make what this trial showed binding for later ones."""
@@ -150,9 +152,10 @@ class Trial:
                 "the code is not as compiled",
             )
         for item in recipe.fields:
-            reason = self._field(item, found, address, 0)
-            if reason:
-                return Failure(item.offset, b"", b"", Cause.OTHER_REFERENCE, reason)
+            why = self._field(item, found, address, 0)
+            if why:
+                cause = Cause.OTHER_REFERENCE
+                return Failure(item.offset, b"", b"", cause, why.text, why.evidence)
         for site in recipe.sites:
             failure = self._site(site, found, address)
             if failure:
@@ -165,17 +168,16 @@ class Trial:
         here = found[site.offset : site.offset + site.size]
         if site.kind in VOLATILE and here[:1] == _INT3:
             here = self._poked(site, address)
-        reason = ""
+        why = Discrepancy(f"no encoding that the kernel writes at this {site.kind.value} site")
         for variant in site.variants:
             with self._attempt() as attempt:
-                fits, why = self._variant(variant, here, address + site.offset)
+                fits, reason = self._variant(variant, here, address + site.offset)
                 attempt.kept = fits
             if fits:
                 return None
-            reason = why or reason
-        reason = reason or f"no encoding that the kernel writes at this {site.kind.value} site"
+            why = reason or why
         expected = site.variants[0].data
-        return Failure(site.offset, expected, here, Cause.OTHER_CODE, reason)
+        return Failure(site.offset, expected, here, Cause.OTHER_CODE, why.text, why.evidence)
 
     def _poked(self, site: Site, address: int) -> bytes:
         """The site once the kernel has finished rewriting it.
@@ -190,17 +192,19 @@ class Trial:
                 break
         return here
 
-    def _variant(self, variant: Variant, here: bytes, address: int) -> tuple[bool, str]:
+    def _variant(
+        self, variant: Variant, here: bytes, address: int
+    ) -> tuple[bool, Discrepancy | None]:
         masked = bytearray(here)
         for item in variant.fields:
             masked[item.offset : item.offset + item.size] = bytes(item.size)
         if masked != variant.data:
-            return False, ""
+            return False, None
         for item in variant.fields:
-            reason = self._field(item, here, address, 0)
-            if reason:
-                return False, reason
-        return True, ""
+            why = self._field(item, here, address, 0)
+            if why:
+                return False, why
+        return True, None
 
     @contextmanager
     def _attempt(self) -> Iterator[_Attempt]:
@@ -212,25 +216,26 @@ class Trial:
             for key in list(self._shown)[before:]:
                 del self._shown[key]
 
-    def _field(self, item: Field, found: bytes, base: int, at: int) -> str:
-        """Why what ``item`` shows cannot be, or ``""``."""
+    def _field(self, item: Field, found: bytes, base: int, at: int) -> Discrepancy | None:
+        """Why what ``item`` shows cannot be, or None."""
         shown = item.shown(found, base, at)
         want = item.want
         if isinstance(want, Bound):
             return self._bind(want, (shown - want.offset + self._nearer(item, want)) & ADDRESS_MASK)
         if isinstance(want, Destination):
             if self._oracle.allows(want, shown):
-                return ""
-            return f"the {want.allowed.value} leads to {self._name(shown)}"
+                return None
+            return self._shows(f"the {want.allowed.value} leads to", shown)
         if isinstance(want, Thunked):
             size = self._oracle.thunk_size(shown)
             if not size:
-                return f"there is no call thunk at {self._name(shown)}"
+                return self._shows("there is no call thunk at", shown)
             return self._bind(want.function, (shown + size - want.function.offset) & ADDRESS_MASK)
         if isinstance(want, Constant):
             if shown == want.value & ADDRESS_MASK:
-                return ""
-            return f"an absolute value is {shown:#x}, not {want.value:#x}"
+                return None
+            text = "an absolute value is not as compiled"
+            return Discrepancy(text, f"{shown:#x}, not {want.value:#x}")
         return self._content(want, shown)
 
     def _nearer(self, item: Field, want: Bound) -> int:
@@ -246,41 +251,41 @@ class Trial:
         cuts = self._cuts.get(section) or self._bound.cuts.get(section)
         return cuts.shift(offset) if cuts else 0
 
-    def _content(self, want: Content, shown: int) -> str:
+    def _content(self, want: Content, shown: int) -> Discrepancy | None:
         address = (shown + want.shift) & ADDRESS_MASK
         try:
             found = self._kernel.read(address, len(want.data))
         except KernelError as error:
-            return f"a constant cannot be read: {error.message}"
+            return _hidden("a constant", error)
         if found == want.data:
-            return ""
-        return f"the constant at {address:#x} is {found[:40]!r}, not {want.data[:40]!r}"
+            return None
+        seen = f"at {address:#x} is {found[:40]!r}, not {want.data[:40]!r}"
+        return Discrepancy("a constant is not as compiled", seen)
 
-    def _bind(self, want: Bound, base: int) -> str:
+    def _bind(self, want: Bound, base: int) -> Discrepancy | None:
         known = self._shown.get(want.key)
         if known is None:
             known = self._bound.get(want.key)
         if known == base:
-            return ""
+            return None
         if known is not None:
-            return (
-                f"{want.label} is shown at {self._name(base + want.offset)}, "
-                f"elsewhere at {self._name(known + want.offset)}"
-            )
+            here, there = base + want.offset, known + want.offset
+            text = f"{want.label} is shown at {self._name(here)}, elsewhere at {self._name(there)}"
+            return Discrepancy(text, f"{here:#x}, {there:#x}")
         self._shown[want.key] = base
         if isinstance(want.key, str):
             return self._extern(want.key, base)
         return self._section(want.key, base)
 
-    def _extern(self, name: str, address: int) -> str:
+    def _extern(self, name: str, address: int) -> Discrepancy | None:
         symbols, target = self._kernel.symbols, self._unit.target
         if any(s.address == address for s in symbols.named(name, target)):
-            return ""
+            return None
         if target != VMLINUX and any(s.address == address for s in symbols.exported(name)):
-            return ""
-        return f"{name} is shown at {self._name(address)}, which has another name"
+            return None
+        return self._shows(f"{name} is shown at", address, ", which has another name")
 
-    def _section(self, section: int, base: int) -> str:
+    def _section(self, section: int, base: int) -> Discrepancy | None:
         """Constants must have the compiled content, functions and data the compiled name.
 
         A function's own content is compared when it is that function's turn.
@@ -292,13 +297,14 @@ class Trial:
             try:
                 found = self._kernel.read(base, kind.size)
             except KernelError as error:
-                return f"{kind.name} cannot be read: {error.message}"
+                return _hidden(kind.name, error)
             failure = self._range(recipe, base, found)
             if failure:
-                return f"{kind.name}+{failure.offset:#x}: {failure.reason}"
+                text = f"{kind.name}+{failure.offset:#x}: {failure.reason}"
+                return Discrepancy(text, failure.evidence)
         return self._names(section, base)
 
-    def _names(self, section: int, base: int) -> str:
+    def _names(self, section: int, base: int) -> Discrepancy | None:
         """What kallsyms knows by name must be where kallsyms has something of that name."""
         symbols, target = self._kernel.symbols, self._unit.target
         for symbol in self._unit.names.get(section, ()):
@@ -306,14 +312,28 @@ class Trial:
             candidates = symbols.stem(stem, target)
             address = base + symbol.value - self._lost(section, symbol.value)
             if candidates and all(c.address != address for c in candidates):
-                return f"{symbol.name} is shown at {self._name(address)}, which has another name"
-        return ""
+                text = f"{symbol.name} is shown at"
+                return self._shows(text, address, ", which has another name")
+        return None
+
+    def _shows(self, before: str, address: int, behind: str = "") -> Discrepancy:
+        """A text with the symbol at ``address`` in it; the address itself is evidence."""
+        return Discrepancy(f"{before} {self._name(address)}{behind}", f"{address:#x}")
 
     def _name(self, address: int) -> str:
         symbol = self._kernel.symbols.nearest(address)
         if symbol is None:
-            return f"{address:#x}"
-        return f"{symbol.name}+{address - symbol.address:#x} [{symbol.target}] ({address:#x})"
+            return "a place without a symbol"
+        return f"{symbol.name}+{address - symbol.address:#x} [{symbol.target}]"
+
+
+def _hidden(what: str, error: KernelError) -> Discrepancy:
+    return Discrepancy(f"{what} cannot be read: {error.message}", "; ".join(error.evidence))
+
+
+def _unreadable(error: KernelError) -> Failure:
+    evidence = "; ".join(error.evidence)
+    return Failure(0, b"", b"", Cause.UNREADABLE, error.message, evidence)
 
 
 @dataclass

@@ -187,9 +187,11 @@ class TargetMatch:
         return self._mismatch(match, function, address, failure)
 
     def _ambiguous(self, match: UnitMatch, function: Function) -> Mismatch:
-        places = ", ".join(f"{a:#x}" for a in self.candidates(match, function))
-        reason = f"it is equally possible at {places}"
-        return self._mismatch(match, function, 0, Failure(0, b"", b"", Cause.AMBIGUOUS, reason))
+        addresses = self.candidates(match, function)
+        reason = f"it is equally possible at {len(addresses)} places"
+        places = ", ".join(f"{a:#x}" for a in addresses)
+        failure = Failure(0, b"", b"", Cause.AMBIGUOUS, reason, places)
+        return self._mismatch(match, function, 0, failure)
 
     def _mismatch(
         self, match: UnitMatch, function: Function, address: int, failure: Failure
@@ -204,6 +206,7 @@ class TargetMatch:
             found=failure.found,
             cause=failure.cause,
             reason=failure.reason,
+            evidence=failure.evidence,
         )
 
 

@@ -36,12 +36,22 @@ REMEDIES = {
 
 
 @dataclass(frozen=True)
+class Discrepancy:
+    """Why something is not as compiled. ``text`` is for everybody and names symbols and offsets;
+    ``evidence`` has addresses and bytes of the running kernel, for root."""
+
+    text: str
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
 class Mismatch:
     """A function of a pre object that the running kernel does not have as compiled.
 
     ``address`` is the run-time address it was sought at, 0 when there was none; ``offset`` the
     first byte that differs; ``expected`` and ``found`` up to 16 bytes from there, relocated
-    fields of ``expected`` being zero.
+    fields of ``expected`` being zero. ``reason`` is for everybody; ``evidence``, like address and
+    bytes, for root.
     """
 
     target: str
@@ -53,20 +63,26 @@ class Mismatch:
     found: bytes
     cause: Cause
     reason: str
+    evidence: str = ""
 
     def summary(self) -> str:
         """What is wrong with which function."""
         return f"{self.unit}: {self.function}: {self.reason}"
 
+    def public_line(self) -> str:
+        """One line for everybody: symbol, offset and reason."""
+        at = f"+{self.offset:#x}" if self.address else ""
+        return f"{self.unit}: {self.function}{at}: {self.reason}"
+
     def line(self) -> str:
-        """One line for people, with place and bytes."""
+        """One line for root, with addresses and bytes."""
+        seen = [self.evidence] if self.evidence else []
         where = f"{self.unit}: {self.function}"
-        if not self.address:
-            return f"{where}: {self.reason}"
-        at = f"{where}+{self.offset:#x} at {self.address + self.offset:#x}"
-        if not self.expected:
-            return f"{at}: {self.reason}"
-        return f"{at}: {self.reason} (expected {self.expected.hex()}, found {self.found.hex()})"
+        if self.address:
+            where += f"+{self.offset:#x} at {self.address + self.offset:#x}"
+            if self.expected:
+                seen.append(f"expected {self.expected.hex()}, found {self.found.hex()}")
+        return f"{where}: {self.reason}" + (f" ({'; '.join(seen)})" if seen else "")
 
 
 class NoMatchError(MatchError):
@@ -75,7 +91,8 @@ class NoMatchError(MatchError):
     def __init__(
         self, code: Code, message: str, remedy: str, mismatches: tuple[Mismatch, ...]
     ) -> None:
-        super().__init__(code, message, remedy, tuple(m.line() for m in mismatches))
+        details = tuple(m.public_line() for m in mismatches)
+        super().__init__(code, message, remedy, details, tuple(m.line() for m in mismatches))
         self.mismatches = mismatches
 
 

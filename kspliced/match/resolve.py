@@ -184,8 +184,10 @@ class Resolver:
                 Code.UNRESOLVED, f"{target}: the running kernel has no global symbol {name}", _OTHER
             )
         if len(addresses) > 1:
-            places = ", ".join(sorted({f"{s.address:#x} [{s.target}]" for s in found}))
-            raise MatchError(Code.AMBIGUOUS, f"{target}: {name} may be any of {places}", _OTHER)
+            where = ", ".join(sorted({s.target for s in found}))
+            text = f"{target}: {name} may be any of {len(addresses)} symbols of {where}"
+            places = sorted({f"{name} at {s.address:#x} [{s.target}]" for s in found})
+            raise MatchError(Code.AMBIGUOUS, text, _OTHER, (), tuple(places))
         return addresses[0]
 
     def _defined(self, target: str, name: str) -> int | None:

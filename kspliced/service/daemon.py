@@ -9,6 +9,7 @@ import signal
 import stat
 import sys
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import BusType, NameFlag, RequestNameReply
 from dbus_next.errors import AuthError, DBusError
 
+from kspliced.engine.files import make_private
 from kspliced.engine.paths import Paths
 from kspliced.engine.status import JobStatus
 from kspliced.errors import BusError, Code, KsplicedError
@@ -84,6 +86,8 @@ class Daemon:
     def begin(self) -> None:
         """Take up the queue, and see that the running kernel's source is there."""
         clear_spool(self._paths.run)
+        with suppress(OSError):
+            make_private(self._paths.state)
         for directory in (self._paths.lib, self._paths.queue):
             directory.mkdir(parents=True, exist_ok=True)
             self._watch.add(directory)

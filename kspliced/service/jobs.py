@@ -14,6 +14,7 @@ from enum import Enum
 
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress
+from kspliced.public import public
 from kspliced.worker import MAX_LINE, Failure, Result, parse_line
 
 _LOW_PRIORITY = 19
@@ -67,7 +68,7 @@ class Job:
             cancelled = error.code is Code.CANCELLED
             self.state = JobState.CANCELLED if cancelled else JobState.FAILED
         else:
-            self.result = json.dumps(value, separators=(",", ":"), sort_keys=True)
+            self.result = json.dumps(public(value), separators=(",", ":"), sort_keys=True)
             self.progress = Progress(self.progress.phase, 1.0, self.progress.message)
             self.state = JobState.DONE
 

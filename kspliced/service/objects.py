@@ -16,6 +16,7 @@ from dbus_next.message import Message
 from dbus_next.signature import Variant
 
 from kspliced.errors import Code, KsplicedError
+from kspliced.public import public_text
 from kspliced.service import interface as standard
 from kspliced.service.interface import Emits, Interface, Method
 
@@ -87,10 +88,11 @@ def error_reply(message: Any, error: KsplicedError) -> Any:
 def sendable(value: Any) -> Any:
     """``value`` with what D-Bus strings cannot hold replaced: NUL, and half surrogate pairs.
 
-    The bus disconnects who sends them, and changelogs, file names and packs are not ours.
+    The bus disconnects who sends them, and changelogs, file names and packs are not ours. Everybody
+    may read it, so it is public_text().
     """
     if isinstance(value, str):
-        text = value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        text = public_text(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
         return text.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):
         return [sendable(item) for item in value]
@@ -145,7 +147,7 @@ class ObjectTree:
 
     def signal(self, item: BusObject, name: str, body: list[Any]) -> None:
         """Emit a signal of the object's own interface."""
-        self._emit(item.path, item.interface, name, body)
+        self._emit(item.path, item.interface, name, sendable(body))
 
     def reply(self, message: Any, method: Method, body: list[Any]) -> None:
         """Answer a call."""

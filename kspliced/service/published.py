@@ -12,6 +12,7 @@ from kspliced import __version__
 from kspliced.engine.state import UpdateRecord
 from kspliced.engine.status import Verdict, status_json
 from kspliced.errors import KsplicedError
+from kspliced.public import public
 from kspliced.service import api
 from kspliced.service.interface import Interface
 from kspliced.service.jobs import Job
@@ -137,4 +138,4 @@ def _is_plain(name: str) -> bool:
 
 
 def _dumps(value: dict[str, Any]) -> str:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+    return json.dumps(public(value), separators=(",", ":"), sort_keys=True)

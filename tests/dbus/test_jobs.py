@@ -91,6 +91,37 @@ def test_a_failure_is_told_with_remedy_and_evidence(machine: Machine) -> None:
     assert (values["ErrorRemedy"], values["ErrorDetails"]) == ("try again", details)
 
 
+def test_no_address_of_the_kernel_is_published(machine: Machine) -> None:
+    """Whatever a worker, or the state, says."""
+    secret = "it is at 0xffffffff9a0012c0, 48 8b 05 11 22 33 44 55 66"
+    told = {"code": "no_match", "message": secret, "remedy": secret, "details": [secret]}
+    step = {"progress": {"phase": "apply", "fraction": 0.5, "message": secret}}
+    lines = f"{json.dumps(step)}\n{json.dumps({'error': told})}\n"
+    machine.script("apply", ["write", lines], ["die", int(signal.SIGKILL)])
+    machine.paths.lib.mkdir(parents=True, exist_ok=True)
+    problem = {**told, "time": 1}
+    state = {"schema": 2, "history": [], "problem": problem, "guard": None, "installed": ""}
+    machine.paths.state.write_text(json.dumps(state), "utf-8")
+    machine.paths.state.chmod(0o644)
+    machine.start()
+
+    async def work(caller: Caller) -> str:
+        await caller.listen()
+        job = await caller.manager("Apply")
+        await caller.heard("Finished", job)
+        values = await caller.get_all(job, JOB)
+        assert values["State"] == "failed"
+        manager = await caller.get_all(ROOT, MANAGER)
+        managed = await caller.standard(ROOT, "ObjectManager", "GetManagedObjects")
+        return repr((values, manager, managed, [s.body for s in caller.signals]))
+
+    seen = machine.ask(work)
+    assert "it is at [address withheld]" in seen and "no_match" in seen
+    assert "ffff9a" not in seen and "48 8b" not in seen
+    # What an older version left for all to read is not so any more.
+    assert machine.paths.state.stat().st_mode & 0o777 == 0o600
+
+
 _WRONG: tuple[list[Any], ...] = (
     ["write", "Segmentation fault\n"],
     ["write", '{"result": 1, "error": 2}\n'],

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[2] / "kspliced"
-EVERYBODY = {"errors", "model", "record", "oserror", ""}
+EVERYBODY = {"errors", "model", "record", "oserror", "public", ""}
 ARROWS = {
     "errors": set(),
     "model": set(),
     "record": set(),
+    "public": set(),
     "oserror": set(),
     "pack": set(),
     "worker": set(),
@@ -24,7 +25,14 @@ ARROWS = {
     "kernel": {"elf"},
     "match": {"kernel", "elf", "pack"},
     "engine": {"match", "kernel", "pack", "worker"},
-    "service": {"engine.status", "engine.state", "engine.paths", "engine.queue", "worker"},
+    "service": {
+        "engine.status",
+        "engine.state",
+        "engine.paths",
+        "engine.queue",
+        "engine.files",
+        "worker",
+    },
     "client": {"service.api", "worker"},
     "cli": {"client", "build", "plan", "match", "kernel", "pack", "worker", "source", "elf"},
 }

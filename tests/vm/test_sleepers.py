@@ -243,11 +243,16 @@ def test_who_stays_for_ever_is_told(guest: Guest, vforker: int) -> None:
     result = guest.run("kspliced undo 2>&1", timeout=300, check=False)
     assert result.status == ExitCode.BUSY, result.stdout
     assert re.search(r"\(\d+ attempts, asked to leave \d+ times\)", result.stdout)
-    where = rf"vforker\[{vforker}\] in kernel_clone\+0x[0-9a-f]+\n +stack: .* < kernel_clone\+"
+    where = rf"vforker\[{vforker}\] in kernel_clone\+0x[0-9a-f]+"
     assert re.search(where, result.stdout), result.stdout
     (nudged,) = journal(guest, Event.NUDGED)[-1:]
     (busy,) = journal(guest, Event.BUSY)[-1:]
     assert all(re.search(where, text) for text in (nudged, busy))
+    # Its stack is for root only.
+    assert not any("stack:" in text for text in (result.stdout, nudged, busy))
+    (kept,) = re.findall(r"for root: (/\S+)", result.stdout)
+    assert guest.run(f"stat -c '%a %u' {kept}").stdout.split() == ["600", "0"]
+    assert re.search(where + r"\n +stack: .* < kernel_clone\+", guest.run(f"cat {kept}").stdout)
     found = status(guest)
     assert found["update"]["live"] and found["update"]["problem"]["code"] == "code_busy"
     assert f"vforker[{vforker}]" in guest.run("kspliced status").stdout

@@ -114,26 +114,38 @@ def test_places(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "words"),
+    ("number", "code", "words", "private"),
     [
-        (errno.EBUSY, Code.CODE_BUSY, "kworker\\x20u4:1[7] in ext4_read+0x1f\n"),
-        (errno.EBUSY, Code.CODE_BUSY, "  stack: schedule+0x5e < ext4_read+0x1f\n"),
-        (errno.ETXTBSY, Code.PROBED, "vmlinux: a kprobe at ext4_read+0xb"),
-        (errno.EADDRINUSE, Code.REDIRECTED, "ext4: ext4_read"),
-        (errno.EILSEQ, Code.NO_MATCH, "expected cc90, found 0f1f"),
-        (errno.ENOMEM, Code.SWITCH_FAILED, ""),
-        (errno.EINVAL, Code.SWITCH_FAILED, ""),
+        (
+            errno.EBUSY,
+            Code.CODE_BUSY,
+            "kworker\\x20u4:1[7] in ext4_read+0x1f\n",
+            "  stack: schedule+0x5e < ext4_read+0x1f\n",
+        ),
+        (errno.ETXTBSY, Code.PROBED, "vmlinux: a kprobe at ext4_read+0xb", ""),
+        (errno.EADDRINUSE, Code.REDIRECTED, "ext4: ext4_read", ""),
+        (
+            errno.EILSEQ,
+            Code.NO_MATCH,
+            "ext4: ext4_read+0x1e is not what was matched",
+            "expected cc90, found 0f1f",
+        ),
+        (errno.ENOMEM, Code.SWITCH_FAILED, "", ""),
+        (errno.EINVAL, Code.SWITCH_FAILED, "", ""),
     ],
 )
 def test_a_refused_switch(
-    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: Code, words: str
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: Code, words: str, private: str
 ) -> None:
     refuse(monkeypatch, number)
     for verb in (Core(path).apply, Core(path).reverse):
         with pytest.raises(KernelError) as caught:
             verb(UPDATE)
         assert caught.value.code is code
-        assert words in "\n".join(caught.value.details)
+        public = "\n".join(caught.value.details)
+        assert words in public
+        assert private in "\n".join(caught.value.evidence)
+        assert not private or private not in public
         if code is Code.CODE_BUSY:
             assert ": 2 threads are inside code" in caught.value.message
         blamed = ("ext4_mb_new_blocks", "ext4_read")
