@@ -82,6 +82,16 @@ class ProblemReport:
 
 
 @dataclass(frozen=True)
+class PreconditionReport:
+    """What an update needs before it is built; ``state`` is ok, failed or unknown."""
+
+    code: Code
+    state: str
+    words: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class JobReport:
     """A job under way."""
 
@@ -119,7 +129,8 @@ class UpdateReport:
 
 @dataclass(frozen=True)
 class StatusReport:
-    """The daemon's answer. Versions are source package versions, ``release`` is uname -r."""
+    """The daemon's answer. Versions are source package versions, ``release`` is uname -r;
+    ``ignored`` are newer kernel packages that are not the distribution's."""
 
     running: str
     release: str
@@ -130,6 +141,8 @@ class StatusReport:
     job: JobReport | None
     reboot_required: RebootRequired
     problem: ProblemReport | None
+    ignored: tuple[str, ...]
+    preconditions: tuple[PreconditionReport, ...]
 
 
 @dataclass(frozen=True)

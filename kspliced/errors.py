@@ -55,6 +55,15 @@ class Code(str, Enum):
     SWITCHED_OFF = "switched_off"
     BOOT_LOOP = "boot_loop"
     NO_UPDATE = "no_update"
+    # preconditions: what a machine must have before anything is built (engine/preconditions.py)
+    FOREIGN_KERNEL = "foreign_kernel"
+    CONTAINER = "container"
+    SIGNATURE_REQUIRED = "signature_required"
+    MODULES_DISABLED = "modules_disabled"
+    SYMBOLS_HIDDEN = "symbols_hidden"
+    KERNEL_CONFIG = "kernel_config"
+    NAMESPACES_DISABLED = "namespaces_disabled"
+    LKRG_LOADED = "lkrg_loaded"
     # bus
     NO_DAEMON = "no_daemon"
     NOT_AUTHORIZED = "not_authorized"
@@ -76,6 +85,8 @@ class ExitCode(int, Enum):
 _EXIT_CODES = {
     Code.USAGE: ExitCode.USAGE,
     Code.NOTHING_TO_DO: ExitCode.NOTHING_TO_DO,
+    Code.FOREIGN_KERNEL: ExitCode.NOTHING_TO_DO,
+    Code.CONTAINER: ExitCode.NOTHING_TO_DO,
     Code.REFUSED: ExitCode.REFUSED,
     Code.NO_MATCH: ExitCode.REFUSED,
     Code.AMBIGUOUS: ExitCode.REFUSED,
@@ -145,6 +156,10 @@ class MatchError(KsplicedError):
 
 class KernelError(KsplicedError):
     """The running kernel or its kspliced core cannot be used, or refused a switch."""
+
+
+class PreconditionError(KsplicedError):
+    """The machine lacks something that no work can make up for (engine/preconditions.py)."""
 
 
 class StateError(KsplicedError):

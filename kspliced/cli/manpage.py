@@ -27,7 +27,7 @@ def command_page() -> str:
         ),
         *_paragraph(
             "status, apply, undo, uname and reboot-required ask the daemon, over D-Bus. plan, "
-            "build, show and match work without it, on any machine."
+            "build, show and match work without it, on any machine; doctor looks for itself."
         ),
         ".SH COMMANDS",
     ]

@@ -6,11 +6,17 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
+from kspliced.build.kbuild import open_headers
 from kspliced.build.plan import Component, Plan, Totals
 from kspliced.build.planned import planned
+from kspliced.build.request import BuildRequest
 from kspliced.cli import output
 from kspliced.cli.build import request_of, stop_on_sigterm
+from kspliced.cli.doctor import show as show_precondition
 from kspliced.cli.status import entry_text
+from kspliced.engine.paths import Paths
+from kspliced.engine.preconditions import evaluate
+from kspliced.engine.view import Finding, Precondition, system_view
 from kspliced.errors import ExitCode
 from kspliced.model import ChangelogEntry
 from kspliced.record import encode
@@ -25,16 +31,31 @@ def run(arguments: Namespace) -> ExitCode:
     """
     stop_on_sigterm()
     shown = not arguments.json and sys.stderr.isatty()
+    request = request_of(arguments)
     with output.progress(shown) as sink:
-        made = planned(request_of(arguments), sink)
+        made = planned(request, sink)
     plan = made.plan
+    blocked = _blocked(request)
     if arguments.json:
-        output.print_json(encode(plan))
+        shown_blocked = {} if blocked is None else {"preconditions": encode(blocked)}
+        output.print_json({**encode(plan), **shown_blocked})
     else:
         text, style = _verdict(plan.totals)
         output.field("plan", text, style)
+        for precondition in blocked or ():
+            if precondition.state is Finding.FAILED:
+                show_precondition(precondition)
         _show(plan, made.entries)
     return _code(plan.totals)
+
+
+def _blocked(request: BuildRequest) -> tuple[Precondition, ...] | None:
+    """The preconditions of this machine, where the plan is for its own kernel."""
+    view = system_view(Paths())
+    running = view.running()
+    if running is None or open_headers(request.headers, request.config).kernel != running:
+        return None
+    return evaluate(view)
 
 
 def _verdict(totals: Totals) -> tuple[str, str]:

@@ -74,6 +74,8 @@ def show(status: StatusReport, verbose: bool) -> None:
     output.field("running", f"{status.running} ({status.release})")
     output.field("effective", status.effective)
     output.field("installed", status.installed)
+    for package in status.ignored:
+        output.field("ignored", f"{package} is not the distribution's kernel")
     output.field("state", status.state.replace("_", " "), _STYLES.get(status.state, ""))
     job = status.job
     if job is not None:
@@ -82,8 +84,15 @@ def show(status: StatusReport, verbose: bool) -> None:
     if status.update is not None:
         _show_update(status.update, verbose)
     _show_reboot(status, verbose)
+    blocked = [p for p in status.preconditions if p.state == "failed"]
+    for one in blocked:
+        output.field("blocked", f"{one.words}; {one.remedy} [{one.code.value}]", "red")
     problem = (status.update.problem if status.update else None) or status.problem
-    if problem is not None and status.state != "idle":
+    if (
+        problem is not None
+        and status.state != "idle"
+        and problem.code not in {one.code for one in blocked}
+    ):
         remedy = f"; {problem.remedy}" if problem.remedy else ""
         output.field("problem", f"{problem.message}{remedy} [{problem.code.value}]", "red")
         for line in problem.details[: None if verbose else _SHORT]:

@@ -224,6 +224,28 @@ VERBS = (
         exits=(ExitCode.NOTHING_TO_DO, ExitCode.NO_DAEMON_OR_RIGHT, ExitCode.BUSY),
     ),
     Verb(
+        "doctor",
+        "doctor",
+        "tell whether this machine can have hot updates",
+        (
+            "Looks at everything that an update needs before it is built: the kernel and its "
+            "options, the kernel core, what the kernel lets root do, the compiler, headers and "
+            "sources, room, the daemon. Each is ok, failed (then with what helps, and a stable "
+            "code) or unknown, which stops nothing. Needs no right and no daemon; apt's lists are "
+            "read, the network is not. The exit code is 0 if nothing fails, else 4.",
+        ),
+        (
+            Option(
+                ("--root",),
+                "look at the machine below DIR; tools and the daemon are not asked then",
+                Kind.DIRECTORY,
+                "DIR",
+            ),
+            JSON,
+        ),
+        exits=(ExitCode.REFUSED,),
+    ),
+    Verb(
         "plan",
         "plan",
         "tell what an upgrade would do, without doing it",

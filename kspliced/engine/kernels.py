@@ -12,13 +12,26 @@ from pathlib import Path
 
 from kspliced.engine import rpmdb
 from kspliced.engine.paths import Paths
-from kspliced.engine.versions import compare_versions, flavour, of_rpm, series
+from kspliced.engine.versions import (
+    compare_versions,
+    flavour,
+    is_rpm_release,
+    of_rpm,
+    series,
+)
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.modules import Modules, read_modules
 from kspliced.model import KernelId
 
 # "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-11-14)"
 _BUILD = re.compile(r"#\d.* Debian (?P<version>[0-9][0-9A-Za-z.+~:-]*)")
+# Versions of Debian's own archive: 6.1.192-1, 6.1.52-1+deb12u1, 6.5.10-1~bpo12+1, 6.5~rc7-1~exp1.
+# Others that say "Debian", too, have an epoch or a word of their own (1:6.1.63-1+rpt1).
+_ARCHIVE = re.compile(
+    r"\d+(\.\d+)+(~rc\d+)?-\d+(\.\d+)*([+~](deb|bpo|exp|b)\d+(\.\d+)*([u+]\d+)?)*"
+)
+# Source packages that Debian's images are of; that of a self-built one is linux-upstream, or none.
+_SOURCE = re.compile(r"linux(-\d+\.\d+)?( \(.*\))?|linux-signed(-\d+\.\d+)?-[a-z0-9]+( \(.*\))?")
 _IMAGE = re.compile(r"linux-image-(?P<release>\d.*?)(?:-unsigned)?")
 _SIGNED = re.compile(r"linux-signed-\S+ \((?P<version>[^)]+)\)")
 _LINUX = re.compile(r"linux \((?P<version>[^)]+)\)")
@@ -32,17 +45,29 @@ class Installed:
     """The kernels that the running one could be upgraded to.
 
     ``newest`` is of the same flavour and series (6.1); ``other_series`` is a newer one of the
-    same flavour whose series differs, which only a reboot can bring, or None.
+    same flavour whose series differs, which only a reboot can bring, or None. ``ignored`` are
+    packages of a newer image of the same flavour that are not the distribution's.
     """
 
     newest: KernelId
     other_series: KernelId | None
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A kernel that dpkg or rpm knows, and whether it is of the distribution's own source."""
+
+    kernel: KernelId
+    package: str
+    distribution: bool
 
 
 def running_kernel(paths: Paths) -> KernelId:
     """The identity of the running kernel: Debian's says it itself (uname), of others rpm knows it.
 
-    :raises KernelError: KERNEL_UNREADABLE without procfs or for a kernel of no package.
+    :raises KernelError: FOREIGN_KERNEL for one that is not the distribution's; KERNEL_UNREADABLE
+        without procfs, or where rpm does not answer.
     """
     try:
         release = (paths.proc / "sys/kernel/osrelease").read_text("ascii").strip()
@@ -52,12 +77,16 @@ def running_kernel(paths: Paths) -> KernelId:
             Code.KERNEL_UNREADABLE, f"cannot read the running kernel's name: {error}"
         ) from error
     match = _BUILD.search(build)
-    version = match["version"] if match else dict(rpmdb.kernels(paths)).get(release)
+    version = match["version"] if match and _ARCHIVE.fullmatch(match["version"]) else None
+    if match is None and is_rpm_release(release):
+        version = dict(rpmdb.kernels(paths)).get(release)
     if version is None:
+        again = "install its package again, or " if is_rpm_release(release) else ""
+        name = _printable(release)
         raise KernelError(
-            Code.KERNEL_UNREADABLE,
-            f"no installed package has the running kernel {release}, nor does it name its source",
-            "install its package again, or boot a kernel of the distribution",
+            Code.FOREIGN_KERNEL,
+            f"the running kernel {name} is not the distribution's, and is left alone",
+            f"{again}boot a kernel of the distribution",
         )
     return KernelId(release, version, os.uname().machine)
 
@@ -65,17 +94,22 @@ def running_kernel(paths: Paths) -> KernelId:
 def installed_kernels(paths: Paths, running: KernelId) -> Installed:
     """The newest installed kernels of the running one's flavour; at least the running one."""
     newest, other = running, None
-    for kernel in _kernels(paths, running):
+    ignored: list[str] = []
+    for image in _kernels(paths, running):
+        kernel = image.kernel
         if flavour(kernel.release) != flavour(running.release):
             continue
-        if series(kernel.release) == series(running.release):
+        if not image.distribution:
+            if compare_versions(kernel.version, running.version, running) > 0:
+                ignored.append(image.package)
+        elif series(kernel.release) == series(running.release):
             if compare_versions(kernel.version, newest.version, running) > 0:
                 newest = kernel
         elif compare_versions(kernel.version, (other or newest).version, running) > 0:
             other = kernel
     if other is not None and compare_versions(other.version, newest.version, running) < 0:
         other = None
-    return Installed(newest, other)
+    return Installed(newest, other, tuple(sorted(ignored)))
 
 
 def installed_version(paths: Paths, package: str) -> str | None:
@@ -129,20 +163,24 @@ def source_version(source: str, version: str) -> str:
     return _BINNMU.sub("", version)
 
 
-def _kernels(paths: Paths, running: KernelId) -> Iterator[KernelId]:
+def _kernels(paths: Paths, running: KernelId) -> Iterator[_Image]:
     if of_rpm(running):
         for release, version in rpmdb.kernels(paths):
-            yield KernelId(release, version, running.arch)
+            yield _Image(KernelId(release, version, running.arch), release, True)
     else:
         yield from _images(paths.dpkg, running.arch)
 
 
-def _images(dpkg: Path, arch: str) -> Iterator[KernelId]:
+def _images(dpkg: Path, arch: str) -> Iterator[_Image]:
     for fields in _packages(dpkg, b"Package: linux-image-"):
-        match = _IMAGE.fullmatch(fields.get("Package", ""))
+        package = fields.get("Package", "")
+        match = _IMAGE.fullmatch(package)
         if match and not match["release"].endswith("-dbg"):
-            version = source_version(fields.get("Source", ""), fields.get("Version", ""))
-            yield KernelId(match["release"], version, arch)
+            source = fields.get("Source", "")
+            version = source_version(source, fields.get("Version", ""))
+            kernel = KernelId(match["release"], version, arch)
+            ours = _SOURCE.fullmatch(source) is not None and _ARCHIVE.fullmatch(version) is not None
+            yield _Image(kernel, _printable(f"{package} {version}"), ours)
 
 
 def _packages(dpkg: Path, start: bytes) -> Iterator[dict[str, str]]:
@@ -170,3 +208,8 @@ def _packages(dpkg: Path, start: bytes) -> Iterator[dict[str, str]]:
 def _fields(stanza: str) -> dict[str, str]:
     pairs = (line.partition(": ") for line in stanza.splitlines() if not line.startswith(" "))
     return {name: value for name, _, value in pairs}
+
+
+def _printable(text: str) -> str:
+    """A name that others gave, for a message."""
+    return "".join(c for c in text[:200] if c.isprintable())

@@ -26,6 +26,18 @@ TRANSIENT = frozenset(
         Code.NO_SPACE,
         Code.SOURCE_UNAVAILABLE,
         Code.CORE_NOT_LOADED,
+        # What an administrator may mend (engine/preconditions.py).
+        Code.CORE_ABI,
+        Code.COMPILER_MISMATCH,
+        Code.HEADERS_MISSING,
+        Code.KERNEL_CONFIG,
+        Code.KERNEL_UNREADABLE,
+        Code.LKRG_LOADED,
+        Code.MODULES_DISABLED,
+        Code.NAMESPACES_DISABLED,
+        Code.SIGNATURE_REQUIRED,
+        Code.SWITCHED_OFF,
+        Code.SYMBOLS_HIDDEN,
     }
 )
 

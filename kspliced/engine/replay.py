@@ -15,6 +15,7 @@ from kspliced.engine.files import read_regular, write_durably
 from kspliced.engine.journal import Event, Facts
 from kspliced.engine.kernels import boot_id, running_kernel, switched_off
 from kspliced.engine.policy import refuse_danger, replayable
+from kspliced.engine.preconditions import SWITCHING, require
 from kspliced.engine.state import Guard, ReplayGuard, Stage, UpdateRecord, load_state
 from kspliced.engine.store import Store, check_kernel
 from kspliced.engine.switch import Outcome, applied_names, outcome_of, retire_others, switch
@@ -46,6 +47,7 @@ def replay(context: Context) -> Outcome:
             return Outcome("nothing", "no update of this kernel is to be replayed")
         if record.update in applied_names(context):
             return outcome_of("nothing", "the update is live already", record)
+        require(context.paths, SWITCHING)
         _arm(context, store)
         pack = store.load_pack(record.digest)
         check_kernel(pack, running)

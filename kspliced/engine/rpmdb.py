@@ -12,9 +12,9 @@ _SECONDS = 60
 
 
 def kernels(paths: Paths) -> tuple[tuple[str, str], ...]:
-    """(uname -r, VERSION-RELEASE) of each installed kernel.
+    """(uname -r, VERSION-RELEASE) of each installed kernel; none where there is no rpm.
 
-    :raises KernelError: KERNEL_UNREADABLE where rpm cannot be asked.
+    :raises KernelError: KERNEL_UNREADABLE where rpm does not answer.
     """
     # Not for the daemon of a machine without RPM packages.
     import subprocess
@@ -31,6 +31,8 @@ def kernels(paths: Paths) -> tuple[tuple[str, str], ...]:
             timeout=_SECONDS,
             check=False,
         )
+    except FileNotFoundError:
+        return ()
     except (OSError, subprocess.TimeoutExpired) as error:
         text = f"cannot ask rpm which kernels are installed: {error}"
         raise KernelError(Code.KERNEL_UNREADABLE, text, "see whether `rpm -qa` works") from error

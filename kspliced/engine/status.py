@@ -16,6 +16,7 @@ from kspliced.engine.kernels import (
     switched_off,
 )
 from kspliced.engine.paths import Paths
+from kspliced.engine.preconditions import evaluate, first_failed
 from kspliced.engine.state import (
     Problem,
     Stage,
@@ -26,6 +27,7 @@ from kspliced.engine.state import (
     update_of,
 )
 from kspliced.engine.versions import compare_versions
+from kspliced.engine.view import Precondition, View
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Hold, KernelId, Progress, Refusal
 from kspliced.record import encode
@@ -98,7 +100,8 @@ class JobStatus:
 @dataclass(frozen=True)
 class Status:
     """The whole answer. Versions are source package versions; ``effective`` is the version whose
-    changes all run; ``live`` tells whether the core has ``update`` applied."""
+    changes all run; ``live`` tells whether the core has ``update`` applied; ``ignored`` are newer
+    images that are not the distribution's."""
 
     running: KernelId
     effective: str
@@ -110,6 +113,8 @@ class Status:
     job: JobStatus | None
     reboot_required: RebootRequired
     problem: Problem | None
+    ignored: tuple[str, ...] = ()
+    preconditions: tuple[Precondition, ...] = ()
 
 
 def core_applied(paths: Paths) -> frozenset[str]:
@@ -165,11 +170,18 @@ def _without(update: UpdateRecord, redirected: frozenset[Redirection]) -> Update
     return replace(update, refused=(*update.refused, *refused))
 
 
-def current_status(paths: Paths, job: JobStatus | None = None) -> Status:
-    """The status at this moment.
+def current_status(
+    paths: Paths,
+    job: JobStatus | None = None,
+    preconditions: tuple[Precondition, ...] | None = None,
+) -> Status:
+    """The status at this moment; ``preconditions`` are looked at where they are not given.
 
-    :raises KsplicedError: KERNEL_UNREADABLE, IO. A malformed state is part of the answer.
+    :raises KsplicedError: FOREIGN_KERNEL, KERNEL_UNREADABLE, IO. A malformed state is part of the
+        answer.
     """
+    if preconditions is None:
+        preconditions = evaluate(View(paths))
     running = running_kernel(paths)
     try:
         state = load_state(paths)
@@ -177,7 +189,7 @@ def current_status(paths: Paths, job: JobStatus | None = None) -> Status:
         if error.code is not Code.STATE_MALFORMED:
             raise
         state = State(problem=problem_of(error, 0))
-    return build_status(paths, running, state, core_applied(paths), job)
+    return build_status(paths, running, state, core_applied(paths), job, preconditions)
 
 
 def build_status(
@@ -186,6 +198,7 @@ def build_status(
     state: State,
     applied: frozenset[str],
     job: JobStatus | None,
+    preconditions: tuple[Precondition, ...] = (),
 ) -> Status:
     """The status that ``state`` and the core's word ``applied`` amount to."""
     installed = installed_kernels(paths, running)
@@ -217,6 +230,7 @@ def build_status(
         kernel=running,
         effective=effective,
         newest=newest,
+        blocked=first_failed(preconditions),
     )
     reboot = _reboot(view)
     if installed.other_series is not None:
@@ -234,6 +248,8 @@ def build_status(
         job=job,
         reboot_required=reboot,
         problem=state.problem,
+        ignored=installed.ignored,
+        preconditions=preconditions,
     )
 
 
@@ -258,6 +274,7 @@ class _View:
     kernel: KernelId
     effective: str
     newest: str
+    blocked: Precondition | None
 
     @property
     def behind(self) -> bool:
@@ -353,6 +370,8 @@ def _reboot(view: _View) -> RebootRequired:
     if not view.behind:
         return RebootRequired(Verdict.NO, ())
     word = _word(view)
+    if word is StatusState.PENDING and view.blocked is not None:
+        return RebootRequired(Verdict.YES, (Reason(view.blocked.code.value, view.blocked.words),))
     if word in (StatusState.BUSY, StatusState.PENDING):
         text = f"the update to {view.newest} is not there yet"
         return RebootRequired(Verdict.PENDING, (Reason("pending", text),))
@@ -389,6 +408,8 @@ def status_json(status: Status) -> dict[str, Any]:
         "job": _job_json(status.job) if status.job is not None else None,
         "reboot_required": encode(status.reboot_required),
         "problem": encode(status.problem),
+        "ignored": list(status.ignored),
+        "preconditions": encode(status.preconditions),
     }
 
 

@@ -22,6 +22,7 @@ from kspliced.engine.kernels import (
     switched_off,
 )
 from kspliced.engine.policy import TRANSIENT, Action, Decision, blamed_units, decide
+from kspliced.engine.preconditions import BUILDING, SWITCHING, WRITING, container, require
 from kspliced.engine.state import Stage, UpdateRecord
 from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
 from kspliced.engine.switch import (
@@ -42,6 +43,8 @@ from kspliced.oserror import translate, translated
 from kspliced.pack import Pack, read_pack
 
 FETCH = "fetch"
+# Nothing is wrong: there is no kernel here that we are to look after.
+_NOT_OURS = (Code.FOREIGN_KERNEL, Code.CONTAINER)
 
 
 def upgrade(context: Context) -> Outcome:
@@ -92,6 +95,7 @@ def plan(context: Context) -> Outcome:
         decision = decide(store.state, running, newest, applied, __version__, insist=True)
         if decision.action is Action.NOTHING:
             raise _nothing(decision.reason)
+        require(context.paths, SWITCHING)
         pack, record = _pack_of(context, store, decision, running, newest)
         context.job.at("match", 0.8, "comparing with the running kernel")
         context.kernel.link(pack, context.job.part(0.8, 1.0))
@@ -142,6 +146,7 @@ def undo(context: Context) -> Outcome:
                     "write `reverse` to its control file in /sys/kernel/kspliced/updates",
                 )
             raise StateError(Code.NO_UPDATE, "no update is live")
+        require(context.paths, WRITING)
         undone = switch_back(context, store, record)
         context.journal.send(
             Event.UNDONE,
@@ -199,6 +204,9 @@ def transaction(context: Context, job: str, wait: float = 0.0) -> Iterator[Store
 
 
 def _remember(context: Context, store: Store, job: str, error: KsplicedError) -> None:
+    if error.code in _NOT_OURS:
+        context.journal.send(Event.NOTHING, f"{job}: {error.message}", Facts(job=job))
+        return
     if error.code in (Code.NOTHING_TO_DO, Code.CANCELLED):
         context.journal.send(Event.NOTHING, f"{job}: {error.message}", Facts(job=job))
         if error.code is Code.NOTHING_TO_DO:
@@ -246,6 +254,7 @@ def _upgrade(context: Context, store: Store, insisting: bool) -> Outcome:
     decision = decide(store.state, running, newest, applied_names(context), __version__, insisting)
     if decision.action is Action.NOTHING:
         raise _nothing(decision.reason)
+    require(context.paths, SWITCHING)
     pack, record = _pack_of(context, store, decision, running, newest)
     left_out: frozenset[str] = frozenset()
     while True:
@@ -285,6 +294,7 @@ def _apply_pack(context: Context, store: Store, record: UpdateRecord, pack: Pack
     if record.update in applied_names(context):
         adopt(context, store, record, pack)
         raise _nothing(f"the update to {record.to_version} is live already")
+    require(context.paths, SWITCHING)
     live = switch(context, store, record, pack)
     if live.stage is not Stage.LIVE:
         return waits(context, live)
@@ -331,6 +341,7 @@ def widen(context: Context) -> Outcome:
         pack = _reread(store, record, running)
         if record.update not in applied:
             return _apply_pack(context, store, record, pack)
+        require(context.paths, SWITCHING)
         wider = widen_live(context, store, record, pack)
         if wider.held == record.held and record.update not in lost:
             return outcome_of("nothing", "nothing of the update can go live yet", wider)
@@ -353,6 +364,7 @@ def _build(
 
     :raises KsplicedError: REFUSED and NOTHING_TO_DO are recorded as results, all else as failures.
     """
+    require(context.paths, BUILDING)
     blank = _blank(running, newest.version)
     try:
         order = replace(context.fetcher.order(running, newest, context.job), exclude=exclude)
@@ -429,7 +441,11 @@ def _journal_refusal(
 
 
 def _survey(context: Context, store: Store) -> tuple[KernelId, KernelId]:
-    """The running and the newest installed kernel; the latter is remembered for the status."""
+    """The running and the newest installed kernel; the latter is remembered for the status.
+
+    :raises KsplicedError: FOREIGN_KERNEL, CONTAINER: nothing here is to be upgraded.
+    """
+    require(context.paths, (container,))
     running = running_kernel(context.paths)
     retire_others(context, store, running)
     newest = installed_kernels(context.paths, running).newest

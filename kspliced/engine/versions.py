@@ -26,9 +26,14 @@ def series(release: str) -> str:
     return match["series"] if match else ""
 
 
+def is_rpm_release(release: str) -> bool:
+    """Whether a release is named as kernels of RPM packages are."""
+    return _RPM_RELEASE.fullmatch(release) is not None
+
+
 def of_rpm(running: KernelId) -> bool:
     """Whether a running kernel is of an RPM package."""
-    return _RPM_RELEASE.fullmatch(running.release) is not None
+    return is_rpm_release(running.release)
 
 
 def compare_versions(left: str, right: str, kernel: KernelId) -> int:

@@ -68,6 +68,7 @@ class Daemon:
             setup.worker, self._job_started, self._job_told, self._job_ended, self._job_forgotten
         )
         self._snapshot.update(None)
+        self._blocked = self._snapshot.blocked
         self._manager = ManagerObject(self._snapshot, lambda: self._jobs.current)
         self._tree = ObjectTree(bus, self._manager, self)
         self._updates: dict[str, UpdateObject] = {}
@@ -92,8 +93,9 @@ class Daemon:
             directory.mkdir(parents=True, exist_ok=True)
             self._watch.add(directory)
         self._arrivals.begin()
-        status = self._snapshot.status
-        self._spawn(self._intake.first(status.running.version if status else None))
+        status, blocked = self._snapshot.status, self._snapshot.blocked
+        ours = status is not None and (blocked is None or blocked.code is not Code.CONTAINER)
+        self._spawn(self._intake.first(status.running.version if status and ours else None))
 
     async def end(self) -> None:
         """Cancel what runs and wait for its end."""
@@ -218,6 +220,9 @@ class Daemon:
                 self._tree.changed(known)
         self._tree.changed(self._manager)
         self._holds.look()
+        if self._blocked is not None and self._snapshot.blocked is None:
+            self._intake.mended()
+        self._blocked = self._snapshot.blocked
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

@@ -73,6 +73,12 @@ class Intake:
         elif self._refresh_due is None:
             self._refresh_due = self._loop.call_at(due, self._refresh_late)
 
+    def mended(self) -> None:
+        """Every precondition holds again: what was deferred need not wait for its retry."""
+        self._cancel_retry()
+        self._delay = self._patience.first
+        self._retry()
+
     def ended(self, job: Job) -> None:
         """A job has ended: look for what came meanwhile, and plan the retry of what is left."""
         self.look()

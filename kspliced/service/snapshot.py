@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kspliced.engine.paths import Paths
+from kspliced.engine.preconditions import evaluate, first_failed, stamp
 from kspliced.engine.state import State, load_state
 from kspliced.engine.status import (
     JobStatus,
@@ -17,13 +18,15 @@ from kspliced.engine.status import (
     current_status,
     loaded_modules,
 )
+from kspliced.engine.view import Precondition, View
 from kspliced.errors import Code, KsplicedError
 
 _Stamp = tuple[object, ...]
 
 
 class Snapshot:
-    """What is known of the machine. ``error`` says why there is no ``status``."""
+    """What is known of the machine. ``error`` says why there is no ``status``; ``blocked`` is the
+    first precondition that fails."""
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
@@ -31,6 +34,7 @@ class Snapshot:
         self.status: Status | None = None
         self.state = State()
         self.error: KsplicedError | None = None
+        self.blocked: Precondition | None = None
 
     def update(self, job: JobStatus | None, background: bool = False) -> None:
         """Bring it up to date; cheap when nothing has changed.
@@ -40,7 +44,7 @@ class Snapshot:
         busy = None if background else job
         paths = self._paths
         # A job changes the word of the status; its progress changes nothing but itself.
-        stamp: _Stamp = (
+        now: _Stamp = (
             _stat(paths.state),
             _stat(paths.dpkg / "status"),
             _stat(paths.dpkg / "updates"),
@@ -50,13 +54,16 @@ class Snapshot:
             core_redirected(paths),
             busy is not None,
             self._arrived(),
+            stamp(paths),
         )
-        if stamp == self._stamp:
+        if now == self._stamp:
             self._show(job)
             return
-        self._stamp = stamp
+        self._stamp = now
+        preconditions = evaluate(View(paths))
+        self.blocked = first_failed(preconditions)
         try:
-            self.status = current_status(paths, busy)
+            self.status = current_status(paths, busy, preconditions)
             self.error = None
         except KsplicedError as error:
             self.status = None

@@ -34,6 +34,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         "proc/sys/kernel/random/boot_id": "3c1b3b0e-6f53-4f0c-a3ab-5e3fb3a4f2b1\n",
         "proc/cmdline": "quiet\n",
         "proc/modules": "ext4 1069056 1 - Live 0x0000000000000000\n",
+        "lib/modules/6.1.0-55-amd64/modules.dep": "updates/dkms/kspliced.ko:\n",
         "var/lib/dpkg/status": _STATUS,
         "var/lib/kspliced/sources/source-6.1.192-1/linux-source.deb": "",
         "worker/calls": "",

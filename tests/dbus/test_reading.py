@@ -220,7 +220,7 @@ def test_a_kernel_that_is_not_the_distributions(machine: Machine) -> None:
         values = await caller.get_all(ROOT, MANAGER)
         with pytest.raises(KsplicedError) as raised:
             await caller.standard(ROOT, "Properties", "Get", MANAGER, "StatusJson")
-        assert raised.value.code is Code.KERNEL_UNREADABLE and raised.value.remedy
+        assert raised.value.code is Code.FOREIGN_KERNEL and raised.value.remedy
         return values
 
     values = machine.ask(read)

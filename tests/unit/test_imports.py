@@ -31,10 +31,16 @@ ARROWS = {
         "engine.paths",
         "engine.queue",
         "engine.files",
+        "engine.preconditions",
+        "engine.view",
         "worker",
     },
     "client": {"service.api", "worker"},
-    "cli": {"client", "build", "plan", "match", "kernel", "pack", "worker", "source", "elf"},
+    # What a machine lacks is told without a daemon, too.
+    "cli": {
+        *("client", "build", "plan", "match", "kernel", "pack", "worker", "source", "elf"),
+        *("engine.preconditions", "engine.view", "engine.paths"),
+    },
 }
 
 

@@ -42,6 +42,7 @@ CONTRACT = {
     "undo": {"--json"},
     "uname": {"--json"},
     "reboot-required": {"--json"},
+    "doctor": {"--json"},
 }
 
 

@@ -305,6 +305,13 @@ class Machine:
         (proc / "sys/kernel/random/boot_id").write_text(f"boot-{self.boots}\n")
         (proc / "cmdline").write_text(cmdline + "\n")
         (proc / "modules").write_text("ext4 1056768 1 - Live 0x0\nkspliced 65536 0 - Live 0x0\n")
+        self.build_core(kernel)
+
+    def build_core(self, kernel: KernelId) -> None:
+        """What DKMS and depmod leave."""
+        modules = self.paths.root / "lib/modules" / kernel.release
+        modules.mkdir(parents=True, exist_ok=True)
+        (modules / "modules.dep").write_text("updates/dkms/kspliced.ko:\n")
 
     def modprobe(self, name: str) -> None:
         """Load a module."""

@@ -127,12 +127,58 @@ def test_the_running_kernel_is_not_the_compilers_version(machine: Machine) -> No
     assert running_kernel(machine.paths) == RUNNING
 
 
-@pytest.mark.parametrize("build", ["#1 SMP PREEMPT_DYNAMIC Thu Jan 1 00:00:00 UTC 1970", ""])
-def test_a_kernel_that_is_not_debians(machine: Machine, build: str) -> None:
-    (machine.paths.proc / "sys/kernel/version").write_text(build)
+FOREIGN = [
+    ("6.8.12-4-pve", "#1 SMP PREEMPT_DYNAMIC PMX 6.8.12-4 (2024-11-06T15:04Z)"),
+    ("6.6.10-x64v3-xanmod1", "#0~20240105.g8a4d4b5 SMP PREEMPT_DYNAMIC Fri Jan  5"),
+    ("6.7-4.1-liquorix-amd64", "#1 ZEN SMP PREEMPT liquorix 6.7-5ubuntu1~bookworm"),
+    ("6.8.0-45-generic", "#45-Ubuntu SMP PREEMPT_DYNAMIC Fri Aug 30 12:02:04 UTC 2024"),
+    ("6.1.0-rpi7-rpi-v8", "#1 SMP PREEMPT Debian 1:6.1.63-1+rpt1 (2023-11-24)"),
+    ("5.15.153.1-microsoft-standard-WSL2", "#1 SMP Fri Mar 29 23:14:13 UTC 2024"),
+    ("6.1.200-amd64", "#2 SMP PREEMPT_DYNAMIC Thu Jan 1 00:00:00 UTC 1970"),
+    ("6.1.0-55-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1~local3 (2026-11-14)"),
+    ("6.9.0-1.fc40.x86_64", "#1 SMP PREEMPT_DYNAMIC mine"),
+    ("6.1.0", ""),
+]
+
+
+@pytest.mark.parametrize("release,build", FOREIGN)
+def test_a_kernel_that_is_not_the_distributions(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, release: str, build: str
+) -> None:
+    """One plain line, also where there is no rpm to be asked."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    (machine.paths.proc / "sys/kernel/osrelease").write_text(release + "\n")
+    (machine.paths.proc / "sys/kernel/version").write_text(build + "\n")
     with pytest.raises(KernelError) as caught:
         running_kernel(machine.paths)
-    assert caught.value.code is Code.KERNEL_UNREADABLE and caught.value.remedy
+    assert caught.value.code is Code.FOREIGN_KERNEL and caught.value.remedy
+    assert caught.value.message == (
+        f"the running kernel {release} is not the distribution's, and is left alone"
+    )
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["6.1.52-1+deb12u1", "6.5.10-1~bpo12+1", "6.5~rc7-1~exp1", "4.19.67-2+deb10u2~bpo9+1"],
+)
+def test_every_form_of_debians_versions(machine: Machine, version: str) -> None:
+    (machine.paths.proc / "sys/kernel/version").write_text(f"#1 SMP Debian {version} (2026)\n")
+    assert running_kernel(machine.paths).version == version
+
+
+@pytest.mark.parametrize(
+    "source", ["linux-upstream (6.1.200-1)", "linux-upstream", "", "linux-mine"]
+)
+def test_a_self_built_image_is_ignored_with_a_word(machine: Machine, source: str) -> None:
+    stanza = (
+        "\nPackage: linux-image-6.1.200-amd64\nStatus: install ok installed\nArchitecture: amd64\n"
+        f"{'Source: ' + source if source else 'Section: kernel'}\nVersion: 6.1.200-1\n"
+    )
+    with (machine.paths.dpkg / "status").open("a") as file:
+        file.write(stanza)
+    found = installed_kernels(machine.paths, RUNNING)
+    assert found.newest == NEWER and found.other_series is None
+    assert found.ignored == ("linux-image-6.1.200-amd64 6.1.200-1",)
 
 
 def test_no_procfs(tmp_path: Path) -> None:
