@@ -18,7 +18,6 @@ from kspliced.elf.x86 import R_X86_64_64
 
 # KSPLICED_MAX_DATUM of kmod/kspliced.h.
 _LARGEST = 65536
-_GONE = (".init.", ".exit.")
 _POINTER = 8
 # Per-CPU data, data of start-up and others have names with two dots.
 _WRITTEN = (".data..read_mostly", ".data..ro_after_init")
@@ -123,8 +122,8 @@ def new_references(diff: UnitDiff, written: Written) -> Iterator[tuple[Relocatio
 def _lasting(bodies: Bodies) -> Iterator[Entity]:
     """The functions and data that are there after start-up."""
     for entity in bodies.layout.entities():
-        name = bodies.layout.section(entity.section).name
-        if entity.kind in (EntityKind.FUNCTION, EntityKind.DATA) and not name.startswith(_GONE):
+        lasts = not bodies.layout.passing(entity)
+        if entity.kind in (EntityKind.FUNCTION, EntityKind.DATA) and lasts:
             yield entity
 
 

@@ -8,12 +8,14 @@ the assembler wrote the reference does not count (Ksplice, section 3.2).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kspliced.build.body import Bodies
 from kspliced.build.layout import Entity, EntityKind, Layout, Target
+from kspliced.build.moves import ClassChange, class_changes
 from kspliced.build.pairing import Pairing, place
-from kspliced.elf.object import SHF_WRITE, Object
+from kspliced.elf.object import Object
 from kspliced.elf.x86 import KINDS
 
 
@@ -39,7 +41,8 @@ class ChangedData:
 class UnitDiff:
     """What differs between the pre and the post object of one unit.
 
-    ``sections`` names sections without symbols (initcalls, set-up tables) that changed.
+    ``sections`` names sections without symbols (initcalls, set-up tables) that changed; ``moved``
+    is what is in memory of another kind now.
     """
 
     pre: Bodies
@@ -50,11 +53,19 @@ class UnitDiff:
     sections: tuple[str, ...]
     removed_exports: tuple[str, ...]
     new_exports: tuple[str, ...]
+    moved: tuple[ClassChange, ...] = ()
 
 
-def diff_objects(pre_object: Object, post_object: Object) -> UnitDiff:
+OnlyPlaced = Callable[[str], bool]
+
+
+def diff_objects(
+    pre_object: Object, post_object: Object, only_placed: OnlyPlaced = lambda name: False
+) -> UnitDiff:
     """Compare two compilations of one unit.
 
+    :param only_placed: whether a function's or datum's source, and that of all it is made of,
+        says nothing else than before but where it is: other code of it does the same.
     :raises ValueError: an object whose special sections or strings do not make sense.
     """
     pre, post = Bodies(Layout(pre_object)), Bodies(Layout(post_object))
@@ -65,12 +76,20 @@ def diff_objects(pre_object: Object, post_object: Object) -> UnitDiff:
         if other.cold_parent and _parent_is_paired(comparison, other):
             continue
         if other.kind is EntityKind.FUNCTION:
-            if not comparison.functions_equal(one, other):
-                changed.append(ChangedFunction(one, other))
+            early = pre.layout.passing(one) and post.layout.passing(other)
+            if comparison.functions_equal(one, other) or (early and only_placed(other.name)):
+                continue
+            changed.append(ChangedFunction(one, other))
         elif not comparison.data_equal(one, other):
-            flags = pre.layout.section(one.section).flags
+            writable = pre.layout.section(one.section).writable
             kept = comparison.equal_references(one, other)
-            data.append(ChangedData(one, other, bool(flags & SHF_WRITE), kept))
+            data.append(ChangedData(one, other, writable, kept))
+
+    def same(one: Entity, other: Entity) -> bool:
+        code = other.kind is EntityKind.FUNCTION
+        equal = (comparison.functions_equal if code else comparison.data_equal)(one, other)
+        return equal or only_placed(other.name)
+
     before, after = exports(pre_object), exports(post_object)
     return UnitDiff(
         pre=pre,
@@ -81,6 +100,7 @@ def diff_objects(pre_object: Object, post_object: Object) -> UnitDiff:
         sections=comparison.changed_sections(),
         removed_exports=tuple(sorted(before - after)),
         new_exports=tuple(sorted(after - before)),
+        moved=tuple(class_changes(pre, post, comparison.pairing, same)),
     )
 
 
@@ -131,7 +151,7 @@ class _Comparison:
         return frozenset(
             r.offset
             for r, target in self.post.references(post)
-            if place(r) in before and self._same(before[place(r)], target)
+            if place(r) in before and self._same(before[place(r)], target, passing=False)
         )
 
     def changed_sections(self) -> tuple[str, ...]:
@@ -164,9 +184,9 @@ class _Comparison:
             fields = [(r.offset, KINDS[r.type].size) for r, _ in before if r.type in KINDS]
             if _masked(self.pre, pre, fields) != _masked(self.post, post, fields):
                 return False
-            return all(
-                self._same(one, other) for (_, one), (_, other) in zip(before, after, strict=True)
-            )
+            passing = self.pre.layout.passing(pre)
+            targets = zip(before, after, strict=True)
+            return all(self._same(one, other, passing) for (_, one), (_, other) in targets)
         finally:
             self._comparing.discard((pre, post))
 
@@ -175,22 +195,28 @@ class _Comparison:
         after = [site for site in self.post.sites(post) if site.entry.table.compared]
         if len(before) != len(after):
             return False
+        passing = self.pre.layout.passing(pre)
         return all(
             one.entry.table == other.entry.table
             and one.offset == other.offset
             and one.entry.data == other.entry.data
-            and all(self._same(a, b) for a, b in zip(one.targets, other.targets, strict=True))
+            and all(
+                self._same(a, b, passing) for a, b in zip(one.targets, other.targets, strict=True)
+            )
             for one, other in zip(before, after, strict=True)
         )
 
-    def _same(self, pre: Target, post: Target) -> bool:
+    def _same(self, pre: Target, post: Target, passing: bool) -> bool:
+        """Whether two references mean the same; ``passing`` ones meant what moves since."""
         one, other = pre.entity, post.entity
         if one is None or other is None:
             return one is other and pre.name == post.name and pre.delta == post.delta
         if one.kind is not other.kind or pre.delta != post.delta:
             return False
         if one.symbol >= 0 or other.symbol >= 0:
-            return self.pairing.pre_of(other) == one
+            if self.pairing.pre_of(other) == one:
+                return True
+            return passing and self.pairing.moved_from(other) == one
         if one.kind is EntityKind.STRING:
             return self.pre.layout.content(one) == self.post.layout.content(other)
         return self._content(one, other) and self._sites(one, other)

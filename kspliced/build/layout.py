@@ -25,6 +25,7 @@ from kspliced.elf.object import (
     Symbol,
     SymbolType,
 )
+from kspliced.elf.section_class import Place, is_start_up_table, is_transient, place_of
 from kspliced.elf.x86 import KINDS, R_X86_64_PC8, R_X86_64_PLT32
 
 
@@ -84,8 +85,6 @@ class Target:
 
 # objtool's names for the padding before functions, where call thunks go.
 PADDING = "__pfx_"
-# Never replaced, so it does not matter how its branches are written.
-_BOOT_CODE = (".init", ".exit")
 _COLD = re.compile(r"(.+)\.cold(?:\.\d+)?")
 _CLONE = re.compile(r"\.(isra|constprop|part|cold)\.\d+")
 _UNIQUE = re.compile(r"(__UNIQUE_ID_.*?)\d+(?=\.\d+$|$)")
@@ -111,6 +110,7 @@ class Layout:
         """
         self.object = obj
         self._sections = {section.index: section for section in obj.sections}
+        self._places: dict[int, Place] = {}
         self._chunk_starts = self._find_chunk_starts()
         self._entities: dict[int, tuple[Entity, ...]] = {}
         symbols: dict[int, list[Symbol]] = {}
@@ -136,6 +136,17 @@ class Layout:
     def section(self, index: int) -> Section:
         """The section of header index ``index``."""
         return self._sections[index]
+
+    def place(self, entity: Entity) -> Place:
+        """The kind of memory that an entity is in."""
+        if entity.section not in self._places:
+            self._places[entity.section] = place_of(self._sections[entity.section])
+        return self._places[entity.section]
+
+    def passing(self, entity: Entity) -> bool:
+        """Whether an entity is for a target's start or end only."""
+        name = self._sections[entity.section].name
+        return is_transient(name) or is_start_up_table(name)
 
     def entities(self) -> Iterable[Entity]:
         """Every entity but strings, which are found by reference."""
@@ -171,11 +182,11 @@ class Layout:
     def _find_resolved(self, section: Section) -> Iterator[Relocation]:
         """Direct branches from one function to another for which there is no relocation.
 
-        Functions with a section of their own making (.sched.text, .noinstr.text) share it.
+        Functions with a section of their own making (.sched.text, .init.text) share it.
         :raises ValueError: a branch into the middle of another function.
         """
         functions = [e for e in self._entities.get(section.index, ()) if e.symbol >= 0]
-        if not section.executable or len(functions) < 2 or section.name.startswith(_BOOT_CODE):
+        if not section.executable or len(functions) < 2:
             return
         starts = {entity.offset: entity for entity in functions}
         written = {relocation.offset for relocation in section.relocations}
@@ -185,6 +196,8 @@ class Layout:
                 if offset in written:
                     continue
                 to = starts.get(entity.offset + place)
+                if to is None and is_transient(section.name):
+                    continue  # never replaced
                 if to is None:
                     raise ValueError(f"{entity.name} branches into the middle of another function")
                 kind = R_X86_64_PLT32 if width == 4 else R_X86_64_PC8

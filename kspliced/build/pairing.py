@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which entity of the post object is which entity of the pre object.
 
-A name that is unique in both objects is an identity. Names that the compiler numbers (static
-locals, clones) are told apart by who uses them: walking two paired functions or data side by side,
-what they refer to under such a name is paired. Nothing is paired by number or by guess.
+A name that is unique in both objects is an identity, unless the running kernel has nothing of its
+new class (elf/section_class.py). Names that the compiler numbers (static locals, clones) are told
+apart by who uses them: walking two paired functions or data side by side, what they refer to under
+such a name is paired. Nothing is paired by number or by guess.
 
 For code and constants any one-to-one relation is right, since what differs under it is replaced,
 and what refers to it alike means the same. Only variables have an identity: their state.
@@ -15,14 +16,15 @@ from collections import Counter, defaultdict
 
 from kspliced.build.body import Bodies
 from kspliced.build.layout import Entity, EntityKind
-from kspliced.elf.object import SHF_WRITE, Relocation
+from kspliced.elf.object import Relocation
+from kspliced.elf.section_class import Move, Place, move
 from kspliced.elf.x86 import KINDS, R_X86_64_PC32, R_X86_64_PLT32
 
 _MESSAGE_SECTIONS = ("__dyndbg", ".data.once", ".data..once")
 # DEFINE_RATELIMIT_STATE() in printk_ratelimited() and its like (include/linux/printk.h).
 _RATELIMIT = "_rs"
 
-_Key = tuple[str, EntityKind, str]
+_Key = tuple[str, EntityKind, Place]
 
 
 class Pairing:
@@ -31,6 +33,7 @@ class Pairing:
     def __init__(self, pre: Bodies, post: Bodies) -> None:
         self._pre_of: dict[Entity, Entity] = {}
         self._post_of: dict[Entity, Entity] = {}
+        self._moved: dict[Entity, Entity] = {}
         self._pre, self._post = pre, post
         self._pair_unique()
         self._pair_by_users()
@@ -42,6 +45,14 @@ class Pairing:
     def post_of(self, pre: Entity) -> Entity | None:
         """The post entity that ``pre`` has become, or None if it is gone."""
         return self._post_of.get(pre)
+
+    def moved_from(self, post: Entity) -> Entity | None:
+        """What ``post``, which is new to the running kernel, was in memory that it has no more."""
+        return self._moved.get(post)
+
+    def moved(self) -> tuple[tuple[Entity, Entity], ...]:
+        """What :meth:`moved_from` says of all, as (pre, post)."""
+        return tuple((pre, post) for post, pre in self._moved.items())
 
     def pairs(self) -> tuple[tuple[Entity, Entity], ...]:
         """All (pre, post) pairs in the order of the post object."""
@@ -57,9 +68,7 @@ class Pairing:
 
     def _key(self, bodies: Bodies, entity: Entity) -> _Key:
         # Constant and writable data of one stem are different things.
-        section = bodies.layout.section(entity.section)
-        kind = f"{section.flags & 0x7:x}"
-        return entity.stem, entity.kind, kind
+        return entity.stem, entity.kind, bodies.layout.place(entity)
 
     def _pair_unique(self) -> None:
         pre_names = _by_name(self._pre)
@@ -76,7 +85,11 @@ class Pairing:
             pre = pre_names.get(name)
             # A name without a number is the programmer's own.
             if pre is not None and name == post.stem and pre.kind is post.kind:
-                self._add(pre, post)
+                places = self._pre.layout.place(pre), self._post.layout.place(post)
+                if move(*places) is Move.CARRIED:
+                    self._moved[post] = pre
+                else:
+                    self._add(pre, post)
 
     def _may_pair(self, pre: Entity, post: Entity) -> bool:
         """Functions always; numbered data only with the same content: variables so that state is
@@ -85,13 +98,13 @@ class Pairing:
             return True
         if self._stateful(self._post, post):
             return self._pre.layout.content(pre) == self._post.layout.content(post)
-        return _fingerprint(self._pre, pre) == _fingerprint(self._post, post)
+        return fingerprint(self._pre, pre) == fingerprint(self._post, post)
 
     def _stateful(self, bodies: Bodies, entity: Entity) -> bool:
         """Whether an entity with a number is a variable whose content matters."""
         if entity.kind is EntityKind.FUNCTION or entity.name == entity.stem or not entity.size:
             return False
-        writable = bool(bodies.layout.section(entity.section).flags & SHF_WRITE)
+        writable = bodies.layout.section(entity.section).writable
         return writable and not message_state(bodies, entity)
 
     def _by_key(self, bodies: Bodies) -> dict[_Key, list[Entity]]:
@@ -159,11 +172,11 @@ class Pairing:
         """Pair what has the same content on both sides once; returns the rest."""
         if len(pres) == len(posts) == 1:
             return pres, posts
-        before = Counter(_fingerprint(self._pre, entity) for entity in pres)
-        after = {_fingerprint(self._post, entity): entity for entity in posts}
-        counts = Counter(_fingerprint(self._post, entity) for entity in posts)
+        before = Counter(fingerprint(self._pre, entity) for entity in pres)
+        after = {fingerprint(self._post, entity): entity for entity in posts}
+        counts = Counter(fingerprint(self._post, entity) for entity in posts)
         for entity in pres:
-            mark = _fingerprint(self._pre, entity)
+            mark = fingerprint(self._pre, entity)
             if before[mark] == 1 and counts[mark] == 1:
                 self._add(entity, after[mark])
         return (
@@ -229,7 +242,7 @@ def _masked(bodies: Bodies, entity: Entity) -> tuple[bytes, list[tuple[int, int]
     return bytes(content), places
 
 
-def _fingerprint(bodies: Bodies, entity: Entity) -> tuple[object, ...]:
+def fingerprint(bodies: Bodies, entity: Entity) -> tuple[object, ...]:
     """What an entity holds, its references by content or by name."""
     content, places = _masked(bodies, entity)
     marks: list[object] = []

@@ -29,6 +29,7 @@ from kspliced.elf.object import (
     Symbol,
     SymbolType,
 )
+from kspliced.elf.section_class import is_transient
 from kspliced.elf.special import (
     IGNORED_PREFIXES,
     TABLES,
@@ -40,7 +41,6 @@ from kspliced.elf.x86 import KINDS, R_X86_64_NONE, R_X86_64_PC32, R_X86_64_PLT32
 
 # Where the compiler puts a function by itself, and how it aligns functions on x86-64.
 _SPLIT, _ALIGN = ".text.", 16
-_TRANSIENT = (".init.", ".exit.")
 _NAMED = (SymbolType.NOTYPE, SymbolType.OBJECT, SymbolType.FUNC)
 _KIND = SHF_WRITE | SHF_ALLOC | SHF_EXECINSTR
 # Entries of these speak of no-ops that are more than padding.
@@ -148,7 +148,8 @@ class _Side:
 
     def lasts(self, section: int) -> bool:
         """Whether a section is in memory after start-up."""
-        return not self.sections[section].name.startswith((*_TRANSIENT, *IGNORED_PREFIXES))
+        name = self.sections[section].name
+        return not is_transient(name) and not name.startswith(IGNORED_PREFIXES)
 
     def at(self, section: int, offset: int) -> Symbol | None:
         """The function or datum at a place, the nearest before it where there is none."""

@@ -13,8 +13,8 @@ from kspliced.build.closure import Carried
 from kspliced.build.constants import callback, obstacle
 from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
+from kspliced.build.moves import registered_changes, why_not
 from kspliced.build.pairing import message_state
-from kspliced.elf.object import SHF_WRITE
 from kspliced.elf.special import runtime_constant
 from kspliced.elf.x86 import R_X86_64_PC8
 from kspliced.model import Refusal
@@ -92,6 +92,43 @@ def _sections(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
         yield Refusal("section_changed", unit, name, reason)
 
 
+def _registered(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """What was entered into a table of the kernel's, or is not any more."""
+    for name, section in registered_changes(diff.pre, diff.post, diff.pairing):
+        if not section.startswith(_EXPORT_TABLES):
+            reason = "an entry of a table that start-up or the module loader reads comes or goes"
+            yield Refusal("section_changed", unit, name, reason, section)
+
+
+def _classes(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """What is in memory of another kind, and cannot be brought to those who use it."""
+    brought = frozenset((*carried.code, *carried.data))
+    for change in diff.moved:
+        reason = change.obstacle
+        if change.carried and not reason and change.post not in brought:
+            reason = "nothing that runs now is seen to use it"
+        if reason or not change.carried:
+            reason = f"{why_not(change.before[0], change.after[0])}{reason and f': {reason}'}"
+            yield Refusal("section_class_changed", unit, change.post.name, reason, change.evidence)
+
+
+def _gone(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """New code that refers to what start-up has freed: it would run into that."""
+    post = diff.post
+    found: dict[tuple[str, str], None] = {}
+    for entity in (*carried.code, *carried.data):
+        if post.layout.passing(entity):
+            continue
+        targets = [target.entity for _, target in post.references(entity)]
+        targets += [t.entity for site in post.sites(entity) for t in site.targets]
+        used = (diff.pairing.pre_of(target) for target in targets if target is not None)
+        names = (pre.name for pre in used if pre is not None and diff.pre.layout.passing(pre))
+        found |= dict.fromkeys((entity.parent or entity.name, name) for name in names)
+    for user, name in found:
+        reason = "new code uses what is there for start-up only, or for a module's end"
+        yield Refusal("gone_after_init", unit, user, reason, name)
+
+
 def _exports(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     for name in diff.removed_exports:
         reason = "an exported symbol is gone: other modules link by the export table"
@@ -103,7 +140,7 @@ def _where(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     for changed in diff.changed:
         section = diff.pre.layout.section(changed.pre.section).name
         name = changed.pre.name
-        if section.startswith((".init.", ".exit.")):
+        if diff.pre.layout.passing(changed.pre):
             reason = "the function runs only at start-up or removal, which is over or never comes"
             yield Refusal("init_only", unit, name, reason, section)
         elif section.startswith(_NOINSTR):
@@ -206,7 +243,7 @@ def _variable(bodies: Bodies, entity: Entity) -> bool:
     if entity.kind is not EntityKind.DATA or not entity.size or message_state(bodies, entity):
         return False
     section = bodies.layout.section(entity.section)
-    return bool(section.flags & SHF_WRITE) and not section.name.startswith(_NOT_STATE)
+    return section.writable and not section.name.startswith(_NOT_STATE)
 
 
 def _clones(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
@@ -229,6 +266,9 @@ def _paired_twin(diff: UnitDiff, entity: Entity) -> bool:
 RULES: tuple[Rule, ...] = (
     _data,
     _sections,
+    _registered,
+    _classes,
+    _gone,
     _exports,
     _where,
     _breakpoint,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from kspliced.build import blame
 from kspliced.build.doubted import doubts_about, loops
@@ -32,6 +33,7 @@ from kspliced.model import Refusal
 from kspliced.plan.components import Component, Decomposer, Texts
 from kspliced.plan.conditions import Configuration
 from kspliced.plan.makers import Makers
+from kspliced.plan.placement import only_placed
 from kspliced.plan.safety import Doubt, Policy, passes
 from kspliced.source.functions import touched_functions
 from kspliced.source.snapshot import Snapshot
@@ -439,7 +441,11 @@ class _Search:
             touched: tuple[str, ...] = ()
             if self._texts.changed(source):
                 touched = touched_functions(workspace.old.top / source, workspace.made(source))
-            self._diffs[key] = diff_unit(unit, pre, post, touched, headers, self._room)
+            # What a header changes may be part of anything.
+            placed = (
+                partial(only_placed, self._texts, source) if not headers else lambda name: False
+            )
+            self._diffs[key] = diff_unit(unit, pre, post, touched, headers, self._room, placed)
         return self._diffs[key]
 
     def _found(self, live: list[Component], diffed: list[DiffedUnit]) -> Found:

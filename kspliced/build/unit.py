@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from kspliced.build.closure import Carried, Closure
-from kspliced.build.diff import UnitDiff, diff_objects
+from kspliced.build.diff import OnlyPlaced, UnitDiff, diff_objects
 from kspliced.build.emit import UnitPart
 from kspliced.build.join import Joined, Member, join
 from kspliced.build.kbuild import Unit
@@ -73,12 +73,14 @@ def diff_unit(
     touched: tuple[str, ...],
     headers: tuple[str, ...] = (),
     room: Room | None = None,
+    only_placed: OnlyPlaced = lambda name: False,
 ) -> DiffedUnit:
     """Compare, close and judge a unit by itself; :func:`join_units` follows.
 
     :param touched: the functions of the unit's source that differ.
     :param headers: the headers that differ and that the unit reads, to say why.
     :param room: where structures may have new members.
+    :param only_placed: as :func:`kspliced.build.diff.diff_objects` has it.
     :raises BuildError: OBJECT_MALFORMED.
     """
     # The pack needs no types, and they are ten times the rest.
@@ -86,7 +88,8 @@ def diff_unit(
     digest = hashlib.sha256(bare).digest() + hashlib.sha256(bare_post).digest()
     origin = Origin(touched, headers, digest)
     try:
-        diff = diff_objects(read_object(bare, unit.path), read_object(bare_post, unit.path))
+        bares = read_object(bare, unit.path), read_object(bare_post, unit.path)
+        diff = diff_objects(*bares, only_placed)
         closure = Closure(diff, unit.target, unit.path)
         types: tuple[TypeChange, ...] = ()
         if _has_new_content(diff):

@@ -63,6 +63,21 @@ def branches_indirectly(code: bytes) -> bool:
     )
 
 
+def accesses(code: bytes, field: int) -> bool:
+    """Whether the field at ``field`` says where the memory is that its instruction reads or writes:
+    not so where it makes an address of that."""
+    import capstone
+
+    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    decoder.detail = True
+    decoder.skipdata = True
+    for found in decoder.disasm(code, 0):
+        if found.address + found.size > field:
+            known = found.id != 0 and found.mnemonic != "lea"
+            return bool(known and found.address + found.disp_offset == field)
+    return False
+
+
 @dataclass(frozen=True)
 class Branch:
     """A direct branch: ``field`` is where its displacement begins, ``distance`` how far it goes

@@ -78,6 +78,11 @@ class Section:
         """Whether the section holds code."""
         return bool(self.flags & SHF_EXECINSTR)
 
+    @property
+    def writable(self) -> bool:
+        """Whether the section may be written to at run time, for some time at least."""
+        return bool(self.flags & SHF_WRITE)
+
 
 @dataclass(frozen=True)
 class Symbol:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from kspliced.elf.section_class import SectionClass
+
 
 @dataclass(frozen=True)
 class KernelSymbol:
@@ -70,6 +72,9 @@ class KernelImage(Protocol):
 
         The end may lie behind the table's own.
         """
+
+    def memory(self, address: int, target: str) -> SectionClass | None:
+        """What kind of memory of ``target`` an address lies in; None where that is not known."""
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes of kernel memory, as if no update of ours were applied.

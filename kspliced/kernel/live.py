@@ -7,11 +7,13 @@ import os
 from functools import cached_property
 from pathlib import Path
 
+from kspliced.elf.section_class import SectionClass
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.core import Core, Held
 from kspliced.kernel.image import AddressRange
 from kspliced.kernel.kallsyms import Kallsyms
 from kspliced.kernel.kcore import Kcore
+from kspliced.kernel.memory import ModuleMemory, VmlinuxMemory
 from kspliced.kernel.overlay import overlaid, read_originals
 from kspliced.model import VMLINUX
 
@@ -31,6 +33,7 @@ class LiveKernel:
         self._sys = sys
         self._kcore = Kcore(proc / "kcore")
         self._originals = read_originals(sys / "kernel" / "kspliced")
+        self._memory: dict[str, VmlinuxMemory | ModuleMemory] = {}
 
     def __enter__(self) -> LiveKernel:
         return self
@@ -76,16 +79,7 @@ class LiveKernel:
             tables = {t.section: t for t in self._held[target].tables if t.size}
             table = tables.get(section)
             return AddressRange(table.address, table.address + table.size) if table else None
-        try:
-            paths = list((self._sys / "module" / target / "sections").iterdir())
-            places = {path.name: int(path.read_text(encoding="ascii"), 16) for path in paths}
-        except (OSError, ValueError) as error:
-            raise KernelError(
-                Code.KERNEL_UNREADABLE,
-                f"cannot read where the sections of {target} are",
-                "run as root with sysfs mounted",
-                evidence=(str(error),),
-            ) from error
+        places = self._sections(target)
         start_address = places.get(section)
         if start_address is None:
             return None
@@ -93,6 +87,29 @@ class LiveKernel:
         # section of a module's read-only memory may be followed by nothing, or by another module.
         ends = [a for a in places.values() if a > start_address]
         return AddressRange(start_address, min([*ends, start_address + _LARGEST_TABLE]))
+
+    def memory(self, address: int, target: str) -> SectionClass | None:
+        """By symbols of the linker's, or a module's directory in /sys; not of a held module."""
+        if target not in self._memory:
+            if target == VMLINUX:
+                self._memory[target] = VmlinuxMemory(self.symbols)
+            else:
+                known = target in self._modules and target not in self._held
+                self._memory[target] = ModuleMemory(self._sections(target) if known else {})
+        return self._memory[target].at(address)
+
+    def _sections(self, target: str) -> dict[str, int]:
+        """Where each section of a module begins."""
+        try:
+            paths = list((self._sys / "module" / target / "sections").iterdir())
+            return {path.name: int(path.read_text(encoding="ascii"), 16) for path in paths}
+        except (OSError, ValueError) as error:
+            raise KernelError(
+                Code.KERNEL_UNREADABLE,
+                f"cannot read where the sections of {target} are",
+                "run as root with sysfs mounted",
+                evidence=(str(error),),
+            ) from error
 
     def read(self, address: int, size: int) -> bytes:
         """Kernel memory, with what our own applied update replaced put back."""

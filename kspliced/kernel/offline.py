@@ -24,6 +24,7 @@ from kspliced.elf.object import (
     SymbolType,
 )
 from kspliced.elf.read import read_object
+from kspliced.elf.section_class import SectionClass, section_class
 from kspliced.elf.x86 import KINDS, R_X86_64_NONE
 from kspliced.errors import BuildError, Code, KernelError
 from kspliced.kernel.image import AddressRange, KernelSymbol
@@ -124,6 +125,8 @@ class OfflineKernel:
             globals_[name] = _VMLINUX_BASE + _SPACING * number
             symbols.append(KernelSymbol(name, globals_[name], "T", VMLINUX))
         self._symbols = OfflineSymbols(symbols)
+        classes = [place for layout in layouts for place in layout.classes()]
+        self._classes = sorted(classes, key=lambda place: place[0].start)
         regions = [region for layout in layouts for region in layout.regions(globals_)]
         self._regions = sorted(regions, key=lambda r: r.start)
 
@@ -144,6 +147,13 @@ class OfflineKernel:
     def table(self, section: str, target: str) -> AddressRange | None:
         """Where the module's section lies."""
         return self._tables.get((section, target))
+
+    def memory(self, address: int, target: str) -> SectionClass | None:
+        """By the section that the address lies in."""
+        number = bisect_right(self._classes, address, key=lambda place: place[0].start) - 1
+        if number < 0 or address not in self._classes[number][0]:
+            return None
+        return self._classes[number][1]
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of one section."""
@@ -223,10 +233,19 @@ class _Layout:
 
     def tables(self) -> Iterator[tuple[str, AddressRange]]:
         """Each section's name and place."""
+        for section, place in self._places():
+            yield section.name, place
+
+    def classes(self) -> Iterator[tuple[AddressRange, SectionClass]]:
+        """Each section's place and class."""
+        for section, place in self._places():
+            yield place, section_class(section)
+
+    def _places(self) -> Iterator[tuple[Section, AddressRange]]:
         for section in self._object.sections:
             if section.index in self._base:
                 start = self._base[section.index]
-                yield section.name, AddressRange(start, start + section.size)
+                yield section, AddressRange(start, start + section.size)
 
     def _place(self, base: int) -> int:
         percpu = _PERCPU_BASE + (base & 0xFFFFF)

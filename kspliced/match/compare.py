@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from kspliced.elf.section_class import disagree, section_class
 from kspliced.errors import KernelError
 from kspliced.kernel.image import KernelImage
 from kspliced.match.oracle import Oracle
@@ -292,6 +293,10 @@ class Trial:
         """
         unit = self._unit
         kind = unit.sections[section]
+        compiled, lies = section_class(kind), self._kernel.memory(base, unit.target)
+        if kind.size and lies is not None and disagree(compiled, lies):
+            text = f"{kind.name} is {compiled.value} memory, but lies in {lies.value} memory"
+            return Discrepancy(text)
         if not kind.executable and kind.size and unit.constant(section):
             recipe = unit.recipe(section, 0, kind.size)
             try:

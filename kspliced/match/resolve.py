@@ -6,6 +6,7 @@ from __future__ import annotations
 from kspliced.elf.object import Binding, Symbol
 from kspliced.errors import Code, MatchError, PackError
 from kspliced.kernel.image import KernelImage
+from kspliced.kernel.memory import is_gone
 from kspliced.match.matcher import TargetMatch, UnitMatch
 from kspliced.match.oracle import Oracle
 from kspliced.match.report import (
@@ -39,9 +40,17 @@ class Resolver:
         :raises MatchError: NO_MATCH, AMBIGUOUS, UNRESOLVED.
         :raises PackError: PACK_MALFORMED.
         """
-        if wanted.kind is ImportKind.UNIT:
-            return ResolvedImport(wanted.name, self._unit_symbol(wanted))
-        return ResolvedImport(wanted.name, self._extern(wanted))
+        unit = wanted.kind is ImportKind.UNIT
+        address = self._unit_symbol(wanted) if unit else self._extern(wanted)
+        # A module's symbols for start-up go with what they name; those of vmlinux remain.
+        if is_gone(self._kernel.memory(address, VMLINUX)):
+            raise MatchError(
+                Code.UNRESOLVED,
+                f"{wanted.unit or wanted.target}: new code uses {wanted.symbol}, which the kernel "
+                "has freed after start-up",
+                _OTHER,
+            )
+        return ResolvedImport(wanted.name, address)
 
     def span(self, span: Span) -> MatchedSpan:
         """A span's address and bytes; errors as :meth:`address`."""

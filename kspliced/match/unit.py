@@ -22,6 +22,7 @@ from kspliced.elf.object import (
     SymbolType,
 )
 from kspliced.elf.read import read_object
+from kspliced.elf.section_class import is_transient
 from kspliced.elf.special import CODE_CHUNKS
 from kspliced.elf.x86 import KINDS, R_X86_64_NONE
 from kspliced.match.pattern import (
@@ -43,9 +44,6 @@ _FILLED_BY_LINK = ".BTF_ids"
 
 # objtool's names for the padding before functions, where call thunks go.
 _PADDING = "__pfx_"
-
-# Freed after boot, or not even loaded: their content cannot be checked in a running kernel.
-_TRANSIENT = (".init.", ".exit.", ".meminit.", ".memexit.", ".devinit.", ".devexit.")
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ class Unit:
         return result
 
     def transient(self, section: int) -> bool:
-        """Whether the section is gone once the target runs."""
-        return self.sections[section].name.startswith(_TRANSIENT)
+        """Whether the section is gone once the target runs: its content cannot be compared."""
+        return is_transient(self.sections[section].name)
 
     def constant(self, section: int) -> bool:
         """Whether the section is read-only data whose content can be compared."""
@@ -116,14 +114,15 @@ class Unit:
             and not s.executable
             and not s.flags & SHF_WRITE
             and s.type != SHT_NOBITS
-            and not s.name.startswith((*_TRANSIENT, _FILLED_BY_LINK))
+            and not self.transient(section)
+            and not s.name.startswith(_FILLED_BY_LINK)
         )
 
     def data(self, section: int) -> bool:
         """Whether the section is data that may be written and have an initial value."""
         s = self.sections[section]
         written = s.alloc and not s.executable and bool(s.flags & SHF_WRITE)
-        return written and s.type != SHT_NOBITS and not s.name.startswith(_TRANSIENT)
+        return written and s.type != SHT_NOBITS and not self.transient(section)
 
     def leads_to(self, section: int, known: Container[int]) -> bool:
         """Whether a section of data that may be written refers to this unit's sections, and to

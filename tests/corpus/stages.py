@@ -11,12 +11,15 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from kspliced.build.kbuild import PLAIN_FLAGS, Headers, Kbuild, Unit
 from kspliced.build.select import Nature, Selection, directories, select
 from kspliced.build.unit import DiffedUnit, diff_unit
 from kspliced.build.workspace import source_of
+from kspliced.plan.components import Texts
+from kspliced.plan.placement import only_placed
 from kspliced.source.compare import ChangeType, FileChange
 from kspliced.source.functions import touched_functions
 from kspliced.source.lines import keep_line_numbers
@@ -143,9 +146,11 @@ def jobs() -> int:
 def diff(trees: Trees, name: str, unit: Unit) -> DiffedUnit:
     """Compare a unit of the new tree ``name`` with the old tree's."""
     source = source_of(unit)
+    texts = Texts(trees.old, trees.text(name), (source,))
     return diff_unit(
         unit,
         (trees.objects("pre") / unit.path).read_bytes(),
         (trees.objects(name) / unit.path).read_bytes(),
         touched_functions(trees.old / source, trees.text(name) / source),
+        only_placed=partial(only_placed, texts, source),
     )

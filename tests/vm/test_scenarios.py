@@ -11,6 +11,7 @@ import pytest
 
 from kspliced.elf.read import read_object
 from kspliced.errors import Code, KsplicedError
+from kspliced.kernel.memory import RANGES
 from kspliced.model import ChangeKind
 from kspliced.pack import Pack
 from kspliced.source.functions import function_lines
@@ -24,6 +25,7 @@ SCHEDSTATS = "/proc/sys/kernel/sched_schedstats"
 DROP = "dmesg -c > /dev/null; echo 1 > /proc/sys/vm/drop_caches; dmesg | grep -o drop_caches.*"
 # The kernel tears it down when it finds the time.
 NAMESPACE = "dmesg -c > /dev/null; unshare -n true; sleep 2; dmesg | grep -o 'callback: .*'"
+LINKS = "dmesg -c > /dev/null; ls /proc/1/task/1 > /dev/null; dmesg | grep -o 'links: .*'"
 LO = "/sys/class/net/lo"
 STATUS = "/proc/sys/fs/binfmt_misc/status"
 
@@ -91,6 +93,8 @@ SCENARIOS = (
         "Linux ve\nLinux ve\n",
         "count 17\ncount 28\n",
     ),
+    # The function that counts them was freed with start-up.
+    Scenario("init_left", LINKS, "", r"(links: [5-9]\n)+"),
     Scenario("const_data", "head -c 2 /dev/null | wc -c", "0\n", "2\n"),
     Scenario("callback", NAMESPACE, "", "callback: a namespace goes\n"),
     Scenario("const_string", "head -n 1 /proc/vmstat", "nr_free_pages ", "nr_spare_pages "),
@@ -98,6 +102,7 @@ SCENARIOS = (
 REFUSED = {
     "noinstr": "noinstr",
     "init": "init_only",
+    "init_dropped": "section_class_changed",
     "layout": "layout_changed",
     "initialiser": "writable_data_changed",
     "export": "export_changed",
@@ -184,6 +189,12 @@ def test_applied_seen_and_undone(
     text = see(guest, scenario.probe)
     assert re.match(scenario.before, text), text
     assert bool(text) == bool(scenario.before)
+
+
+def test_the_kernel_says_what_memory_is_where(guest: ScenarioGuest) -> None:
+    """Or nothing of what is matched would be compared with that."""
+    for name in (name for first, last, _ in RANGES for name in (first, last)):
+        assert see(guest, f"grep -c ' {name}$' /proc/kallsyms") == "1\n", name
 
 
 @pytest.mark.parametrize(("name", "code"), REFUSED.items())

@@ -56,7 +56,12 @@ SCENARIOS = (
         r"\d+\t1000000042\t45\t0\t1000000043\t0$",
     ),
 )
-REFUSED = {"noinstr": "noinstr", "export": "export_changed", "init": "init_only"}
+REFUSED = {
+    "noinstr": "noinstr",
+    "export": "export_changed",
+    "init": "init_only",
+    "init_dropped": "section_class_changed",
+}
 # Of kernel/sys.c, where x86 has its own.
 OVERRIDDEN = {"syscall": ("arch_prctl_spec_ctrl_get", "arch_prctl_spec_ctrl_set")}
 KERNELS = (

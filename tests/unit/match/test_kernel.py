@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kspliced.elf.section_class import SectionClass, class_of_name
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.image import AddressRange, KernelSymbol
 from kspliced.kernel.kallsyms import Kallsyms
@@ -160,6 +161,52 @@ def test_live_kernel(root: Path) -> None:
             with pytest.raises(KernelError) as caught:
                 kernel.read(address, 4)
             assert caught.value.code is Code.KERNEL_UNREADABLE
+
+
+SECTIONS = {
+    ".text": 0xFFFFFFFFC0000000, ".exit.text": 0xFFFFFFFFC0000800, ".rodata": 0xFFFFFFFFC0001000,
+    ".data..ro_after_init": 0xFFFFFFFFC0002000, "__jump_table": 0xFFFFFFFFC0002100,
+    ".data": 0xFFFFFFFFC0003000, ".bss": 0xFFFFFFFFC0003800, ".init.text": 0xFFFFFFFFC0009000,
+}  # fmt: skip
+RANGES = {
+    SectionClass.TEXT: ("_text", "_etext", 0xFFFFFFFF81000000),
+    SectionClass.READ_ONLY: ("__start_rodata", "__end_rodata", 0xFFFFFFFF82000000),
+    SectionClass.RO_AFTER_INIT: (
+        "__start_ro_after_init", "__end_ro_after_init", 0xFFFFFFFF82000800
+    ),
+    SectionClass.WRITTEN: ("_sdata", "_edata", 0xFFFFFFFF83000000),
+    SectionClass.INIT_TEXT: ("_sinittext", "_einittext", 0xFFFFFFFF84000000),
+    SectionClass.INIT_DATA: ("__init_begin", "__init_end", 0xFFFFFFFF83FFF000),
+}  # fmt: skip
+SIZES = {SectionClass.READ_ONLY: 0x2000, SectionClass.INIT_DATA: 0x4000}
+
+
+def test_what_kind_of_memory_an_address_is_in(root: Path) -> None:
+    lines = "".join(
+        f"{start:016x} D {first}\n{start + SIZES.get(kind, 0x800):016x} D {last}\n"
+        for kind, (first, last, start) in RANGES.items()
+    )
+    order = "".join(sorted(lines.splitlines(keepends=True)))
+    (root / "proc/kallsyms").write_text(order)
+    for name, address in SECTIONS.items():
+        (root / "sys/module/ext4/sections" / name).write_text(f"{address:#x}\n")
+    with live(root) as kernel:
+        for kind, (_, _, start) in RANGES.items():
+            assert kernel.memory(start, "vmlinux") is kind
+            assert kernel.memory(start + 0x7FF, "vmlinux") is kind
+        assert kernel.memory(0xFFFFFFFF82001000, "vmlinux") is SectionClass.READ_ONLY
+        assert kernel.memory(0xFFFFFFFF83000800, "vmlinux") is None
+        assert kernel.memory(0x14000, "vmlinux") is None, "a per-CPU variable is no address"
+        for name, address in SECTIONS.items():
+            assert kernel.memory(address + 8, "ext4") is class_of_name(name)
+        assert kernel.memory(0xFFFFFFFFBFFFFFFF, "ext4") is None
+        assert kernel.memory(0xFFFFFFFFC0004000, "late") is None
+
+
+def test_memory_of_which_kallsyms_says_half(root: Path) -> None:
+    (root / "proc/kallsyms").write_text("ffffffff82000000 D __start_rodata\n")
+    with live(root) as kernel:
+        assert kernel.memory(0xFFFFFFFF82000000, "vmlinux") is None
 
 
 def test_what_our_update_replaced_is_put_back(root: Path) -> None:

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Functions and data that are in memory of another kind than before (elf/section_class.py), and
+what of them the update can bring to those who use them. docs/differencing.md has the whole table.
+
+The running kernel has what it was compiled to: it writes where a constant was, or jumps into memory
+that start-up has freed, however alike the bytes are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kspliced.build.body import Bodies
+from kspliced.build.layout import Entity, EntityKind, Target
+from kspliced.build.pairing import Pairing, fingerprint, message_state
+from kspliced.elf.disasm import accesses
+from kspliced.elf.object import Binding, Relocation
+from kspliced.elf.section_class import SectionClass, is_start_up_table
+
+_GLOBAL = "other units may use it, and they use what is gone"
+_KEPT = "its address may be kept somewhere, and nothing is there any more"
+_RAN = "its content changes as well, and what start-up made of it stays"
+_CLONE = "it may be another one of that name"
+
+
+_PASSING = frozenset({
+    SectionClass.INIT_TEXT, SectionClass.EXIT_TEXT, SectionClass.INIT_CONST,
+    SectionClass.INIT_DATA, SectionClass.EXIT_DATA,
+})  # fmt: skip
+_MEANT = frozenset({SectionClass.SPECIAL, SectionClass.SPECIAL_TEXT})
+_READ = frozenset({SectionClass.READ_ONLY, SectionClass.RO_AFTER_INIT})
+
+
+def why_not(before: SectionClass, after: SectionClass) -> str:
+    """What is wrong with the running kernel's own, where a class changes."""
+    if before in _MEANT or after in _MEANT:
+        return "the kernel treats it by the section it is in, and goes on to do so"
+    if before in _PASSING:
+        return "it was for start-up, or for a module's end, and the running kernel has it no more"
+    if after in _PASSING:
+        return "it becomes part of start-up, or of a module's end; the running kernel keeps it"
+    if SectionClass.PER_CPU in (before, after):
+        return "one for each processor is not one for all"
+    if before in _READ and after in _READ:
+        return "start-up may write to the one and not to the other"
+    if before in _READ:
+        return "new code may write to it, and in the running kernel it is in read-only memory"
+    return "it is read-only from now on, and the running kernel may have written to it"
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """``pre`` is in section ``before``, ``post`` in ``after``. ``carried``: it is new to those that
+    use it from now on, if there is no ``obstacle``."""
+
+    pre: Entity
+    post: Entity
+    before: tuple[SectionClass, str]
+    after: tuple[SectionClass, str]
+    carried: bool = False
+    obstacle: str = ""
+
+    @property
+    def evidence(self) -> str:
+        """Which classes, and which sections."""
+        (old, old_name), (new, new_name) = self.before, self.after
+        return f"{old.value} ({old_name}) before, {new.value} ({new_name}) after"
+
+
+def class_changes(
+    pre: Bodies, post: Bodies, pairing: Pairing, equal: Callable[[Entity, Entity], bool]
+) -> Iterator[ClassChange]:
+    """Everything that changes its class, in no order.
+
+    :param equal: whether two functions, or data, are the same but for that.
+    """
+
+    changes = _Changes(pre, post)
+    for one, other in pairing.pairs():
+        if not other.parent and pre.layout.place(one) != post.layout.place(other):
+            yield changes.make(one, other)
+    for one, other in pairing.moved():
+        yield changes.make(one, other, True, _obstacle(pre, post, one, other, equal))
+    for one, other in _strays(pre, post, pairing):
+        yield changes.make(one, other, False, _CLONE)
+
+
+@dataclass(frozen=True)
+class _Changes:
+    pre: Bodies
+    post: Bodies
+
+    def make(
+        self, one: Entity, other: Entity, carried: bool = False, obstacle: str = ""
+    ) -> ClassChange:
+        before, after = _where(self.pre, one), _where(self.post, other)
+        return ClassChange(one, other, before, after, carried, obstacle)
+
+
+def _where(bodies: Bodies, entity: Entity) -> tuple[SectionClass, str]:
+    return bodies.layout.place(entity)[0], bodies.layout.section(entity.section).name
+
+
+def _obstacle(
+    pre: Bodies,
+    post: Bodies,
+    one: Entity,
+    other: Entity,
+    equal: Callable[[Entity, Entity], bool],
+) -> str:
+    """Why something that moves cannot be brought to its users, or ``""``."""
+    for bodies, entity in ((pre, one), (post, other)):
+        if bodies.layout.object.symbols[entity.symbol].binding is not Binding.LOCAL:
+            return _GLOBAL
+    ran = False
+    for user, relocation, target in _references(pre, one):
+        if not _passes(pre, user, relocation, target):
+            return _KEPT
+        ran |= pre.layout.passing(user)
+    return _RAN if ran and not equal(one, other) else ""
+
+
+def _references(
+    bodies: Bodies, entity: Entity
+) -> Iterator[tuple[Entity, Relocation | None, Target]]:
+    """Who refers to an entity, itself aside, and where."""
+    own = bodies.parts(entity) if entity.kind is EntityKind.FUNCTION else (entity,)
+    for user in bodies.layout.entities():
+        if user in own:
+            continue
+        for relocation, target in bodies.references(user):
+            if target.entity == entity:
+                yield user, relocation, target
+        for site in bodies.sites(user):
+            for target in site.targets[1:]:
+                if target.entity == entity:
+                    yield user, None, target
+
+
+def _passes(bodies: Bodies, user: Entity, relocation: Relocation | None, target: Target) -> bool:
+    """Whether a reference leaves no address behind: a call, a load, a table that is read once."""
+    if target.branch:
+        return True
+    section = bodies.layout.section(user.section)
+    if not section.executable:
+        return is_start_up_table(section.name)
+    assert target.entity is not None
+    if relocation is None or target.entity.kind is EntityKind.FUNCTION:
+        return False
+    return accesses(bodies.layout.content(user), relocation.offset)
+
+
+def _strays(pre: Bodies, post: Bodies, pairing: Pairing) -> Iterator[tuple[Entity, Entity]]:
+    """What the compiler numbers and is new, with what is gone of that name and of another class."""
+    gone: dict[tuple[str, EntityKind], list[Entity]] = defaultdict(list)
+    for entity in pre.layout.entities():
+        if _numbered(entity) and pairing.post_of(entity) is None and not message_state(pre, entity):
+            gone[entity.stem, entity.kind].append(entity)
+    for entity in post.layout.entities() if gone else ():
+        if pairing.pre_of(entity) is not None or message_state(post, entity):
+            continue
+        for old in gone.get((entity.stem, entity.kind), ()):
+            if pre.layout.place(old) != post.layout.place(entity):
+                yield old, entity
+                break
+
+
+def _numbered(entity: Entity) -> bool:
+    return entity.symbol >= 0 and entity.name != entity.stem and not entity.parent
+
+
+def registered_changes(pre: Bodies, post: Bodies, pairing: Pairing) -> Iterator[tuple[str, str]]:
+    """Entries of the kernel's tables that come or go, as (what they speak of, section): such an
+    entry has a symbol, but no code refers to it."""
+    before = Counter(_entries(pre, pairing.post_of))
+    after = Counter(_entries(post, pairing.pre_of))
+    for spoken, section, *_ in (*(before - after), *(after - before)):
+        yield spoken, section
+
+
+def _entries(
+    bodies: Bodies, counterpart: Callable[[Entity], Entity | None]
+) -> Iterator[tuple[str, str, str, tuple[object, ...]]]:
+    for entity in bodies.layout.entities():
+        if entity.kind is not EntityKind.DATA or not entity.size or counterpart(entity) is not None:
+            continue
+        kind, section = _where(bodies, entity)
+        if kind is SectionClass.SPECIAL and not message_state(bodies, entity):
+            spoken = [t.name for _, t in bodies.references(entity) if t.entity and t.name]
+            named = (spoken or [entity.name])[-1]
+            yield named, section, entity.stem, fingerprint(bodies, entity)
