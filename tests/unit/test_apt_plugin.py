@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,7 @@ GUARD = 20.0
 # What the hook left behind after half a second is not there yet for a test to see.
 PATIENT = """\
 [ "$1 $2" != "--foreground 0.5" ] || { shift 2; set -- --foreground 15 "$@"; }
+[ "$1" != 0.3 ] || { shift; set -- 15 "$@"; }
 exec /usr/bin/timeout "$@"
 """
 
@@ -49,9 +51,16 @@ class Machine:
         (root / "var/lib/dpkg/status").touch()
         (root / "proc/cmdline").write_text("root=/dev/vda quiet\n")
         self.runs("6.1.0-55-amd64")
+        build = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-11-14)\n"
+        (root / "proc/sys/kernel/version").write_text(build)
         self.program("systemctl", f'echo "$@" >>{root}/calls')
         self.program("logger", f'echo "$@" >>{root}/journal')
         self.program("timeout", PATIENT)
+        # The package's modules, for the hook's python3.
+        self.program("python3", f'PYTHONPATH={APT.parents[1]} exec {sys.executable} "$@"')
+        modules = root / "lib/modules/6.1.0-55-amd64/modules.dep"
+        modules.parent.mkdir(parents=True)
+        modules.write_text("updates/dkms/kspliced.ko:\n")
         self.within = GUARD
 
     def impatient(self) -> None:
@@ -117,9 +126,10 @@ class Machine:
     def unpoked(self) -> bool:
         return not (self.root / "calls").exists()
 
-    def dpkg_has(self, status: str, version: str) -> None:
+    def dpkg_has(self, status: str, version: str, source: str = "linux") -> None:
         (self.root / "var/lib/dpkg/status").write_text(
             f"Package: {IMAGE.name}\nStatus: install ok {status}\nVersion: {version}\n"
+            f"Source: {source}\n"
             "Architecture: amd64\nMaintainer: x\nDescription: x\n\n"
         )
 
@@ -380,8 +390,46 @@ def test_without_systemd_nothing_happens(machine: Machine) -> None:
     assert machine.unpoked()
 
 
+@pytest.mark.parametrize(
+    "mark",
+    ["run/systemd/container", "run/host/container-manager", "run/.containerenv", ".dockerenv"],
+)
+def test_in_a_container_nothing_happens(machine: Machine, mark: str) -> None:
+    """It may have systemd, and a kernel package of the very flavour that its host runs."""
+    (machine.root / mark).parent.mkdir(parents=True, exist_ok=True)
+    (machine.root / mark).write_text("lxc")
+    assert at_a_terminal(machine) == ""
+    assert machine.requests() == [] and machine.unpoked()
+    assert machine.plan(HEAD + UNPACK) == []
+
+
+@pytest.mark.parametrize(
+    "release,build",
+    [
+        ("6.8.0-45-generic", "#45-Ubuntu SMP PREEMPT_DYNAMIC Fri Aug 30 12:02:04 UTC 2024"),
+        ("6.8.12-4-pve", "#1 SMP PREEMPT_DYNAMIC PMX 6.8.12-4 (2024-11-06T15:04Z)"),
+        ("6.7-4.1-liquorix-amd64", "#1 ZEN SMP PREEMPT liquorix 6.7-5ubuntu1~bookworm"),
+        ("6.1.200-amd64", "#2 SMP PREEMPT_DYNAMIC Thu Jan 1 00:00:00 UTC 1970"),
+        ("6.1.0-55-amd64", ""),
+    ],
+)
+def test_a_kernel_that_is_not_debians_is_left_alone(
+    machine: Machine, release: str, build: str
+) -> None:
+    machine.runs(release)
+    (machine.root / "proc/sys/kernel/version").write_text(f"{build}\n")
+    flavour = release.partition("-")[2].lstrip("0123456789.-") or "amd64"
+    name = f"linux-image-6.8.0-99-{flavour}"
+    line = f"{name} - - none < 6.9-1 amd64 none /x.deb\n"
+    assert machine.plan(HEAD + line) == []
+    assert machine.hook("installed", name.removeprefix("linux-image-")) == ""
+    assert machine.requests() == [] and machine.unpoked()
+
+
 def at_a_terminal(machine: Machine) -> str:
     """What the person at apt's terminal reads at its end."""
+    if (machine.root / "var/lib/dpkg/status").stat().st_size == 0:
+        machine.dpkg_has("installed", "6.1.192-2")
     machine.plan(HEAD + UNPACK)
     machine.hook("installed", RELEASE)
     ours, theirs = pty.openpty()
@@ -398,6 +446,45 @@ def at_a_terminal(machine: Machine) -> str:
 def test_one_line_for_a_person(machine: Machine) -> None:
     line = "kspliced: making linux 6.1.192-2 live in the background; see kspliced status\r\n"
     assert at_a_terminal(machine) == line
+
+
+@pytest.mark.parametrize(
+    "name,content,words",
+    [
+        ("lib/modules/6.1.0-55-amd64/modules.dep", "", "the kernel core is not built"),
+        ("sys/kernel/security/lockdown", "none [integrity]", "the kernel is locked down"),
+        ("proc/sys/kernel/modules_disabled", "1", "kernel.modules_disabled is set"),
+        ("proc/sys/kernel/kptr_restrict", "2", "kernel.kptr_restrict is 2"),
+        ("sys/module/lkrg/refcnt", "1", "LKRG is loaded"),
+    ],
+)
+def test_what_is_in_the_way_is_said_at_once(
+    machine: Machine, name: str, content: str, words: str
+) -> None:
+    file = machine.root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+    said = at_a_terminal(machine)
+    assert said.startswith(f"kspliced: linux 6.1.192-2 will not go live by itself: {words}"), said
+    assert said.endswith("; see kspliced doctor\r\n") and said.count("\n") == 1
+    assert machine.requests() == [(IMAGE,)], "the daemon keeps it until it is mended"
+
+
+def test_a_self_built_kernel_is_not_promised(machine: Machine) -> None:
+    machine.dpkg_has("installed", "6.1.192-2", "linux-upstream")
+    said = at_a_terminal(machine)
+    assert (
+        said == f"kspliced: {IMAGE.name} 6.1.192-2 is not the distribution's, and is left alone\r\n"
+    )
+
+
+@pytest.mark.parametrize("python", ["exit 1", "exec sleep 60"], ids=["broken", "slow"])
+def test_without_an_answer_nothing_is_promised(machine: Machine, python: str) -> None:
+    machine.program("python3", python)
+    machine.program("timeout", PATIENT.replace("set -- 15", "set -- 0.3"))
+    assert at_a_terminal(machine) == (
+        "kspliced: looking at linux 6.1.192-2 in the background; see kspliced status\r\n"
+    )
 
 
 def test_no_promise_that_is_not_kept(machine: Machine) -> None:

@@ -44,7 +44,8 @@ class Machine:
         self.helper = root / "kernel-request"
         text = HELPER.read_text()
         assert "\nSECONDS = 0.5\n" in text
-        self.helper.write_text(text.replace("\nSECONDS = 0.5\n", "\nSECONDS = 15\n"))
+        text = text.replace("\nSECONDS = 0.5\n", "\nSECONDS = 15\n")
+        self.helper.write_text(text.replace("\nCHECK_SECONDS = 0.3\n", "\nCHECK_SECONDS = 15\n"))
         self.helper.chmod(0o755)
 
     def runs(self, release: str) -> None:
@@ -100,16 +101,42 @@ def test_one_that_goes(machine: Machine) -> None:
     assert machine.requests() == [(Package(f"kernel-{OLD}", "", ""),)]
 
 
-def test_one_line_for_a_person(machine: Machine) -> None:
+def at_a_terminal(machine: Machine) -> str:
+    """What the person at dnf's terminal reads."""
     master, terminal = pty.openpty()
     machine.tell("installed", f"{NEW}=6.1.192-2.ks1", stderr=terminal)
     os.close(terminal)
-    text = os.read(master, 4096).decode()
-    os.close(master)
-    assert text.split("\r\n") == [
-        "kspliced: making linux 6.1.192-2.ks1 live in the background; see kspliced status",
-        "",
-    ]
+    try:
+        return os.read(master, 4096).decode()
+    except OSError:  # EIO: nothing was written before the last writer closed it
+        return ""
+    finally:
+        os.close(master)
+
+
+def test_one_line_for_a_person(machine: Machine) -> None:
+    """kspliced itself says it (tests/unit/engine/test_announce.py), of the right root."""
+    machine.program("python3", f'echo "$@" >{machine.root}/asked; echo "kspliced: it is so"')
+    assert at_a_terminal(machine) == "kspliced: it is so\r\n"
+    asked = machine.noted("asked")
+    assert asked == f"-P -m kspliced.engine.announce --root {machine.root}\n"
+    machine.program("python3", "exit 0")
+    assert at_a_terminal(machine) == ""
+
+
+@pytest.mark.parametrize("python", ["exit 1", "exec sleep 60"], ids=["broken", "slow"])
+def test_without_an_answer_nothing_is_promised(machine: Machine, python: str) -> None:
+    machine.program("python3", python)
+    text = machine.helper.read_text()
+    machine.helper.write_text(text.replace("CHECK_SECONDS = 15", "CHECK_SECONDS = 0.3"))
+    assert at_a_terminal(machine) == (
+        "kspliced: looking at linux 6.1.192-2.ks1 in the background; see kspliced status\r\n"
+    )
+
+
+def test_in_a_container_nothing_happens(machine: Machine) -> None:
+    (machine.root / "run/systemd/container").write_text("lxc")
+    assert at_a_terminal(machine) == "" and machine.requests() == []
 
 
 @pytest.mark.parametrize("flavour", ["+debug", "+rt"])
