@@ -128,6 +128,24 @@ class UpdateReport:
 
 
 @dataclass(frozen=True)
+class ResidentModule:
+    """An update module that stays loaded, its memory in bytes, the core's word for its stage."""
+
+    module: str
+    bytes: int
+    stage: str
+
+
+@dataclass(frozen=True)
+class ResidentReport:
+    """Memory of updates that stays until the reboot, and how much may, in bytes."""
+
+    bytes: int
+    limit_bytes: int
+    updates: tuple[ResidentModule, ...]
+
+
+@dataclass(frozen=True)
 class StatusReport:
     """The daemon's answer. Versions are source package versions, ``release`` is uname -r;
     ``ignored`` are newer kernel packages that are not the distribution's."""
@@ -143,6 +161,7 @@ class StatusReport:
     problem: ProblemReport | None
     ignored: tuple[str, ...]
     preconditions: tuple[PreconditionReport, ...]
+    resident: ResidentReport | None
 
 
 @dataclass(frozen=True)
@@ -163,6 +182,7 @@ def parse_status(text: str) -> StatusReport:
         value = _known(StatusReport, json.loads(text))
         if isinstance(value, dict):
             value["update"] = _known(UpdateReport, value.get("update"))
+            value["resident"] = _known(ResidentReport, value.get("resident"))
         return decode(StatusReport, value)
     except (ValueError, RecursionError) as error:
         raise BusError(

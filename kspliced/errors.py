@@ -36,6 +36,7 @@ class Code(str, Enum):
     PACK_MALFORMED = "pack_malformed"
     PACK_FORMAT = "pack_format"
     PACK_OTHER_KERNEL = "pack_other_kernel"
+    PACK_MISSING = "pack_missing"
     # match and link
     NO_MATCH = "no_match"
     AMBIGUOUS = "ambiguous"
@@ -54,6 +55,7 @@ class Code(str, Enum):
     STATE_MALFORMED = "state_malformed"
     SWITCHED_OFF = "switched_off"
     BOOT_LOOP = "boot_loop"
+    RESIDENT_LIMIT = "resident_limit"
     NO_UPDATE = "no_update"
     # preconditions: what a machine must have before anything is built (engine/preconditions.py)
     FOREIGN_KERNEL = "foreign_kernel"
@@ -92,6 +94,7 @@ _EXIT_CODES = {
     Code.AMBIGUOUS: ExitCode.REFUSED,
     Code.UNRESOLVED: ExitCode.REFUSED,
     Code.PACK_OTHER_KERNEL: ExitCode.REFUSED,
+    Code.RESIDENT_LIMIT: ExitCode.REFUSED,
     Code.NO_DAEMON: ExitCode.NO_DAEMON_OR_RIGHT,
     Code.NOT_AUTHORIZED: ExitCode.NO_DAEMON_OR_RIGHT,
     Code.CODE_BUSY: ExitCode.BUSY,

@@ -81,10 +81,12 @@ class Hold:
 @dataclass(frozen=True)
 class Linked:
     """An update module to load, and its name; ``waiting`` are targets that have to be loaded before
-    the units ``held`` can go live, in another module; ``holds`` are for their loads."""
+    the units ``held`` can go live, in another module; ``holds`` are for their loads. It takes about
+    ``size`` bytes of kernel memory."""
 
     name: str
     content: bytes
+    size: int
     waiting: tuple[str, ...]
     held: tuple[str, ...]
     holds: tuple[Hold, ...] = ()

@@ -93,6 +93,24 @@ SYSTEM_SECTIONS = (
         ),
     ),
     Section(
+        "MEMORY",
+        (
+            "The kernel may keep the address of a string, a table or a function of an update that "
+            "was applied. So its module stays loaded until the reboot, also when it is undone or "
+            "another takes its place; `kspliced status` says how much memory that is. An "
+            "update that would need more than the limit is refused (resident_limit) before it is "
+            "loaded; what is live stays so.",
+        ),
+        (
+            Item(
+                "KSPLICED_RESIDENT_LIMIT",
+                "Environment variable of kspliced.service and kspliced-replay.service: the limit "
+                "in bytes, or with K, M or G. The default is 256M. Set it by `systemctl edit`, "
+                "as Environment=KSPLICED_RESIDENT_LIMIT=512M.",
+            ),
+        ),
+    ),
+    Section(
         "FILES",
         (),
         (

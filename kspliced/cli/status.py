@@ -9,7 +9,14 @@ from argparse import Namespace
 
 from kspliced.cli import output
 from kspliced.cli.follow import follow
-from kspliced.client import Client, StatusReport, UpdateReport, connected, parse_status
+from kspliced.client import (
+    Client,
+    ResidentReport,
+    StatusReport,
+    UpdateReport,
+    connected,
+    parse_status,
+)
 from kspliced.errors import ExitCode, KsplicedError
 from kspliced.model import ChangeKind, ChangelogEntry
 
@@ -83,6 +90,7 @@ def show(status: StatusReport, verbose: bool) -> None:
         output.field("job", text, "cyan")
     if status.update is not None:
         _show_update(status.update, verbose)
+    _show_resident(status.resident)
     _show_reboot(status, verbose)
     blocked = [p for p in status.preconditions if p.state == "failed"]
     for one in blocked:
@@ -129,6 +137,14 @@ def _show_update(update: UpdateReport, verbose: bool) -> None:
         refusals = [(r.code, r.unit, r.symbol, r.reason) for r in update.refused]
         output.table(("code", "unit", "symbol", "reason"), refusals[:limit])
         _more(len(refusals), limit)
+
+
+def _show_resident(resident: ResidentReport | None) -> None:
+    """What updates keep in memory, if anything."""
+    if resident is not None and resident.bytes:
+        kept, limit = (f"{n / (1 << 20):.1f} MiB" for n in (resident.bytes, resident.limit_bytes))
+        modules = output.plural(len(resident.updates), "update module")
+        output.field("resident", f"{kept} of {limit}: {modules}, until the reboot")
 
 
 def entry_text(entry: ChangelogEntry) -> str:

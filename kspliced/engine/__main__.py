@@ -6,6 +6,7 @@ JSON lines on stdout (kspliced/worker.py); the exit status is that of the comman
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from kspliced.engine.kernels import running_kernel
 from kspliced.engine.live import RunningKernel
 from kspliced.engine.paths import Paths
 from kspliced.engine.policy import Backoff
+from kspliced.engine.resident import read_limit
 from kspliced.engine.switch import Outcome
 from kspliced.engine.versions import of_rpm
 from kspliced.errors import Code, ExitCode, KsplicedError
@@ -71,6 +73,9 @@ def _fetcher(paths: Paths) -> Fetcher:
 
 def system_context(paths: Paths, job: Job) -> Context:
     """The context of a real machine."""
+    limit = read_limit(os.environ)
+    if limit.complaint:
+        print(f"kspliced: {limit.complaint}", file=sys.stderr, flush=True)
     return Context(
         paths=paths,
         job=job,
@@ -80,6 +85,7 @@ def system_context(paths: Paths, job: Job) -> Context:
         kernel=RunningKernel(paths),
         clock=SystemClock(),
         backoff=Backoff(),
+        resident_limit=limit,
     )
 
 

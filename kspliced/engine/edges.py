@@ -14,6 +14,7 @@ from typing import Protocol
 from kspliced.engine.journal import Journal
 from kspliced.engine.paths import Paths
 from kspliced.engine.policy import Backoff
+from kspliced.engine.resident import Limit
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import (
     ChangelogEntry,
@@ -158,9 +159,9 @@ class Kernel(Protocol):
         ...
 
     def unload(self, name: str) -> None:
-        """Remove an update module that is not applied.
+        """Remove an update module that was never applied.
 
-        :raises KsplicedError: BUSY when the kernel still uses it.
+        :raises KsplicedError: LOAD_FAILED when the kernel still uses it.
         """
         ...
 
@@ -229,3 +230,4 @@ class Context:
     kernel: Kernel
     clock: Clock
     backoff: Backoff
+    resident_limit: Limit

@@ -15,6 +15,7 @@ from kspliced.engine.command import run
 from kspliced.engine.edges import Cancel, CoreStage, CoreUpdate
 from kspliced.engine.files import write_durably
 from kspliced.engine.paths import Paths
+from kspliced.engine.resident import fitting, has_loaded, loading
 from kspliced.engine.state import update_of
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.core import Core
@@ -84,7 +85,9 @@ class RunningKernel:
                 known = None
         with LiveKernel(self.paths.proc, self._sys) as kernel:
             matched = match(pack, kernel, sink, known)
-        linked = link(pack, matched, core.crcs() if core.present else (), taken)
+        crcs = core.crcs() if core.present else ()
+        loaded = frozenset(u.module for u in updates if u.stage is not CoreStage.APPLIED)
+        linked = fitting(self.paths, loaded, taken, lambda names: link(pack, matched, crcs, names))
         self._keep(frozenset((*applied, linked.name)), linked.name, to_bytes(pack, matched))
         return linked
 
@@ -103,7 +106,9 @@ class RunningKernel:
 
         :raises KernelError: LOAD_FAILED.
         """
+        loading(self.paths, name)
         self._core.load(name, module)
+        has_loaded(self.paths, name, module)
 
     def apply(self, name: str) -> int:
         """One attempt at the switch; how long it held the CPUs, in microseconds.
@@ -134,7 +139,7 @@ class RunningKernel:
         return self._core.nudge(name)
 
     def unload(self, name: str) -> None:
-        """Remove an update module that is not applied.
+        """Remove an update module that was never applied.
 
         :raises KernelError: LOAD_FAILED when the kernel still uses it.
         """

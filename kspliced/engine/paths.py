@@ -84,6 +84,11 @@ class Paths:
         return self.run / "matched"
 
     @property
+    def loaded(self) -> Path:
+        """What update modules were loaded, each in a file of its name (engine/resident.py)."""
+        return self.run / "loaded"
+
+    @property
     def listener(self) -> Path:
         """The device that tells of modules whose loads wait (docs/kernel-core.md)."""
         return self.root / "dev/kspliced"

@@ -14,6 +14,9 @@ from kspliced.model import KernelId
 
 APPLY_ANYWAY = "run `kspliced apply` to apply it all the same"
 
+# Bytes that update modules may keep until the reboot; engine/resident.py reads another.
+RESIDENT_LIMIT = 256 << 20
+
 # Failures that may be gone when the same thing is tried again, nothing else having changed.
 TRANSIENT = frozenset(
     {

@@ -6,6 +6,7 @@ status_json() is the JSON of `kspliced status --json`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -17,6 +18,7 @@ from kspliced.engine.kernels import (
 )
 from kspliced.engine.paths import Paths
 from kspliced.engine.preconditions import evaluate, first_failed
+from kspliced.engine.resident import Resident, read_limit, read_resident
 from kspliced.engine.state import (
     Problem,
     Stage,
@@ -113,6 +115,7 @@ class Status:
     job: JobStatus | None
     reboot_required: RebootRequired
     problem: Problem | None
+    resident: Resident
     ignored: tuple[str, ...] = ()
     preconditions: tuple[Precondition, ...] = ()
 
@@ -128,6 +131,11 @@ def core_applied(paths: Paths) -> frozenset[str]:
         # The core is not loaded, or an update went while we looked: what was seen still holds.
         pass
     return frozenset(applied)
+
+
+def core_resident(paths: Paths) -> Resident:
+    """What updates keep in memory until the reboot, and what they may."""
+    return read_resident(paths, read_limit(os.environ))
 
 
 @dataclass(frozen=True)
@@ -250,6 +258,7 @@ def build_status(
         problem=state.problem,
         ignored=installed.ignored,
         preconditions=preconditions,
+        resident=core_resident(paths),
     )
 
 
@@ -410,6 +419,7 @@ def status_json(status: Status) -> dict[str, Any]:
         "problem": encode(status.problem),
         "ignored": list(status.ignored),
         "preconditions": encode(status.preconditions),
+        "resident": encode(status.resident),
     }
 
 

@@ -13,6 +13,7 @@ from kspliced.engine.edges import Context, CoreStage
 from kspliced.engine.journal import Event, Facts
 from kspliced.engine.kernels import boot_id
 from kspliced.engine.policy import APPLY_ANYWAY
+from kspliced.engine.resident import require_room
 from kspliced.engine.state import Problem, Stage, UpdateRecord, update_of
 from kspliced.engine.store import Store
 from kspliced.errors import Code, KernelError, KsplicedError
@@ -84,7 +85,7 @@ def switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> 
 def _switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> UpdateRecord:
     context.job.at("core", 0.86, "loading the kernel core")
     context.kernel.ready()
-    unload_leftovers(context, store)  # a target may have moved since they were linked
+    unload_leftovers(context)  # a target may have moved since they were linked
     context.job.at("match", 0.88, "comparing with the running kernel")
     linked = context.kernel.link(pack, context.job.part(0.88, 0.94))
     context.job.cancel.check()
@@ -100,7 +101,7 @@ def _switch(context: Context, store: Store, record: UpdateRecord, pack: Pack) ->
     store.put(applying)
     live = _live(context, applying, _load_and_apply(context, linked))
     _replace_others(store, live)
-    unload_leftovers(context, store)
+    unload_leftovers(context)
     return live
 
 
@@ -120,10 +121,14 @@ def _waiting(store: Store, record: UpdateRecord, pack: Pack) -> UpdateRecord:
 
 
 def _load_and_apply(context: Context, linked: Linked) -> int:
-    """Load the module, unless it stayed loaded, and switch to it; returns the pause in µs."""
+    """Load the module, unless it stayed loaded, and switch to it; returns the pause in µs.
+
+    :raises KsplicedError: RESIDENT_LIMIT, before anything is loaded; what the switch raises.
+    """
     context.job.at("apply", 0.95, "switching")
     there = any(update.module == linked.name for update in context.kernel.updates())
     if not there:
+        require_room(context.paths, context.resident_limit, linked.size)
         context.kernel.load(linked.name, linked.content)
     try:
         for hold in linked.holds:
@@ -163,7 +168,7 @@ def widen(context: Context, store: Store, record: UpdateRecord, pack: Pack) -> U
             store.put(replace(record, problem=problem))
         raise
     store.put(replace(parts, problem=None))
-    unload_leftovers(context, store)
+    unload_leftovers(context)
     return parts
 
 
@@ -188,7 +193,7 @@ def switch_back(context: Context, store: Store, record: UpdateRecord) -> UpdateR
         raise
     undone = replace(undoing, stage=Stage.UNDONE, problem=None)
     store.save(replace(store.state.put(undone), problem=None))
-    unload_leftovers(context, store)
+    unload_leftovers(context)
     return undone
 
 
@@ -320,16 +325,11 @@ def _replace_others(store: Store, live: UpdateRecord) -> None:
     store.prune()
 
 
-def unload_leftovers(context: Context, store: Store) -> None:
-    """Remove update modules that are not applied, where nothing can still point into them.
-
-    A pinned update stays: the kernel may have kept the address of one of its new functions.
-    """
-    ours = {record.update: record for record in store.state.history}
+def unload_leftovers(context: Context) -> None:
+    """Remove update modules that were never applied. All others stay until the reboot, as the
+    kernel may have kept an address inside them (docs/engine.md, "Memory that stays")."""
     for update in context.kernel.updates():
-        if update.stage is CoreStage.APPLIED or update.name not in ours:
-            continue
-        if not ours[update.name].pinned:
+        if update.stage is CoreStage.PREPARING:
             _unload_quietly(context, update.module)
 
 

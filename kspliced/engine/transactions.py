@@ -23,6 +23,7 @@ from kspliced.engine.kernels import (
 )
 from kspliced.engine.policy import TRANSIENT, Action, Decision, blamed_units, decide
 from kspliced.engine.preconditions import BUILDING, SWITCHING, WRITING, container, require
+from kspliced.engine.resident import require_room
 from kspliced.engine.state import Stage, UpdateRecord
 from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
 from kspliced.engine.switch import (
@@ -274,12 +275,17 @@ def _upgrade(context: Context, store: Store, insisting: bool) -> Outcome:
 def _pack_of(
     context: Context, store: Store, decision: Decision, running: KernelId, newest: KernelId
 ) -> tuple[Pack, UpdateRecord]:
+    """The pack to apply: kept, or built now where what is built could be loaded, too.
+
+    :raises KsplicedError: RESIDENT_LIMIT; as _build().
+    """
     record = decision.record
     if record is not None and store.has_pack(record):
         try:
             return _reread(store, record, running), record
         except PackError as error:
             context.journal.send(Event.BAD_FILE, str(error), Facts(file=record.digest))
+    require_room(context.paths, context.resident_limit, 0)
     built, pack = _build(context, store, running, newest)
     return pack, built
 

@@ -122,6 +122,15 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What an update is about: a function that is ``replaced``, code only compared, or data."""
+
+    target: str
+    name: str
+    replaced: bool
+
+
+@dataclass(frozen=True)
 class Redirected:
     """A function that something else redirects at its entry, so that its replacement is not run."""
 
@@ -160,8 +169,8 @@ class Core:
             raise KernelError(
                 Code.CORE_ABI,
                 f"the kernel core has ABI {abi[:20]!r}, this kspliced needs {CORE_ABI}",
-                "install kspliced and kspliced-dkms of one version, undo the update and run "
-                "'modprobe -r kspliced && modprobe kspliced'",
+                "install kspliced and kspliced-dkms of one version and reboot; where no update was "
+                "applied since the boot, 'modprobe -r kspliced && modprobe kspliced' will do",
             )
 
     def version(self) -> str:
@@ -277,6 +286,21 @@ class Core:
                     raise self._malformed(name, line) from error
         return frozenset(found)
 
+    def parts(self, update: str) -> tuple[Part, ...]:
+        """The spans and data of an update, but those that went with their module."""
+        found = []
+        for line in self._read(f"updates/{_checked(update)}/spans").splitlines():
+            words = line.split("\t")
+            if len(words) != 6:
+                raise self._malformed("spans", line)
+            found.append(Part(words[4], words[5], words[3] not in ("0", "0x0")))
+        for line in self._read(f"updates/{_checked(update)}/data").splitlines():
+            words = line.split("\t")
+            if len(words) != 4:
+                raise self._malformed("data", line)
+            found.append(Part(words[2], words[3], False))
+        return tuple(found)
+
     def held(self) -> tuple[Held, ...]:
         """The modules whose loads wait."""
         found = []
@@ -299,7 +323,7 @@ class Core:
                 raise KernelError(
                     Code.CORE_ABI,
                     f"the kernel core is too old to hold the load of {hold.module}",
-                    "undo the update and run 'modprobe -r kspliced && modprobe kspliced'",
+                    "reboot: the core stays loaded as long as an update module does",
                 )
             return
         kind = "required" if hold.required else "optional"
@@ -313,7 +337,7 @@ class Core:
         init_module(_checked(update), content)
 
     def unload(self, update: str) -> None:
-        """Unload an update that is not applied.
+        """Unload an update that was never applied.
 
         :raises KernelError: LOAD_FAILED.
         """

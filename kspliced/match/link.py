@@ -30,7 +30,10 @@ _SHNDX_VALUE = struct.Struct("<HQ")
 _VERSION = struct.Struct("<Q56s")
 _ADDRESS = 8
 _SHT_SYMTAB = 2
+_SHT_STRTAB = 3
 _SHT_NOBITS = 8
+_SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
+_PAGE = 4096
 
 
 def link(
@@ -61,7 +64,8 @@ def link(
             "build the pack again",
         ) from error
     held = (u for g in pack.manifest.groups if g not in matched.groups for u in g.units)
-    return Linked(name, content, matched.waiting, tuple(held), _holds(pack, matched))
+    size = _memory(content)
+    return Linked(name, content, size, matched.waiting, tuple(held), _holds(pack, matched))
 
 
 def _name(pack: Pack, matched: Matched, taken: frozenset[str]) -> str:
@@ -88,10 +92,23 @@ def _holds(pack: Pack, matched: Matched) -> tuple[Hold, ...]:
     return tuple(Hold(module, needs) for module, needs in sorted(required.items()))
 
 
+def _memory(content: bytes) -> int:
+    """About how many bytes of kernel memory a module takes: layout_sections() of the kernel, pages
+    for each kind of rights; symbols go with the data. What is for init only is given back."""
+    sizes: dict[int, int] = {}
+    for section in _Image(content).sections:
+        kind = section.flags & (_SHF_WRITE | _SHF_EXECINSTR)
+        kept = section.flags & _SHF_ALLOC and not section.name.startswith(".init")
+        if kept or section.type in (_SHT_SYMTAB, _SHT_STRTAB):
+            sizes[kind] = sizes.get(kind, 0) + section.size
+    return sum(-(-size // _PAGE) * _PAGE for size in sizes.values())
+
+
 @dataclass(frozen=True)
 class _Section:
     name: str
     type: int
+    flags: int
     offset: int
     size: int
     link: int
@@ -110,7 +127,7 @@ class _Image:
         if names >= count:
             raise ValueError("it has no section names")
         strings = content[raw[names][4] : raw[names][4] + raw[names][5]]
-        self.sections = [_Section(_text(strings, r[0]), r[1], r[4], r[5], r[6]) for r in raw]
+        self.sections = [_Section(_text(strings, r[0]), *r[1:3], *r[4:7]) for r in raw]
         for section in self.sections:
             if section.type != _SHT_NOBITS and section.offset + section.size > len(content):
                 raise ValueError(f"section {section.name} lies outside the file")
@@ -166,7 +183,9 @@ def _link(pack: Pack, matched: Matched, name: str, crcs: tuple[SymbolCrc, ...]) 
 
 def _fill_span(image: _Image, places: Mapping[str, int], span: MatchedSpan) -> None:
     offset, name = span.span.buffer_offset, span.span.symbol
-    _fill(image, ".kspliced.expect", places, offset, name, span.expect)
+    # What the kernel may rewrite is not compared: without it, what is the same links the same.
+    bits = int.from_bytes(span.expect) & int.from_bytes(span.mask)
+    _fill(image, ".kspliced.expect", places, offset, name, bits.to_bytes(len(span.expect)))
     _fill(image, ".kspliced.mask", places, offset, name, span.mask)
 
 

@@ -15,6 +15,7 @@ from kspliced.engine.status import (
     awaited_modules,
     core_applied,
     core_redirected,
+    core_resident,
     current_status,
     loaded_modules,
 )
@@ -52,6 +53,7 @@ class Snapshot:
             _stat(paths.rpm / "rpmdb.sqlite-wal"),
             core_applied(paths),
             core_redirected(paths),
+            core_resident(paths),
             busy is not None,
             self._arrived(),
             stamp(paths),

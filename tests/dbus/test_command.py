@@ -51,6 +51,22 @@ def test_status_tells_the_whole_story(machine: Machine) -> None:
     ]
 
 
+def test_memory_that_stays_is_in_the_status(machine: Machine) -> None:
+    live(machine)
+    machine.start()
+    assert "resident" not in machine.kspliced("status").stdout
+    (machine.paths.core / "resident").write_text("3145728\n")
+    (machine.paths.core / "updates" / UPDATE / "resident").write_text("3145728\n")
+    lines = [" ".join(line.split()) for line in machine.kspliced("status").stdout.splitlines()]
+    assert "resident 3.0 MiB of 256.0 MiB: 1 update module, until the reboot" in lines
+    value = json.loads(machine.kspliced("status", "--json").stdout)["resident"]
+    assert value == {
+        "bytes": 3145728,
+        "limit_bytes": 256 << 20,
+        "updates": [{"module": UPDATE, "bytes": 3145728, "stage": "applied"}],
+    }
+
+
 def test_status_as_json(machine: Machine) -> None:
     live(machine)
     machine.start()

@@ -18,7 +18,8 @@ from kspliced.engine.edges import (
 )
 from kspliced.engine.journal import NO_FACTS, Event, Facts
 from kspliced.engine.paths import Paths
-from kspliced.engine.policy import Backoff
+from kspliced.engine.policy import RESIDENT_LIMIT, Backoff
+from kspliced.engine.resident import Limit, fitting, has_loaded, loading
 from kspliced.engine.state import update_of
 from kspliced.engine.status import loaded_modules
 from kspliced.errors import Code, KernelError, KsplicedError
@@ -165,6 +166,14 @@ class FakeKernel:
     loaded: dict[str, CoreStage] = field(default_factory=dict)
     holds: dict[str, list[Hold]] = field(default_factory=dict)
     lost: set[str] = field(default_factory=set)
+    size: int = 65536  # of each module that is applied
+    kept: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, list[Group]] = field(default_factory=dict)
+
+    @property
+    def applied(self) -> set[str]:
+        """The modules that are applied; others that were stay loaded."""
+        return {name for name, stage in self.loaded.items() if stage is CoreStage.APPLIED}
 
     def ready(self) -> None:
         """The core is there unless told otherwise."""
@@ -193,16 +202,29 @@ class FakeKernel:
             raise KsplicedError(Code.TARGET_NOT_LOADED, f"module {min(waiting)} is not loaded")
         name = pack.manifest.update + (f"_{len(held):04x}" if held else "")
         units = tuple(unit for group in held for unit in group.units)
-        name += "_aaaa" * (name in self.lost)
         holds = tuple(Hold(t, t in g.required) for g in groups for t in g.targets)
-        return Linked(name, pack.blob(GLUE.blob), tuple(sorted(waiting)), units, holds)
+        modules = (self.paths.proc / "modules").read_text().splitlines()
+        targets = {t for g in groups for t in g.targets}
+        where = [line for line in modules if line.split()[0] in targets]
+        content = pack.blob(GLUE.blob) + "\n".join(where).encode()
+
+        def named(taken: frozenset[str]) -> Linked:
+            names = (name, *(f"{pack.manifest.update}_{c * 4}" for c in "abcdef"))
+            chosen = next(n for n in names if n not in taken)
+            self.groups[chosen] = [g for g in groups if g not in held]
+            return Linked(chosen, content, self.size, tuple(sorted(waiting)), units, holds)
+
+        loaded = frozenset(n for n, s in self.loaded.items() if s is not CoreStage.APPLIED)
+        return fitting(self.paths, loaded, frozenset(self.lost), named)
 
     def load(self, name: str, module: bytes) -> None:
         """Register in stage preparing."""
         self.calls.append(f"load {name}")
         if name in self.loaded or not module:
             raise KernelError(Code.LOAD_FAILED, "cannot load it")
+        loading(self.paths, name)
         self._set(name, CoreStage.PREPARING)
+        has_loaded(self.paths, name, module)
 
     def apply(self, name: str) -> int:
         """Switch; another applied update goes in the same switch."""
@@ -210,6 +232,7 @@ class FakeKernel:
         for other, stage in self.loaded.items():
             if stage is CoreStage.APPLIED:
                 self._set(other, CoreStage.REVERSED)
+        self.kept[name] = self.size
         self._set(name, CoreStage.APPLIED)
         return 1180
 
@@ -232,10 +255,10 @@ class FakeKernel:
         return True
 
     def unload(self, name: str) -> None:
-        """Forget an update that is not applied."""
+        """Forget an update that was never applied."""
         self.calls.append(f"unload {name}")
-        if self.loaded.get(name) in (None, CoreStage.APPLIED):
-            raise KernelError(Code.BUSY, f"{name} is in use")
+        if self.loaded.get(name) is not CoreStage.PREPARING:
+            raise KernelError(Code.LOAD_FAILED, f"{name} is in use")
         del self.loaded[name]
         shutil.rmtree(self.paths.core / "updates" / name)
 
@@ -243,7 +266,9 @@ class FakeKernel:
         """Nothing is applied after a boot."""
         for name in list(self.loaded):
             del self.loaded[name]
-            shutil.rmtree(self.paths.core / "updates" / name)
+        self.kept.clear()
+        for directory in (self.paths.core, self.paths.run):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _attempt(self, what: str, name: str) -> None:
         self.calls.append(f"{what} {name}")
@@ -260,6 +285,13 @@ class FakeKernel:
         directory = self.paths.core / "updates" / name
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "stage").write_text(f"{stage.value}\n")
+        (directory / "pause_ns").write_text("1180000\n")
+        groups = self.groups.get(name, [])
+        spans = [f"0x1\t9\t4\t0x2\t{s.target}\t{s.symbol}\n" for g in groups for s in g.spans]
+        (directory / "spans").write_text("".join(spans))
+        (directory / "data").write_text("")
+        (directory / "resident").write_text(f"{self.kept.get(name, 0)}\n")
+        (self.paths.core / "resident").write_text(f"{sum(self.kept.values())}\n")
 
 
 class Machine:
@@ -274,6 +306,7 @@ class Machine:
         self.builder = FakeBuilder()
         self.kernel = FakeKernel(self.paths)
         self.cancel = Cancel()
+        self.limit = Limit(RESIDENT_LIMIT)
         self.steps: list[Progress] = []
         self.boot(RUNNING)
         self.install(RUNNING, *installed)
@@ -290,6 +323,7 @@ class Machine:
             kernel=self.kernel,
             clock=self.clock,
             backoff=Backoff(),
+            resident_limit=self.limit,
         )
 
     def boot(self, kernel: KernelId, cmdline: str = "root=/dev/vda1 ro quiet") -> None:
@@ -313,10 +347,12 @@ class Machine:
         modules.mkdir(parents=True, exist_ok=True)
         (modules / "modules.dep").write_text("updates/dkms/kspliced.ko:\n")
 
-    def modprobe(self, name: str) -> None:
-        """Load a module."""
-        with (self.paths.proc / "modules").open("a") as file:
-            file.write(f"{name} 4096 0 - Live 0x0\n")
+    def modprobe(self, name: str, address: int = 0) -> None:
+        """Load a module; one that is loaded comes again, at another address."""
+        file = self.paths.proc / "modules"
+        lines = [line for line in file.read_text().splitlines() if line.split()[0] != name]
+        lines.append(f"{name} 4096 0 - Live {address:#x}")
+        file.write_text("\n".join(lines) + "\n")
 
     def install(self, *kernels: KernelId, flavour: str = "") -> None:
         """What dpkg says is installed."""

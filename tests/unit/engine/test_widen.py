@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kspliced.engine import transactions
-from kspliced.engine.edges import Built, CoreStage
+from kspliced.engine.edges import Built
 from kspliced.engine.journal import Event
 from kspliced.engine.replay import healthy, replay
 from kspliced.engine.state import Stage, UpdateRecord, load_state
@@ -46,7 +46,7 @@ def newest(machine: Machine) -> UpdateRecord:
 def test_what_is_loaded_goes_live_and_the_rest_when_it_is(machine: Machine) -> None:
     offer(machine, CORE, MODULE)
     assert transactions.upgrade(machine.context).action == "live"
-    assert machine.kernel.loaded == {PART: CoreStage.APPLIED}
+    assert machine.kernel.applied == {PART}
     assert (newest(machine).waiting, newest(machine).held) == (("nf_tables",), ("net/n.o",))
     status = current_status(machine.paths)
     # Nothing of the module runs, so nothing that runs is old.
@@ -60,14 +60,14 @@ def test_what_is_loaded_goes_live_and_the_rest_when_it_is(machine: Machine) -> N
     assert status.state is StatusState.PARTLY and status.effective == RUNNING.version
     assert status.reboot_required.verdict is Verdict.PENDING
     assert transactions.widen(machine.context).action == "widened"
-    assert machine.kernel.loaded == {UPDATE: CoreStage.APPLIED}
+    assert machine.kernel.applied == {UPDATE}
     assert (newest(machine).waiting, newest(machine).held) == ((), ())
     assert newest(machine).stage is Stage.LIVE
     assert machine.journal.events()[-1] is Event.WIDENED
     status = current_status(machine.paths)
     assert status.state is StatusState.LIVE and status.changes.live == 2
     assert transactions.undo(machine.context).action == "undone"
-    assert machine.kernel.loaded == {}
+    assert machine.kernel.applied == set()
 
 
 def test_the_core_is_told_whom_to_hold(machine: Machine) -> None:
@@ -89,7 +89,7 @@ def test_a_part_whose_module_went_comes_again(machine: Machine) -> None:
     # Its init failed, and it is loaded once more.
     machine.kernel.lost.add(UPDATE)
     assert transactions.widen(machine.context).action == "widened"
-    assert machine.kernel.loaded == {f"{UPDATE}_aaaa": CoreStage.APPLIED}
+    assert machine.kernel.applied == {f"{UPDATE}_aaaa"}
 
 
 def test_half_of_a_change_waits_for_the_other(machine: Machine) -> None:
@@ -110,7 +110,7 @@ def test_an_update_of_absent_modules_waits_as_a_whole(machine: Machine) -> None:
     assert replay(machine.context).action == "waiting"
     machine.modprobe("nf_tables")
     assert transactions.widen(machine.context).action == "live"
-    assert machine.kernel.loaded == {UPDATE: CoreStage.APPLIED}
+    assert machine.kernel.applied == {UPDATE}
     healthy(machine.context)
     machine.boot(RUNNING)
     assert replay(machine.context).action == "waiting"
@@ -120,13 +120,13 @@ def test_replay_early_in_the_boot(machine: Machine) -> None:
     machine.modprobe("nf_tables")
     offer(machine, CORE, MODULE)
     transactions.upgrade(machine.context)
-    assert machine.kernel.loaded == {UPDATE: CoreStage.APPLIED}
+    assert machine.kernel.applied == {UPDATE}
     machine.boot(RUNNING)
     assert replay(machine.context).action == "replayed"
-    assert machine.kernel.loaded == {PART: CoreStage.APPLIED}
+    assert machine.kernel.applied == {PART}
     machine.modprobe("nf_tables")
     assert transactions.widen(machine.context).action == "widened"
-    assert machine.kernel.loaded == {UPDATE: CoreStage.APPLIED}
+    assert machine.kernel.applied == {UPDATE}
 
 
 def test_what_is_busy_stays_as_it_was(machine: Machine) -> None:
@@ -137,7 +137,7 @@ def test_what_is_busy_stays_as_it_was(machine: Machine) -> None:
     with pytest.raises(KsplicedError) as caught:
         transactions.widen(machine.context)
     assert caught.value.code is Code.CODE_BUSY
-    assert machine.kernel.loaded == {PART: CoreStage.APPLIED}
+    assert machine.kernel.applied == {PART}
     record = newest(machine)
     assert record.stage is Stage.LIVE and record.waiting == ("nf_tables",)
     assert record.problem is not None and record.problem.code is Code.CODE_BUSY
@@ -153,7 +153,7 @@ def test_what_was_undone_waits_for_nothing(machine: Machine) -> None:
     machine.modprobe("nf_tables")
     assert awaited_modules(load_state(machine.paths), RUNNING) == frozenset()
     assert transactions.widen(machine.context).action == "nothing"
-    assert machine.kernel.loaded == {}
+    assert machine.kernel.applied == set()
 
 
 def test_a_lost_state_does_not_hide_what_waits(machine: Machine) -> None:

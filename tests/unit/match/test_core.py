@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kspliced.errors import Code, KernelError
-from kspliced.kernel.core import Conflict, Core, Held, SpanMismatch, SymbolCrc, Table
+from kspliced.kernel.core import Conflict, Core, Held, Part, SpanMismatch, SymbolCrc, Table
 from kspliced.kernel.load import init_module
 from kspliced.model import CORE_ABI, Hold
 
@@ -111,6 +111,22 @@ def test_places(path: Path) -> None:
     (path / "updates" / UPDATE / "spans").write_text("0x10\t4\t0\t0x20\text4\tone\n")
     (path / "updates" / UPDATE / "data").write_text("0x30\t4\text4\ttwo\n")
     assert Core(path).places(UPDATE) == {0x10, 0x30}
+
+
+def test_parts(path: Path) -> None:
+    update, core = path / "updates" / UPDATE, Core(path)
+    spans = "0x10\t4\t0\t0x20\text4\tone\n0x50\t4\t4294967295\t0x0\tvmlinux\tone.cold\n"
+    (update / "spans").write_text(spans)
+    (update / "data").write_text("0x30\t4\text4\ttwo\n")
+    assert core.parts(UPDATE) == (
+        Part("ext4", "one", True),
+        Part("vmlinux", "one.cold", False),
+        Part("ext4", "two", False),
+    )
+    (update / "data").write_text("0x30 4 ext4 two\n")
+    with pytest.raises(KernelError) as caught:
+        core.parts(UPDATE)
+    assert caught.value.code is Code.CORE_ABI
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,23 @@ def test_buffers_hold_what_was_found() -> None:
         assert section.data == bytes(16) + data + bytes(64 - 16 - len(data))
 
 
+def test_what_the_kernel_rewrites_does_not_make_another_module() -> None:
+    """A tracer was on when it was linked first, and is off now."""
+    (span,) = MATCHED.spans
+    free = replace(span, mask=b"\x00" * 5 + b"\xff" * (len(span.mask) - 5))
+    traced = replace(free, expect=b"\xe8abcd" + span.expect[5:])
+    one, other = (link(PACK, replace(MATCHED, spans=(s,)), CRCS) for s in (free, traced))
+    assert one.content == other.content
+    changed = replace(free, expect=span.expect[:-1] + bytes([span.expect[-1] ^ 1]))
+    assert link(PACK, replace(MATCHED, spans=(changed,)), CRCS).content != one.content
+
+
+def test_its_memory_is_whole_pages_by_rights() -> None:
+    linked = link(PACK, MATCHED, CRCS)
+    # Code; constants and symbols; what is written.
+    assert linked.size == 3 * 4096
+
+
 def test_checksums() -> None:
     versions = read_object(linked_content()).section_named("__versions")
     assert versions is not None
