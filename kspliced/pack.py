@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ _DIGEST_OFFSET = 24
 _MAX_PACK = 256 << 20
 _MAX_BLOB = 256 << 20
 _REBUILD = "build it again, or fetch it again"
+# Record names no member of the manifest like that twice, and text in it has its quotes escaped.
+_TO_VERSION = re.compile(rb'"to_version":"([0-9A-Za-z.+~:_-]{1,128})"')
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,45 @@ def parse_pack(content: bytes, name: str) -> Pack:
     except (RecordError, lzma.LZMAError, ValueError, EOFError) as error:
         raise PackError(Code.PACK_MALFORMED, f"{name} is malformed: {error}", _REBUILD) from error
     return Pack(digest.hexdigest(), envelope.manifest, blobs)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a pack is and what it says that it brings, before it is read as a whole."""
+
+    digest: str
+    to_version: str
+
+
+def identify(descriptor: int, name: str) -> Identity:
+    """The identity of the pack behind ``descriptor``, read piece by piece from its beginning.
+
+    Only what it takes to name the pack is verified: header, length and digest. ``name`` is what
+    errors call it. OSError passes to the caller.
+
+    :raises PackError: PACK_MALFORMED.
+    """
+    header = os.pread(descriptor, _HEADER.size, 0)
+    if len(header) < _HEADER.size or header[:8] != _MAGIC:
+        raise PackError(Code.PACK_MALFORMED, f"{name} is not a kspliced pack", _REBUILD)
+    _, _, manifest_size, total, stored_digest = _HEADER.unpack(header)
+    digest = hashlib.sha256(header[:_DIGEST_OFFSET] + bytes(32))
+    versions: dict[int, bytes] = {}
+    offset, end, before = _HEADER.size, _HEADER.size + manifest_size, b""
+    while offset < _MAX_PACK and (piece := os.pread(descriptor, _PIECE, offset)):
+        digest.update(piece)
+        if offset < end:
+            text = before + piece[: end - offset]
+            for found in _TO_VERSION.finditer(text):
+                versions[offset - len(before) + found.start()] = found[1]
+            before = text[-256:]
+        offset += len(piece)
+    if offset != total or digest.digest() != stored_digest:
+        raise PackError(Code.PACK_MALFORMED, f"{name} is damaged or too large", _REBUILD)
+    if len(versions) != 1:
+        raise PackError(Code.PACK_MALFORMED, f"{name} does not name one version", _REBUILD)
+    (version,) = versions.values()
+    return Identity(digest.hexdigest(), version.decode("ascii"))
 
 
 def _unpack(entries: tuple[BlobEntry, ...], body: bytes) -> tuple[Blob, ...]:

@@ -66,7 +66,13 @@ SYSTEM_SECTIONS = (
             "polkit actions, which administrators have by default:",
         ),
         (
-            Item("org.kspliced1.apply", "Apply an update or a pack."),
+            Item("org.kspliced1.apply", "Apply the update to the newest installed kernel."),
+            Item(
+                "org.kspliced1.apply-pack",
+                "Apply a pack. A pack is code that the kernel runs, so who may do this is root: "
+                "give it to nobody who is not. An administrator is asked each time, and told the "
+                "pack's digest and version.",
+            ),
             Item("org.kspliced1.undo", "Restore the kernel's own code."),
             Item("org.kspliced1.build", "Build the update without applying it."),
             Item("org.kspliced1.cancel", "Cancel a job that somebody else started."),

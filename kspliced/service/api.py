@@ -13,6 +13,7 @@ from pathlib import Path
 from kspliced.service.interface import Arg, Emits, Interface, Method, Property, Signal, file_xml
 
 ACTION_APPLY = "org.kspliced1.apply"
+ACTION_APPLY_PACK = "org.kspliced1.apply-pack"
 ACTION_UNDO = "org.kspliced1.undo"
 ACTION_BUILD = "org.kspliced1.build"
 ACTION_CANCEL = "org.kspliced1.cancel"
@@ -47,9 +48,10 @@ MANAGER = Interface(
         ),
         Method(
             "ApplyPack",
-            f"{ACTION_APPLY}: make a pack live. The caller opens the file, with its own rights; "
-            "it must be a regular file of at most 256 MiB.",
-            ACTION_APPLY,
+            f"{ACTION_APPLY_PACK}: make a pack live, which is to run any code as the kernel. The "
+            "caller opens the file, with its own rights; it must be a regular file of at most 256 "
+            "MiB.",
+            ACTION_APPLY_PACK,
             inputs=(Arg("pack", "h"),),
             outputs=_JOB,
         ),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dbus_next.constants import MessageFlag, MessageType
@@ -20,6 +21,13 @@ _INTERACTIVE = 1
 _MAX_WAITING = 4
 # There is no polkit on this machine.
 _ABSENT = {f"{_BUS}.Error.ServiceUnknown", f"{_BUS}.Error.NameHasNoOwner"}
+
+
+Describe = Callable[[], Awaitable[dict[str, str]]]
+
+
+async def _nothing() -> dict[str, str]:
+    return {}
 
 
 class Authority:
@@ -48,10 +56,14 @@ class Authority:
             raise BusError(Code.NOT_AUTHORIZED, "the bus does not know who asked")
         return int(reply.body[0])
 
-    async def require(self, message: Any, action: str) -> int:
+    async def require(self, message: Any, action: str, describe: Describe = _nothing) -> int:
         """The user id of a sender that may do ``action``.
 
-        :raises BusError: NOT_AUTHORIZED; BUSY when the user has too many questions open.
+        ``describe``: what polkit is told of it, and thereby its rules and who authenticates
+        ("polkit.message" is the text); root is not asked.
+
+        :raises BusError: NOT_AUTHORIZED; BUSY when the user has too many questions open. What
+            ``describe`` raises passes to the caller.
         """
         uid = await self.uid(message)
         if uid == 0:
@@ -60,7 +72,7 @@ class Authority:
             raise BusError(Code.BUSY, "too many requests wait for authentication", "answer them")
         self._waiting[uid] += 1
         try:
-            reply = await self._bus.call(_question(message, action))
+            reply = await self._bus.call(_question(message, action, await describe()))
         finally:
             self._waiting[uid] -= 1
             if not self._waiting[uid]:
@@ -77,7 +89,7 @@ class Authority:
         raise BusError(Code.NOT_AUTHORIZED, f"polkit gave no answer on {action}", "run it as root")
 
 
-def _question(message: Any, action: str) -> Any:
+def _question(message: Any, action: str, details: dict[str, str]) -> Any:
     interactive = bool(message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
     subject = ["system-bus-name", {"name": Variant("s", message.sender)}]
     return Message(
@@ -86,5 +98,5 @@ def _question(message: Any, action: str) -> Any:
         interface=f"{_POLKIT}.Authority",
         member="CheckAuthorization",
         signature="(sa{sv})sa{ss}us",
-        body=[subject, action, {}, _INTERACTIVE if interactive else 0, ""],
+        body=[subject, action, details, _INTERACTIVE if interactive else 0, ""],
     )

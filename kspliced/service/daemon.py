@@ -39,7 +39,7 @@ from kspliced.service.published import (
     update_path,
 )
 from kspliced.service.snapshot import Snapshot
-from kspliced.service.spool import clear_spool, spooled
+from kspliced.service.spool import Offer, clear_spool
 from kspliced.service.watch import DirectoryWatch
 
 NAME = "org.kspliced1"
@@ -131,23 +131,25 @@ class Daemon:
         if isinstance(target, JobObject):
             await self._cancel(target.job, message)
             return []
+        if method.name == "ApplyPack":
+            job = await self._apply_pack(method.action, message)
+            return [job_path(job.number)]
         uid = await self._authority.require(message, method.action)
         if method.name == "Refresh":
             self._intake.refresh()
             return []
-        if method.name == "ApplyPack":
-            job = await self._apply_pack(uid, message)
-        else:
-            job = await self._jobs.start(Order(method.name.lower(), uid=uid))
+        job = await self._jobs.start(Order(method.name.lower(), uid=uid))
         return [job_path(job.number)]
 
-    async def _apply_pack(self, uid: int, message: Any) -> Job:
+    async def _apply_pack(self, action: str, message: Any) -> Job:
         index = message.body[0]
         if index >= len(message.unix_fds):
             raise BusError(Code.USAGE, "the call came without its file descriptor")
         if not stat.S_ISREG(os.fstat(message.unix_fds[index]).st_mode):
             raise BusError(Code.PACK_MALFORMED, "the pack is not a regular file", "name a pack")
-        file = await spooled(message.unix_fds[index], self._paths.run)
+        offer = Offer(message.unix_fds[index])
+        uid = await self._authority.require(message, action, offer.describe)
+        file = await offer.take(self._paths.run)
         try:
             job = await self._jobs.start(Order("apply", (str(file),), uid))
         except KsplicedError:

@@ -6,14 +6,23 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from kspliced.errors import BusError, Code
+from kspliced.errors import BusError, Code, KsplicedError
+from kspliced.pack import Identity, identify
 
 MAX_BYTES = 256 << 20
 _PIECE = 1 << 20
 _PREFIX = "pack-"
 _SUFFIX = ".kspack"
+_MESSAGE = (
+    "Authentication is required to run the code of an update pack in the kernel: "
+    "version $(version), digest $(digest)"
+)
+T = TypeVar("T")
 
 
 def clear_spool(directory: Path) -> None:
@@ -22,35 +31,98 @@ def clear_spool(directory: Path) -> None:
         file.unlink()
 
 
-async def spooled(descriptor: int, directory: Path) -> Path:
-    """A copy of the regular file behind ``descriptor``, in ``directory``, from its beginning.
+class Offer:
+    """A pack that a caller has opened. It is the caller's, who can change it at any time: what is
+    copied must be what was asked about. ``descriptor`` stays open until take() has returned."""
 
-    It is copied on a thread: the caller's file system may be slow. OSError passes to the caller.
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._asked: Identity | None = None
 
-    :raises BusError: PACK_MALFORMED over 256 MiB, or when the descriptor is not for reading.
-    """
-    # The thread has its own, which stays open however long it takes.
-    own = os.dup(descriptor)
-    return await asyncio.to_thread(_copy, own, directory)
+    async def describe(self) -> dict[str, str]:
+        """What polkit is told of it. OSError passes to the caller.
+
+        :raises PackError: PACK_MALFORMED.
+        """
+        # Nothing is copied before it is allowed: anybody could fill the memory with that.
+        own = os.dup(self._descriptor)
+        self._asked = await _on_a_thread(lambda: _identify(own))
+        return {
+            "digest": self._asked.digest,
+            "version": self._asked.to_version,
+            "polkit.message": _MESSAGE,
+        }
+
+    async def take(self, directory: Path) -> Path:
+        """A copy of the regular file in ``directory``. OSError passes to the caller.
+
+        :raises KsplicedError: PACK_MALFORMED over 256 MiB, or when it is not what describe() told.
+        """
+        own = os.dup(self._descriptor)
+        return await _on_a_thread(lambda: _copy(own, directory, self._asked))
 
 
-def _copy(source: int, directory: Path) -> Path:
+async def _on_a_thread(work: Callable[[], T]) -> T:
+    """The caller's file system may be slow, or never answer: nothing waits for such a thread, the
+    end of the daemon neither, as it would for asyncio.to_thread()'s."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(value)  # type: ignore[arg-type]
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = work()
+        except (OSError, KsplicedError) as error:
+            failure = error
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, value, failure)
+
+    threading.Thread(target=run, name="pack", daemon=True).start()
+    return await done
+
+
+def _identify(source: int) -> Identity:
+    try:
+        return identify(source, "the pack")
+    finally:
+        os.close(source)
+
+
+def _copy(source: int, directory: Path, asked: Identity | None) -> Path:
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         target, name = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=directory)
         file = Path(name)
         try:
-            with os.fdopen(target, "wb") as output:
-                offset = 0
-                while piece := os.pread(source, _PIECE, offset):
-                    offset += len(piece)
-                    if offset > MAX_BYTES:
-                        text = f"the pack is over {MAX_BYTES} bytes"
-                        raise BusError(Code.PACK_MALFORMED, text, "name a pack")
-                    output.write(piece)
-        except (OSError, BusError):
+            with os.fdopen(target, "w+b") as output:
+                _write(source, output.fileno())
+                if asked is not None and identify(output.fileno(), "the pack") != asked:
+                    text = "the pack was changed while it was asked about"
+                    raise BusError(Code.PACK_MALFORMED, text, "name a pack that nobody writes to")
+        except (OSError, KsplicedError):
             file.unlink(missing_ok=True)
             raise
         return file
     finally:
         os.close(source)
+
+
+def _write(source: int, target: int) -> None:
+    offset = 0
+    while piece := os.pread(source, _PIECE, offset):
+        offset += len(piece)
+        if offset > MAX_BYTES:
+            raise BusError(
+                Code.PACK_MALFORMED, f"the pack is over {MAX_BYTES} bytes", "name a pack"
+            )
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(target, view) :]

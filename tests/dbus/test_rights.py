@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from kspliced.errors import Code, KsplicedError
+from kspliced.model import ChangelogEntry
+from kspliced.pack import FORMAT, Blob, write_pack
 from tests.dbus.harness import ANOTHER, NOBODY, Caller, Machine, eventually
+from tests.unit.engine.fakes import manifest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be two users")
 METHODS = {
@@ -57,8 +65,8 @@ def test_polkit_is_asked_about_the_caller(machine: Machine) -> None:
         machine.allow(action)
         name = machine.ask(partial(_allowed, method), NOBODY)
         first, second = machine.asked()[-2:]
-        assert first[2:] == [action, 0]
-        assert second == ["system-bus-name", name, action, 1]
+        assert first[2:] == [action, 0, {}]
+        assert second == ["system-bus-name", name, action, 1, {}]
 
 
 async def _allowed(method: str, caller: Caller) -> str:
@@ -66,6 +74,90 @@ async def _allowed(method: str, caller: Caller) -> str:
     if job is not None:
         await caller.end_of(job)
     return str(caller.bus.unique_name)
+
+
+_APPLY_PACK = "org.kspliced1.apply-pack"
+_ENTRY = ChangelogEntry("6.1.192-2", 'a "to_version":"1" in a text', (), ())
+_MANIFEST = replace(manifest(), entries=(_ENTRY,))
+
+
+def _offer(machine: Machine, pack: Path) -> str:
+    """Have nobody offer a pack, which it cannot open itself."""
+    with pack.open("rb") as file:
+
+        async def call(caller: Caller) -> str:
+            return str(await caller.manager("ApplyPack", "h", 0, fds=(file.fileno(),)))
+
+        return machine.ask(call, NOBODY)
+
+
+def test_a_pack_has_an_action_of_its_own_that_tells_what_it_is(
+    machine: Machine, tmp_path: Path
+) -> None:
+    pack = tmp_path / "any.kspack"
+    digest = write_pack(pack, _MANIFEST, (Blob("x", b"y"),))
+    machine.start_polkit("org.kspliced1.apply")
+    machine.start()
+    with pytest.raises(KsplicedError) as raised:
+        _offer(machine, pack)
+    assert raised.value.code is Code.NOT_AUTHORIZED
+    assert _APPLY_PACK in raised.value.message
+    machine.allow(_APPLY_PACK)
+    _offer(machine, pack)
+    for _, _, action, _, details in machine.asked():
+        assert action == _APPLY_PACK
+        assert (details["digest"], details["version"]) == (digest, "6.1.192-2")
+        assert "$(digest)" in details["polkit.message"]
+        assert "$(version)" in details["polkit.message"]
+    assert len(machine.asked()) == 2
+    eventually(lambda: len(machine.calls("apply")) == 1, "only what is allowed is applied")
+
+
+def test_what_is_applied_is_what_was_asked_about(machine: Machine, tmp_path: Path) -> None:
+    pack, another = tmp_path / "any.kspack", tmp_path / "another.kspack"
+    write_pack(pack, _MANIFEST, (Blob("x", b"good"),))
+    write_pack(another, _MANIFEST, (Blob("x", b"evil"),))
+    machine.start_polkit(_APPLY_PACK, "patience")
+    machine.start()
+
+    def change() -> None:
+        eventually(machine.asked, "the question")
+        pack.write_bytes(another.read_bytes())
+        machine.touch("polkit/answer")
+
+    with ThreadPoolExecutor() as pool:
+        changed = pool.submit(change)
+        with pytest.raises(KsplicedError) as raised:
+            _offer(machine, pack)
+        changed.result()
+    error = raised.value
+    assert error.code is Code.PACK_MALFORMED and "changed" in error.message and error.remedy
+    assert machine.calls() == []
+    assert not list(machine.paths.run.glob("*.kspack"))
+
+
+def _sealed(manifest_bytes: bytes) -> bytes:
+    """A pack without blobs, of these bytes."""
+    sizes = (len(manifest_bytes), 56 + len(manifest_bytes))
+    head = struct.pack("<8sIIQ", b"KSPLPACK", FORMAT, *sizes)
+    digest = hashlib.sha256(head + bytes(32) + manifest_bytes).digest()
+    return head + digest + manifest_bytes
+
+
+def test_what_is_no_pack_is_not_asked_about(machine: Machine, tmp_path: Path) -> None:
+    machine.start_polkit(_APPLY_PACK)
+    machine.start()
+    good = tmp_path / "good"
+    write_pack(good, _MANIFEST, ())
+    content = good.read_bytes()
+    two = _sealed(content[56:].replace(b'"update":', b'"to_version":"9","update":'))
+    for number, wrong in enumerate((b"", b"KSPLPACK", content[:-1], content + b"x", two)):
+        pack = tmp_path / f"wrong{number}"
+        pack.write_bytes(wrong)
+        with pytest.raises(KsplicedError) as raised:
+            _offer(machine, pack)
+        assert raised.value.code is Code.PACK_MALFORMED
+    assert machine.asked() == [] and machine.calls() == []
 
 
 def test_who_started_a_job_may_cancel_it_and_no_other_user(machine: Machine) -> None:

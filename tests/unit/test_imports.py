@@ -33,6 +33,7 @@ ARROWS = {
         "engine.files",
         "engine.preconditions",
         "engine.view",
+        "pack",
         "worker",
     },
     "client": {"service.api", "worker"},

@@ -25,7 +25,16 @@ from kspliced.model import (
     RuntimeConstant,
     Span,
 )
-from kspliced.pack import FORMAT, Blob, pack_bytes, parse_pack, read_pack, write_pack
+from kspliced.pack import (
+    FORMAT,
+    Blob,
+    Identity,
+    identify,
+    pack_bytes,
+    parse_pack,
+    read_pack,
+    write_pack,
+)
 
 MANIFEST = Manifest(
     update="ks_0123456789ab",
@@ -53,6 +62,18 @@ MANIFEST = Manifest(
 )
 BLOBS = (Blob("part/ext4", b"module" * 50), Blob("pre/fs/ext4/mballoc.o", bytes(300)))
 GOOD, DIGEST = pack_bytes(MANIFEST, BLOBS)
+
+
+def test_its_identity_is_had_without_reading_it_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "update.kspack"
+    write_pack(path, MANIFEST, BLOBS)
+    # Wherever a piece ends: in the version, before and behind it.
+    for piece in (7, 61, 1 << 20):
+        monkeypatch.setattr("kspliced.pack._PIECE", piece)
+        with path.open("rb") as file:
+            assert identify(file.fileno(), "it") == Identity(DIGEST, MANIFEST.to_version)
 
 
 def test_round_trip(tmp_path: Path) -> None:
