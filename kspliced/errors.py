@@ -32,6 +32,10 @@ class Code(str, Enum):
     TOOL_MISSING = "tool_missing"
     OBJECT_MALFORMED = "object_malformed"
     REFUSED = "refused"
+    BUILDER_UNAVAILABLE = "builder_unavailable"
+    BUILDER_LOST = "builder_lost"
+    NO_EXEC = "no_exec"
+    NO_MEMORY = "no_memory"
     # pack
     PACK_MALFORMED = "pack_malformed"
     PACK_FORMAT = "pack_format"
@@ -103,6 +107,38 @@ _EXIT_CODES = {
     Code.BUSY: ExitCode.BUSY,
 }
 
+# Failures of this machine, now: the same thing may succeed when it is tried again, though nobody
+# changed the update. A request that ends so is kept; every other code is about what was asked for.
+_TRANSIENT = frozenset(
+    {
+        Code.CANCELLED,
+        Code.NO_SPACE,
+        Code.NO_MEMORY,
+        Code.NO_EXEC,
+        Code.IO,
+        Code.SOURCE_UNAVAILABLE,
+        Code.BUILDER_UNAVAILABLE,
+        Code.BUILDER_LOST,
+        Code.CORE_NOT_LOADED,
+        Code.CODE_BUSY,
+        Code.PROBED,
+        Code.REDIRECTED,
+        Code.BUSY,
+        # What an administrator may mend (engine/preconditions.py).
+        Code.CORE_ABI,
+        Code.COMPILER_MISMATCH,
+        Code.HEADERS_MISSING,
+        Code.KERNEL_CONFIG,
+        Code.KERNEL_UNREADABLE,
+        Code.LKRG_LOADED,
+        Code.MODULES_DISABLED,
+        Code.NAMESPACES_DISABLED,
+        Code.SIGNATURE_REQUIRED,
+        Code.SWITCHED_OFF,
+        Code.SYMBOLS_HIDDEN,
+    }
+)
+
 
 class KsplicedError(Exception):
     """A failure with a stable code, one clear message and, where there is one, a remedy.
@@ -136,6 +172,11 @@ class KsplicedError(Exception):
     def exit_code(self) -> ExitCode:
         """The command line's exit code for this error."""
         return _EXIT_CODES.get(self.code, ExitCode.FAILED)
+
+    @property
+    def transient(self) -> bool:
+        """Whether trying the same thing again may help, nothing else having changed."""
+        return self.code in _TRANSIENT
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message

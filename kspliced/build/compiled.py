@@ -2,7 +2,8 @@
 """What was compiled before: ccache between make and the compiler, where it is installed.
 
 A search compiles the same text again when a header's edit is dropped, and a plan that is repeated
-all of it. ccache compares the compiler, its arguments and every file that was read, by content.
+all of it. ccache compares the compiler, its arguments and every file that the compiler read, by
+content; what the assembler reads it misses (build/assembler_reads.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LIMIT = "1G"
+# Of the environment: the cache neither gives nor keeps anything.
+FRESH = {"CCACHE_DISABLE": "1"}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import normpath, relpath
 
-from kspliced.build.compiled import CompilerCache
+from kspliced.build.assembler_reads import AssemblerReads
+from kspliced.build.compiled import FRESH, CompilerCache
 from kspliced.errors import BuildError, Code, SourceError
 from kspliced.model import KernelId
 
@@ -30,6 +31,22 @@ _HERE = Path(__file__).resolve().parent
 _FAILED = re.compile(
     r"\*\*\* \[[^]]*?(?P<path>[^]: ]+)\] Error \d+|Target '(?P<left>[^']+)' not remade because"
 )
+# What a compiler, the shell and make say of the machine and not of the source.
+_FULL = ("No space left on device", "Disk quota exceeded")
+_OF_MACHINE = (
+    (Code.NO_SPACE, _FULL, "make room where it builds, and try again"),
+    (
+        Code.NO_MEMORY,
+        ("signal terminated program", "Cannot allocate memory"),
+        "give the machine more memory or swap, and try again",
+    ),
+    (
+        Code.NO_EXEC,
+        ("Permission denied",),
+        "let programs be run where it builds: see its mount options and the security modules",
+    ),
+)
+_MAKE_SAYS = re.compile(r"^make(?:\[\d+\])?: ")
 _SET = re.compile(r"^CONFIG_\w+=.*$", re.MULTILINE)
 
 
@@ -174,6 +191,7 @@ class Kbuild:
     ) -> None:
         self._srctree, self._objtree = srctree, objtree
         self._headers, self._jobs, self._flags, self._cache = headers, jobs, flags, cache
+        self._assembler = AssemblerReads(objtree)
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -220,6 +238,17 @@ class Kbuild:
         :raises BuildError: NO_SPACE; COMPILE_FAILED when make itself fails; TOOL_MISSING.
         """
         units = tuple(units)
+        failed = self._compile(units)
+        more = tuple(u for u in units if self._assembler.more_than_listed(self._record(u)))
+        if not more:
+            return failed
+        for unit in more:
+            self.object_path(unit).unlink(missing_ok=True)
+            failed.pop(unit.path, None)
+        return {**failed, **self._compile(more, fresh=True)}
+
+    def _compile(self, units: tuple[Unit, ...], fresh: bool = False) -> dict[str, str]:
+        """As :meth:`compile`; ``fresh`` takes nothing from a cache."""
         self._objtree.joinpath("units").write_text(
             "".join(f"KSPLICED_UNITS += {unit.directory}:{_goal(unit)}\n" for unit in units)
         )
@@ -227,13 +256,13 @@ class Kbuild:
         no_versions = "CONFIG_MODVERSIONS="
         command = self._command("kspliced-units", f"KCFLAGS={self._flags}", no_versions)
         # Each object's messages in one piece, and every object tried.
-        code, output = self._make([*command, "--keep-going", "--output-sync=target"])
+        code, output = self._make([*command, "--keep-going", "--output-sync=target"], fresh)
         failed = _failures(output)
         for unit in units:
             if not self.object_path(unit).is_file():
                 # What the whole directory needs was not made.
                 failed.setdefault(unit.path, _first_error(output.splitlines()))
-        if "No space left on device" in output or (code and not failed):
+        if any(word in output for word in _FULL) or (code and not failed):
             raise _failure("compiling", output)
         return failed
 
@@ -242,10 +271,8 @@ class Kbuild:
 
         :raises BuildError: FAILED when Kbuild left no record.
         """
-        place = self.object_path(unit)
-        record = place.with_name(f".{place.name}.cmd")
         try:
-            words = record.read_text("utf-8", "replace").split()
+            words = self._record(unit).read_text("utf-8", "replace").split()
         except OSError as error:
             raise BuildError(Code.FAILED, f"Kbuild left no record of {unit.path}") from error
         top = f"{self._srctree}/"
@@ -254,6 +281,11 @@ class Kbuild:
     def object_path(self, unit: Unit) -> Path:
         """Where the compiled unit lies."""
         return self._objtree / unit.path
+
+    def _record(self, unit: Unit) -> Path:
+        """Where Kbuild says how it made a unit, and of what."""
+        place = self.object_path(unit)
+        return place.with_name(f".{place.name}.cmd")
 
     def _command(self, goal: str, *variables: str) -> list[str]:
         return [
@@ -295,11 +327,13 @@ class Kbuild:
             raise _failure(what, output)
         return output
 
-    def _make(self, command: list[str]) -> tuple[int, str]:
+    def _make(self, command: list[str], fresh: bool = False) -> tuple[int, str]:
         environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"}
         environment["TMPDIR"] = str(self._objtree)
         if self._cache is not None:
             environment |= self._cache.environment(self._srctree)
+        if fresh:
+            environment |= FRESH
         try:
             process = subprocess.Popen(
                 command,
@@ -333,28 +367,31 @@ def _failures(output: str) -> dict[str, str]:
         path = match["path"] or match["left"]
         if path.endswith(".o"):
             failed.setdefault(normpath(path), _first_error(said or [line]))
-        said = []
+        # What was said of something else that all of them need is why the others are left.
+        said = [] if (match["path"] or "").endswith(".o") else said
     return failed
 
 
 def _first_error(lines: list[str]) -> str:
-    return next((line.strip() for line in lines if "error:" in line), lines[-1] if lines else "")
+    """The line that says why: a compiler's error, or what was said last before make gave up."""
+    said = [line.strip() for line in lines if not _MAKE_SAYS.match(line)] or lines
+    return next((line for line in said if "error:" in line), said[-1] if said else "").strip()
 
 
 def _failure(what: str, output: str) -> BuildError:
     lines = [line for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line] or lines[-5:]
-    if "No space left on device" in output:
-        return BuildError(
-            Code.NO_SPACE, f"{what} failed: the disk is full", "make room and try again"
-        )
-    first = errors[0] if errors else "make failed without a word"
-    return BuildError(
-        Code.COMPILE_FAILED,
-        f"{what} failed: {first.strip()}",
-        "the source may not be that of this kernel; see the details",
-        tuple(errors[:20]),
-    )
+    first = _first_error(lines) or "make failed without a word"
+    return compile_error(f"{what} failed: {first}", output, tuple(errors[:20]))
+
+
+def compile_error(message: str, said: str, details: tuple[str, ...]) -> BuildError:
+    """The error for what make and the compiler ``said``: of the machine, or else of the source."""
+    for code, words, remedy in _OF_MACHINE:
+        if any(word in said for word in words):
+            return BuildError(code, message, remedy, details)
+    remedy = "the source may not be that of this kernel; see the details"
+    return BuildError(Code.COMPILE_FAILED, message, remedy, details)
 
 
 def _listings(output: str) -> dict[str, Listing]:

@@ -29,6 +29,7 @@ from kspliced.build.kbuild import (
     Kbuild,
     Unit,
     check_compiler,
+    compile_error,
     open_headers,
 )
 from kspliced.build.late import Compiled, Pre
@@ -45,7 +46,7 @@ from kspliced.build.select import (
     worth_keeping,
 )
 from kspliced.build.wish import Wish
-from kspliced.build.workspace import Workspace, source_of
+from kspliced.build.workspace import Workspace, check_exec, source_of
 from kspliced.elf.read import read_object
 from kspliced.errors import BuildError, Code, SourceError
 from kspliced.model import (
@@ -81,10 +82,11 @@ def build(request: BuildRequest, progress: ProgressSink) -> BuildResult:
 
     :raises SourceError: a source, configuration or headers package cannot be used.
     :raises BuildError: a compiler is missing or another one, or a unit does not compile.
-    :raises KsplicedError: NO_SPACE, IO.
+    :raises KsplicedError: NO_SPACE, NO_EXEC, NO_MEMORY, IO.
     """
     stages = _Stages(progress)
     with translated(), _seldom_collected(), _workdir(request) as top:
+        check_exec(top)
         headers = open_headers(request.headers, request.config)
         check_compiler(headers)
         with ExitStack() as stack:
@@ -361,12 +363,8 @@ class _Pipeline:
         """
         pre = self._compile_old(units)
         if units and len(pre.failed) == len(units):
-            raise BuildError(
-                Code.COMPILE_FAILED,
-                f"the old source does not compile: {next(iter(pre.failed.values()))}",
-                "the source may not be that of this kernel; see the details",
-                tuple(pre.failed.values())[:20],
-            )
+            said = tuple(pre.failed.values())
+            raise compile_error(f"the old source does not compile: {said[0]}", said[0], said[:20])
         return pre
 
     def _compile_old(self, units: tuple[Unit, ...]) -> Pre:

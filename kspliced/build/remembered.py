@@ -27,7 +27,9 @@ _CODE = Path(__file__).parents[1]
 _ACCIDENTS = (
     "signal terminated program",
     "No space left on device",
+    "Disk quota exceeded",
     "Cannot allocate memory",
+    "Permission denied",
     # Make says no more where nobody said why.
     "not remade because of errors",
 )

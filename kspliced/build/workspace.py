@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kspliced.build.kbuild import Unit
 from kspliced.build.select import every_unit_reads
+from kspliced.errors import BuildError, Code
 from kspliced.source.compare import FileChange, Tree
 from kspliced.source.lines import keep_line_numbers
 from kspliced.source.snapshot import Snapshot
@@ -104,6 +106,30 @@ class Workspace:
         place.unlink(missing_ok=True)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(numbered)
+
+
+def check_exec(folder: Path) -> None:
+    """Try to run a program in ``folder``: the kernel's build runs scripts of its source there, and
+    programs that it makes.
+
+    :raises BuildError: NO_EXEC.
+    :raises OSError: no space left.
+    """
+    program = folder / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    try:
+        subprocess.run([program], check=True, stdin=subprocess.DEVNULL)
+    except PermissionError as error:
+        noexec = os.statvfs(folder).f_flag & os.ST_NOEXEC
+        why = "it is mounted noexec" if noexec else "a security module forbids it"
+        raise BuildError(
+            Code.NO_EXEC,
+            f"no program can be run in {folder}: {why}",
+            "mount it with exec, or name another place with --workdir",
+        ) from error
+    finally:
+        program.unlink()
 
 
 def source_of(unit: Unit) -> str:

@@ -17,34 +17,6 @@ APPLY_ANYWAY = "run `kspliced apply` to apply it all the same"
 # Bytes that update modules may keep until the reboot; engine/resident.py reads another.
 RESIDENT_LIMIT = 256 << 20
 
-# Failures that may be gone when the same thing is tried again, nothing else having changed.
-TRANSIENT = frozenset(
-    {
-        Code.CANCELLED,
-        Code.BUSY,
-        Code.CODE_BUSY,
-        Code.PROBED,
-        Code.REDIRECTED,
-        Code.IO,
-        Code.NO_SPACE,
-        Code.SOURCE_UNAVAILABLE,
-        Code.CORE_NOT_LOADED,
-        # What an administrator may mend (engine/preconditions.py).
-        Code.CORE_ABI,
-        Code.COMPILER_MISMATCH,
-        Code.HEADERS_MISSING,
-        Code.KERNEL_CONFIG,
-        Code.KERNEL_UNREADABLE,
-        Code.LKRG_LOADED,
-        Code.MODULES_DISABLED,
-        Code.NAMESPACES_DISABLED,
-        Code.SIGNATURE_REQUIRED,
-        Code.SWITCHED_OFF,
-        Code.SYMBOLS_HIDDEN,
-    }
-)
-
-
 # What may be due to a few units of many: the rest can go live without them.
 _ABOUT_UNITS = frozenset({Code.NO_MATCH, Code.AMBIGUOUS, Code.UNRESOLVED, Code.CODE_BUSY})
 

@@ -21,7 +21,7 @@ from kspliced.engine.kernels import (
     running_kernel,
     switched_off,
 )
-from kspliced.engine.policy import TRANSIENT, Action, Decision, blamed_units, decide
+from kspliced.engine.policy import Action, Decision, blamed_units, decide
 from kspliced.engine.preconditions import BUILDING, SWITCHING, WRITING, container, require
 from kspliced.engine.resident import require_room
 from kspliced.engine.state import Stage, UpdateRecord
@@ -61,7 +61,7 @@ def upgrade(context: Context) -> Outcome:
                 outcome = _upgrade(context, store, insisting=False)
         except KsplicedError as error:
             # The result is durable by now; only then may its requests go.
-            if error.code in TRANSIENT:
+            if error.transient:
                 queue.defer(context.paths, requests)
             else:
                 queue.discard(context.paths, requests)

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from kspliced.build.assembler_reads import AssemblerReads
 from kspliced.build.compiled import CompilerCache, compiler_cache
+from kspliced.build.kbuild import Kbuild, Unit, open_headers
+from tests.vm import real
+from tests.vm.case import OLD_RELEASE
 
 
 @pytest.fixture
@@ -87,3 +92,57 @@ def test_no_cache_without_a_folder_or_ccache(
     assert compiler_cache(None) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert compiler_cache(tmp_path) is None
+
+
+# A unit whose object has what a file holds that only the assembler reads.
+_BLOB = '__asm__(".pushsection .rodata\\n.incbin \\"blob\\"\\n.popsection");\n'
+
+
+@pytest.mark.parametrize("place", ["fs/bad_inode.c", "include/linux/falloc.h"])
+def test_a_file_that_the_assembler_reads_is_noticed(
+    tmp_path: Path, cache: CompilerCache, place: str
+) -> None:
+    """Directly, or by a header; and the rest of the directory is cached as ever."""
+    tree = tmp_path / "tree"
+    shutil.copytree(real.tree(), tree, symlinks=True, copy_function=os.link)
+    for name in {"fs/bad_inode.c", place}:
+        path = tree / name
+        text = (
+            path.read_text()
+            if path.exists()
+            else "#include <linux/fs.h>\n#include <linux/falloc.h>\n"
+        )
+        path.unlink(missing_ok=True)
+        path.write_text(text + (_BLOB if name == place else ""))
+    kernel = real.kernel()
+    headers = open_headers(kernel, kernel / f"boot/config-{OLD_RELEASE}")
+    unit = Unit("fs/bad_inode.o", "fs", "vmlinux")
+    objects = tmp_path / "objects"
+
+    def compiled(kbuild: Kbuild, content: str) -> bytes:
+        (objects / "blob").write_text(content)
+        assert kbuild.compile((unit,)) == {}
+        return kbuild.object_path(unit).read_bytes()
+
+    # The first time the headers may be too new for ccache to keep what was made of them.
+    for content in ("the first blob", "the second blob", "the third blob"):
+        shutil.rmtree(objects, ignore_errors=True)
+        kbuild = Kbuild(tree, objects, headers, 1, cache=cache)
+        assert content.encode() in compiled(kbuild, content)
+    # Make does not know of the file either.
+    assert b"a blob more" in compiled(kbuild, "a blob more")
+
+
+def test_what_only_speaks_of_it_is_cached(tmp_path: Path) -> None:
+    (tmp_path / "one.h").write_text('/* asm(".include <x.h>") */ // .incbin\n')
+    (tmp_path / "two.c").write_text('asm("\\t.incbin\\t\\"x\\"");\n')
+    (tmp_path / "three.h").write_text('asm(".include \\"x.s\\"");\n')
+    for names, more in (("one.h", False), ("one.h two.c", True), ("three.h one.h", True)):
+        record = tmp_path / ".unit.o.cmd"
+        record.write_text(
+            f"cmd_unit.o := gcc -I./include -c unit.c two.c\n\nsource_unit.o := unit.c\n\n"
+            f"deps_unit.o := \\\n  {' '.join(names.split())} \\\n"
+            f"    $(wildcard include/config/X) \\\n\nunit.o: $(deps_unit.o)\n"
+        )
+        assert AssemblerReads(tmp_path).more_than_listed(record) is more
+    assert not AssemblerReads(tmp_path).more_than_listed(tmp_path / "none")
