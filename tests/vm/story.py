@@ -123,6 +123,9 @@ class Story:
         require(status["running"] == world.old.version, "status: running", status)
         require(status["effective"] == world.old.version, "status: effective", status)
         require(status["reboot_required"]["verdict"] == "no", "no reboot needed yet", status)
+        self._wait_idle(600)  # what the daemon fetches ahead counts
+        doctor = guest.run("kspliced doctor", timeout=120).stdout
+        require("failed" not in doctor and "nothing stands in" in doctor, "all is well", doctor)
         return findings.Installed(took, guest.boot_seconds)
 
     def upgrade(self) -> findings.Upgraded:
@@ -132,7 +135,9 @@ class Story:
         self._wait_idle(600)
         self._mark = len(guest.console())
         repo.offer(guest, "after")
+        guest.run("sysctl -w kernel.kptr_restrict=2")
         seconds = self._upgrade(guest)
+        self._refused_until_mended(guest)
         release = guest.run("uname -r").stdout.strip()
         require(release == self._world.old.release, "no reboot happened", release)
         said = f"{self._world.upgrade} exited 0 after {seconds:.0f} s"
@@ -328,6 +333,27 @@ class Story:
         late_module,
         next_kernel,
     )
+
+    def _refused_until_mended(self, guest: Guest) -> None:
+        """What is in the way is said before anything is built; mended, the upgrade goes on."""
+
+        def refused() -> dict[str, Any] | None:
+            status = self._status()
+            return status if status["job"] is None and status["problem"] else None
+
+        status = guest.wait_for(refused, 600, "the refusal", poll=2.0)
+        code = status["problem"]["code"]
+        require(code == "symbols_hidden", "refused for kptr_restrict", status["problem"])
+        reasons = [r["code"] for r in status["reboot_required"]["reasons"]]
+        require(reasons == ["symbols_hidden"], "the verdict says why", status["reboot_required"])
+        doctor = guest.run("kspliced doctor", timeout=120, check=False)
+        require(doctor.status == 4, "doctor fails", doctor)
+        require("[symbols_hidden]" in doctor.stdout, "doctor says why", doctor.stdout)
+        units = guest.run("journalctl -q -o cat -u 'kspliced-build-*' | wc -l").stdout.strip()
+        require(units == "0", "nothing was built", units)
+        guest.run("sysctl -w kernel.kptr_restrict=0")
+        guest.wait_for(lambda: self._status()["state"] != "failed", 300, "another try", poll=1.0)
+        self._teller.say("kptr_restrict=2: refused before the build, and taken up when mended")
 
     # -- what the steps ask of the guest --------------------------------------------------------
 
