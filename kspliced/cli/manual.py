@@ -60,6 +60,24 @@ SYSTEM_SECTIONS = (
         ),
     ),
     Section(
+        "REBOOT REQUIRED",
+        (
+            "Kernel packages make /run/reboot-required where unattended-upgrades or "
+            "update-notifier is installed; Automatic-Reboot, the message of the day and monitoring "
+            "ask for it. While all that a kernel package brings is live, or a job is about to make "
+            "it so, the daemon sets the file aside, if /run/reboot-required.pkgs lists nothing but "
+            "images that the running kernel is upgraded to. It is there again when the verdict "
+            "becomes another (refused, undone, failed) or the daemon ends without one. With any "
+            "other package in the list nothing is touched.",
+        ),
+        (
+            Item(
+                "KSPLICED_REBOOT_REQUIRED=keep",
+                "In the environment of kspliced.service (systemctl edit): never touch the file.",
+            ),
+        ),
+    ),
+    Section(
         "RIGHTS",
         (
             "Everybody may read the status. What changes the kernel needs root or one of these "

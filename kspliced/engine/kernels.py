@@ -112,6 +112,18 @@ def installed_kernels(paths: Paths, running: KernelId) -> Installed:
     return Installed(newest, other, tuple(sorted(ignored)))
 
 
+def distribution_images(paths: Paths, running: KernelId) -> frozenset[str]:
+    """The packages of the distribution's installed images of the running one's flavour and series:
+    what an update can bring to it."""
+    want = (flavour(running.release), series(running.release))
+    return frozenset(
+        image.package.partition(" ")[0]
+        for image in _kernels(paths, running)
+        if image.distribution
+        and (flavour(image.kernel.release), series(image.kernel.release)) == want
+    )
+
+
 def installed_version(paths: Paths, package: str) -> str | None:
     """The version of a package whose files are on the disk, or None."""
     for fields in _packages(paths.dpkg, f"Package: {package}\n".encode()):

@@ -21,6 +21,7 @@ from dbus_next.errors import AuthError, DBusError
 
 from kspliced.engine.files import make_private
 from kspliced.engine.paths import Paths
+from kspliced.engine.reboot_flag import RebootFlag
 from kspliced.engine.status import JobStatus
 from kspliced.errors import BusError, Code, KsplicedError
 from kspliced.service import api
@@ -49,11 +50,13 @@ _SIGNAL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Setup:
-    """Where the daemon lives: ``worker`` is the command that a verb is appended to."""
+    """Where the daemon lives: ``worker`` is the command that a verb is appended to. Without
+    ``follow_reboot`` /run/reboot-required is left alone."""
 
     paths: Paths = field(default_factory=Paths)
     worker: tuple[str, ...] = WORKER
     patience: Patience = Patience()  # noqa: RUF009 (it is frozen)
+    follow_reboot: bool = True
 
 
 class Daemon:
@@ -80,6 +83,7 @@ class Daemon:
             setup.paths, self._jobs, setup.patience, self._spawn, self._snapshot.awaited
         )
         self._holds = Holds(setup.paths, self._jobs, self._spawn)
+        self._reboot_flag = RebootFlag(setup.paths) if setup.follow_reboot else None
         self._watch = DirectoryWatch(self._loop, self._directory_changed)
         self._publish()
         bus.add_message_handler(self._tree.handle)
@@ -106,6 +110,7 @@ class Daemon:
         if self._progress_due is not None:
             self._progress_due.cancel()
         await self._jobs.close()
+        self._follow_reboot(ending=True)
 
     def before_read(self) -> None:
         """Bring the objects up to date (the core may have changed behind our back)."""
@@ -222,9 +227,23 @@ class Daemon:
                 self._tree.changed(known)
         self._tree.changed(self._manager)
         self._holds.look()
+        self._follow_reboot()
         if self._blocked is not None and self._snapshot.blocked is None:
             self._intake.mended()
         self._blocked = self._snapshot.blocked
+
+    def _follow_reboot(self, ending: bool = False) -> None:
+        flag = self._reboot_flag
+        if flag is None:
+            return
+        try:
+            line = flag.abandon() if ending else flag.follow(self._snapshot.status)
+        except OSError as error:
+            # Once: this is called for each look at the status.
+            self._reboot_flag = None
+            line = f"/run/reboot-required is left alone: {error}"
+        if line:
+            print(f"kspliced: {line}", file=sys.stderr, flush=True)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

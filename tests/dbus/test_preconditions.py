@@ -83,3 +83,22 @@ def test_a_kernel_that_is_left_alone_is_one_plain_line(machine: Machine) -> None
     )
     time.sleep(1)
     assert machine.calls() == []
+
+
+def test_reboot_required_follows_the_daemons_verdict(machine: Machine) -> None:
+    flag = machine.root / "run/reboot-required"
+    packages = machine.root / "run/reboot-required.pkgs"
+    flag.parent.mkdir(exist_ok=True)
+    flag.touch()
+    packages.write_text("linux-image-6.1.0-56-amd64\n")
+    machine.script("upgrade", ["until", "go"], ["fail", "failed", "no", "", []])
+    machine.request("apt-1")
+    machine.start()
+    eventually(lambda: not flag.exists(), "the file set aside while the job runs")
+    assert machine.stop() == 0
+    assert flag.exists() and packages.read_text() == "linux-image-6.1.0-56-amd64\n"
+    machine.start()
+    eventually(lambda: not flag.exists(), "the file set aside again")
+    machine.script("upgrade", ["take_queue"], ["fail", "failed", "no", "", []])
+    machine.touch("go")
+    eventually(flag.exists, "the file, as the job failed")

@@ -32,6 +32,7 @@ ARROWS = {
         "engine.queue",
         "engine.files",
         "engine.preconditions",
+        "engine.reboot_flag",
         "engine.view",
         "pack",
         "worker",

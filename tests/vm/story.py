@@ -22,6 +22,11 @@ from tests.vm.world import DEBIAN, Repository, World
 
 LIVE_TIMEOUT = 2400.0
 BINFMT = "proc-sys-fs-binfmt_misc"  # a file system of a module
+# What unattended-upgrades 2.9 has in /etc/kernel/postinst.d.
+ASKS = """#!/bin/sh
+touch /var/run/reboot-required
+echo "$DPKG_MAINTSCRIPT_PACKAGE" >> /var/run/reboot-required.pkgs
+"""
 LOAD = "load"  # the transient unit that hammers the file system
 
 
@@ -136,6 +141,9 @@ class Story:
         self._mark = len(guest.console())
         repo.offer(guest, "after")
         guest.run("sysctl -w kernel.kptr_restrict=2")
+        if self._world is DEBIAN:
+            hook = "/etc/kernel/postinst.d/unattended-upgrades"
+            guest.run(f"cat >{hook} <<'EOF'\n{ASKS}EOF\nchmod 755 {hook}")
         seconds = self._upgrade(guest)
         self._refused_until_mended(guest)
         release = guest.run("uname -r").stdout.strip()
@@ -175,6 +183,7 @@ class Story:
         require(found.pause_us > 0, "the pause was measured", found.pause_us)
         require(found.reboot_required == "no", "no reboot is needed", found)
         require(found.journal_entries == 1, "the journal tells of it once", found)
+        self._require_reboot_flag(False)
         self._require_clean()
         for line in found.lines():
             self._teller.say(line)
@@ -217,6 +226,7 @@ class Story:
         require(status["effective"] == self._world.old.version, "undone: the old code runs", status)
         require(status["state"] == "undone", "undone: status says so", status)
         require(self._applied() == 0, "undone: the core has nothing applied")
+        self._require_reboot_flag(True)
         self._teller.say(
             f"kspliced undo under load: {undone:.1f} s; effective {self._world.old.version}"
         )
@@ -224,6 +234,7 @@ class Story:
         status = self._status()
         require(status["effective"] == self._world.new.version, "applied again", status)
         require(self._applied() == 1, "applied again: the core says so")
+        self._require_reboot_flag(False)
         self._teller.say(f"kspliced apply under load: {applied:.1f} s")
         pause = int(status["update"]["pause_us"])
         require(guest.run(f"systemctl is-active {LOAD}", check=False).ok, "the load still runs")
@@ -351,9 +362,18 @@ class Story:
         require("[symbols_hidden]" in doctor.stdout, "doctor says why", doctor.stdout)
         units = guest.run("journalctl -q -o cat -u 'kspliced-build-*' | wc -l").stdout.strip()
         require(units == "0", "nothing was built", units)
+        self._require_reboot_flag(True)
         guest.run("sysctl -w kernel.kptr_restrict=0")
         guest.wait_for(lambda: self._status()["state"] != "failed", 300, "another try", poll=1.0)
         self._teller.say("kptr_restrict=2: refused before the build, and taken up when mended")
+
+    def _require_reboot_flag(self, there: bool) -> None:
+        """/run/reboot-required follows the verdict, where something makes it."""
+        if self._world is not DEBIAN:
+            return
+        said = self._running().run("cat /run/reboot-required.pkgs || true")
+        image = f"linux-image-{self._world.new.release}\n"
+        require(said.stdout.endswith(image) is there, f"reboot-required: {there}", said.stdout)
 
     # -- what the steps ask of the guest --------------------------------------------------------
 
