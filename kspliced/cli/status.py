@@ -112,7 +112,9 @@ def _show_update(update: UpdateReport, verbose: bool) -> None:
     added = [f for f in update.functions if f.kind is ChangeKind.NEW]
     name = update.update or "no pack"
     output.field(
-        "update", f"{name}: {update.kernel.version} to {update.to_version}, {update.stage}"
+        "update",
+        f"{name}: {update.kernel.version} to {update.to_version or 'an unknown version'}, "
+        f"{update.stage}",
     )
     counts = [update.summary, f"{output.plural(len(replaced), 'function')} replaced"]
     if added:

@@ -176,6 +176,14 @@ class Event(Enum):
         "The module @KSPLICED_UPDATE@ is not applied any more, but the kernel still refers to it. "
         "It does nothing and goes with the next reboot.",
     )
+    ADOPTED = Entry(
+        "5036ffd6ef234191a9f29928d7dc1f10",
+        Priority.WARNING,
+        "A kernel update was live without a record",
+        "The kernel core has update @KSPLICED_UPDATE@ applied, but /var/lib/kspliced/state.json "
+        "did not say so: it was lost, damaged, or is older than the update. It says so now. "
+        "`kspliced undo` takes the update back.",
+    )
     FETCHED = Entry(
         "3f79b464887f4aaab405c61b7f16e69c",
         Priority.INFO,

@@ -71,7 +71,8 @@ class Problem:
 class UpdateRecord:
     """One update in the history.
 
-    ``update`` is its module name ("" while there is no pack), ``digest`` its pack's. ``wanted`` is
+    ``update`` is its module name ("" while there is no pack), ``digest`` its pack's; that and
+    ``to_version`` are "" where the pack of what the core has applied is missing. ``wanted`` is
     False once the administrator undid it: it is then neither replayed nor built again unasked.
     ``boot_id`` is the boot of the last switch. ``made_by`` is the version of kspliced that built
     it. ``pinned``: its module is never to be unloaded. ``waiting`` are targets that were not loaded
@@ -119,7 +120,8 @@ class State:
     def put(self, record: UpdateRecord) -> State:
         """The state with ``record`` as its newest, in place of the same update's older record.
 
-        A record stands for one pack; where there was none, for (kernel, to_version).
+        A record stands for one pack; where that is missing, for an update; where there never was
+        one, for (kernel, to_version).
         """
         others = tuple(old for old in self.history if not _supersedes(record, old))
         return replace(self, history=(*others, record)[-MAX_HISTORY:])
@@ -137,6 +139,8 @@ def _supersedes(new: UpdateRecord, old: UpdateRecord) -> bool:
     """Whether ``new`` takes the place of ``old``: same pack, or the first with one."""
     if old.digest:
         return old.digest == new.digest
+    if old.update:
+        return old.update == new.update
     return (old.kernel, old.to_version) == (new.kernel, new.to_version)
 
 

@@ -7,10 +7,12 @@ status_json() is the JSON of `kspliced status --json`.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from kspliced.engine.adopt import adopted, applied_modules, pack_problem
 from kspliced.engine.kernels import (
     installed_kernels,
     running_kernel,
@@ -122,15 +124,21 @@ class Status:
 
 def core_applied(paths: Paths) -> frozenset[str]:
     """Names of the updates that the core has applied; none when it is not loaded."""
-    applied = set()
+    return frozenset(update_of(module) for module in applied_modules(paths))
+
+
+def known_state(paths: Paths, running: KernelId) -> State:
+    """The durable state, and as live what the core has applied, whatever the state says of it.
+
+    :raises StateError: IO. A malformed state is a fresh one, whose problem that is.
+    """
     try:
-        for directory in (paths.core / "updates").iterdir():
-            if (directory / "stage").read_text("ascii").strip() == "applied":
-                applied.add(update_of(directory.name))
-    except (OSError, ValueError):
-        # The core is not loaded, or an update went while we looked: what was seen still holds.
-        pass
-    return frozenset(applied)
+        state = load_state(paths)
+    except KsplicedError as error:
+        if error.code is not Code.STATE_MALFORMED:
+            raise
+        state = State(problem=problem_of(error, 0))
+    return adopted(paths, state, running, time.time())
 
 
 def core_resident(paths: Paths) -> Resident:
@@ -191,12 +199,7 @@ def current_status(
     if preconditions is None:
         preconditions = evaluate(View(paths))
     running = running_kernel(paths)
-    try:
-        state = load_state(paths)
-    except KsplicedError as error:
-        if error.code is not Code.STATE_MALFORMED:
-            raise
-        state = State(problem=problem_of(error, 0))
+    state = known_state(paths, running)
     return build_status(paths, running, state, core_applied(paths), job, preconditions)
 
 
@@ -218,13 +221,14 @@ def build_status(
     live = update is not None
     if update is not None:
         update = _without(update, redirected)
+        update = replace(update, problem=update.problem or pack_problem(paths, update))
     else:
         update = here[-1] if here else (state.history[-1] if state.history else None)
     wanted = next((r for r in reversed(here) if _is_wanted(r, newest)), None)
     loaded = loaded_modules(paths)
     effective = running.version
     if update is not None and live and not update.refused and not runs_held(update, loaded):
-        effective = update.to_version
+        effective = update.to_version or running.version
     if wanted is not None and wanted.stage is Stage.EMPTY:
         effective = wanted.to_version
     view = _View(
@@ -334,7 +338,7 @@ def count_changes(
     update: UpdateRecord | None, live: bool, loaded: frozenset[str] = frozenset()
 ) -> Counts:
     """How many changed units there are, and how many of them are live as a whole."""
-    if update is None:
+    if update is None or not update.to_version:
         return Counts(0, 0, 0)
     refused = {refusal.unit or refusal.symbol for refusal in update.refused}
     units = {change.unit for change in update.functions}
@@ -348,6 +352,8 @@ def _word(view: _View) -> StatusState:
     update, wanted = view.update, view.wanted
     if view.busy:
         return StatusState.BUSY
+    if update is not None and view.live and not update.to_version:
+        return StatusState.PARTLY  # something is live, and nothing tells what
     if (
         update is not None
         and view.live
@@ -367,6 +373,8 @@ def _word(view: _View) -> StatusState:
             Stage.APPLYING: StatusState.FAILED,
         }
         return words.get(wanted.stage, StatusState.PENDING)
+    if update is not None and update.stage is Stage.UNDONE and not update.to_version:
+        return StatusState.UNDONE
     if view.behind:
         return StatusState.FAILED if view.problem is not None else StatusState.PENDING
     if update is not None:
@@ -399,6 +407,8 @@ def _reboot(view: _View) -> RebootRequired:
         text = "kspliced=off is on the kernel command line"
         return RebootRequired(Verdict.YES, (Reason(Code.SWITCHED_OFF.value, text),))
     problem = (view.wanted.problem if view.wanted is not None else None) or view.problem
+    if problem is None and view.live and view.update is not None:
+        problem = view.update.problem
     if problem is not None:
         return RebootRequired(Verdict.YES, (Reason(problem.code.value, problem.message),))
     text = f"the core does not have the update to {view.newest} applied"
@@ -433,6 +443,8 @@ def _update_json(status: Status) -> dict[str, Any]:
     value["changes"] = encode(counts)
     later = f", {counts.waiting} when modules load" if counts.waiting else ""
     value["summary"] = f"{counts.live} of {counts.total} {noun} live{later}"
+    if not record.to_version:
+        value["summary"] = "which changes these are is unknown"
     return value
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kspliced.engine import evidence
+from kspliced.engine.adopt import adopted, applied_modules
 from kspliced.engine.edges import Context, CoreStage
 from kspliced.engine.journal import Event, Facts
-from kspliced.engine.kernels import boot_id
+from kspliced.engine.kernels import boot_id, running_kernel
 from kspliced.engine.policy import APPLY_ANYWAY
 from kspliced.engine.resident import require_room
-from kspliced.engine.state import Problem, Stage, UpdateRecord, update_of
+from kspliced.engine.state import Problem, Stage, State, UpdateRecord, update_of
 from kspliced.engine.store import Store
 from kspliced.errors import Code, KernelError, KsplicedError
 from kspliced.model import VMLINUX, KernelId, Linked
@@ -270,7 +271,22 @@ def recover(context: Context, store: Store) -> None:
             problem = _interrupted(record, boot, int(context.clock.now()))
             changed = replace(record, stage=Stage.FAILED, problem=problem)
         state = state.change(record, changed)
+    if applied_modules(context.paths):
+        state = _adopted(context, state)
     store.save(state)
+
+
+def _adopted(context: Context, state: State) -> State:
+    """The state with what is live without a record of it, and a word of that."""
+    running = running_kernel(context.paths)
+    found = adopted(context.paths, state, running, context.clock.now())
+    if found is not state:
+        record = found.history[-1]
+        version = record.to_version or "a version that is unknown, as its pack is missing"
+        text = f"{record.update} is live, but its record was lost: it brings {version}"
+        facts = Facts(update=record.update, from_=running.version, to=record.to_version)
+        context.journal.send(Event.ADOPTED, text, facts)
+    return found
 
 
 def _interrupted(record: UpdateRecord, boot: str, now: int) -> Problem:

@@ -21,7 +21,7 @@ from kspliced.engine.kernels import (
     running_kernel,
     switched_off,
 )
-from kspliced.engine.policy import Action, Decision, blamed_units, decide
+from kspliced.engine.policy import APPLY_ANYWAY, Action, Decision, blamed_units, decide
 from kspliced.engine.preconditions import BUILDING, SWITCHING, WRITING, container, require
 from kspliced.engine.resident import require_room
 from kspliced.engine.state import Stage, UpdateRecord
@@ -140,18 +140,12 @@ def undo(context: Context) -> Outcome:
         applied = applied_names(context)
         record = store.state.newest(lambda r: r.update in applied)
         if record is None:
-            if applied:
-                raise StateError(
-                    Code.NO_UPDATE,
-                    f"{', '.join(sorted(applied))} is live, but kspliced did not apply it",
-                    "write `reverse` to its control file in /sys/kernel/kspliced/updates",
-                )
             raise StateError(Code.NO_UPDATE, "no update is live")
         require(context.paths, WRITING)
         undone = switch_back(context, store, record)
         context.journal.send(
             Event.UNDONE,
-            f"the update to {undone.to_version} was undone",
+            f"the update to {undone.to_version or 'an unknown version'} was undone",
             Facts(update=undone.update, from_=undone.kernel.version, to=undone.to_version),
         )
         return outcome_of("undone", f"the kernel is {undone.kernel.version} again", undone)
@@ -257,6 +251,8 @@ def _upgrade(context: Context, store: Store, insisting: bool) -> Outcome:
         raise _nothing(decision.reason)
     require(context.paths, SWITCHING)
     pack, record = _pack_of(context, store, decision, running, newest)
+    if not (record.wanted or insisting):
+        raise _nothing(f"the update to {record.to_version} was undone; {APPLY_ANYWAY}")
     left_out: frozenset[str] = frozenset()
     while True:
         try:
@@ -337,7 +333,7 @@ def widen(context: Context) -> Outcome:
         lost = frozenset(u.name for u in context.kernel.updates() if u.lost)
 
         def waiting(record: UpdateRecord) -> bool:
-            wanted = record.kernel == running and record.wanted
+            wanted = record.kernel == running and record.wanted and bool(record.digest)
             wanted = wanted and (bool(record.waiting) or record.update in lost)
             return wanted and (record.update in applied or record.stage is Stage.BUILT)
 
@@ -404,6 +400,9 @@ def _build(
             store.put(replace(blank, problem=problem))
         raise
     record = record_of(pack)
+    if store.state.newest(lambda r: r.update == record.update and not (r.digest or r.wanted)):
+        # It was live, and undone, while its pack was missing.
+        record = replace(record, stage=Stage.UNDONE, wanted=False)
     store.save(replace(store.state.put(record), problem=None))
     context.journal.send(
         Event.BUILT,

@@ -17,6 +17,7 @@ from kspliced.engine.status import (
     core_redirected,
     core_resident,
     current_status,
+    known_state,
     loaded_modules,
 )
 from kspliced.engine.view import Precondition, View
@@ -47,6 +48,7 @@ class Snapshot:
         # A job changes the word of the status; its progress changes nothing but itself.
         now: _Stamp = (
             _stat(paths.state),
+            _stat(paths.packs),
             _stat(paths.dpkg / "status"),
             _stat(paths.dpkg / "updates"),
             _stat(paths.rpm / "rpmdb.sqlite"),
@@ -71,7 +73,8 @@ class Snapshot:
             self.status = None
             self.error = error
         try:
-            self.state = load_state(paths)
+            running = self.status.running if self.status is not None else None
+            self.state = known_state(paths, running) if running else load_state(paths)
         except KsplicedError as error:
             # A malformed state is part of the status already.
             self.state = State()

@@ -27,6 +27,8 @@ def live(machine: Machine, **changes: Any) -> None:
     """Have an update applied."""
     save_state(machine.paths, State(history=(record(UPDATE, **changes),)))
     core_says(machine, UPDATE, "applied")
+    machine.paths.packs.mkdir(exist_ok=True)
+    machine.paths.pack(record().digest).touch()
 
 
 def test_status_tells_the_whole_story(machine: Machine) -> None:
