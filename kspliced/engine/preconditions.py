@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from kspliced.engine.kernels import (
     installed_kernels,
@@ -57,6 +56,14 @@ _NUMBERED = re.compile(r"gcc-\d+$")
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _CONTAINERS = ("run/systemd/container", "run/host/container-manager")
 _CONTAINER_FILES = {".dockerenv": "docker", "run/.containerenv": "podman"}
+_SMALL = (
+    "proc/sys/kernel/modules_disabled",
+    "proc/sys/kernel/kptr_restrict",
+    "sys/kernel/security/lockdown",
+    "sys/module/module/parameters/sig_enforce",
+    "sys/kernel/kspliced/abi",
+    *(f"proc/sys/user/max_{kind}_namespaces" for kind in _NAMESPACES),
+)
 _LKRG = ("sys/module/lkrg", "sys/module/p_lkrg", "proc/sys/lkrg")
 
 
@@ -84,17 +91,10 @@ def require(paths: Paths, checks: tuple[Check, ...]) -> None:
 
 
 def stamp(paths: Paths) -> tuple[object, ...]:
-    """A value that changes when a precondition may have: what the daemon compares."""
-    view = View(paths)
-    small = (
-        "proc/sys/kernel/modules_disabled",
-        "proc/sys/kernel/kptr_restrict",
-        "sys/kernel/security/lockdown",
-        "sys/module/module/parameters/sig_enforce",
-        "sys/kernel/kspliced/abi",
-        *(f"proc/sys/user/max_{kind}_namespaces" for kind in _NAMESPACES),
-    )
-    release = view.release
+    """A value that changes when a precondition may have: what the daemon compares at each look, so
+    it costs a tenth of a millisecond."""
+    root = str(paths.root)
+    release = _first_bytes(f"{root}/proc/sys/kernel/osrelease").decode("utf-8", "replace").strip()
     places = (
         *_CONTAINERS,
         *_CONTAINER_FILES,
@@ -104,15 +104,39 @@ def stamp(paths: Paths) -> tuple[object, ...]:
         f"usr/src/linux-headers-{release}",
         "var/lib/kspliced/sources",
     )
-    times = tuple(_changed(paths.root / place) for place in places)
-    return (*map(view.text, small), times, room(view).state)
+    return (
+        *(_first_bytes(f"{root}/{name}") for name in _SMALL),
+        *(_changed(f"{root}/{name}") for name in places),
+        _is_roomy(paths),
+    )
 
 
-def _changed(path: Path) -> int:
+def _first_bytes(name: str) -> bytes:
     try:
-        return path.stat().st_mtime_ns
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 256)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _changed(name: str) -> int:
+    try:
+        return os.stat(name).st_mtime_ns  # noqa: PTH116 (a Path costs as much again)
     except OSError:
         return -1
+
+
+def _is_roomy(paths: Paths) -> bool:
+    try:
+        status = os.statvfs(paths.cache.parent)
+    except OSError:
+        return True
+    return status.f_bavail * status.f_frsize >= BUILD_BYTES
 
 
 def kernel(view: View) -> Precondition:
