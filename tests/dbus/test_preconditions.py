@@ -85,6 +85,18 @@ def test_a_kernel_that_is_left_alone_is_one_plain_line(machine: Machine) -> None
     assert machine.calls() == []
 
 
+def test_a_self_built_kernel_is_ignored_with_a_word(machine: Machine) -> None:
+    with (machine.paths.dpkg / "status").open("a") as file:
+        file.write(
+            "\nPackage: linux-image-6.1.200-amd64\nStatus: install ok installed\n"
+            "Architecture: amd64\nSource: linux-upstream\nVersion: 6.1.200-1\n"
+        )
+    machine.start()
+    assert status(machine)["installed"] == "6.1.192-2"
+    text = machine.kspliced("status").stdout
+    assert "linux-image-6.1.200-amd64 6.1.200-1 is not the distribution's kernel\n" in text
+
+
 def test_reboot_required_follows_the_daemons_verdict(machine: Machine) -> None:
     flag = machine.root / "run/reboot-required"
     packages = machine.root / "run/reboot-required.pkgs"
