@@ -171,6 +171,21 @@ def _numbered(entity: Entity) -> bool:
     return entity.symbol >= 0 and entity.name != entity.stem and not entity.parent
 
 
+def alignment_changes(
+    pre: Bodies, post: Bodies, pairing: Pairing
+) -> Iterator[tuple[Entity, int, int]]:
+    """Data that have to be aligned to more than what the running kernel has is sure to be, with
+    both, in bytes. Where several share a section, what each needs is not known."""
+    sizes = Counter(entity.section for entity in post.layout.entities())
+    for one, other in pairing.pairs():
+        section = post.layout.section(other.section)
+        if other.kind is EntityKind.DATA and sizes[other.section] == 1:
+            before = pre.layout.section(one.section).align
+            before = min(before, one.offset & -one.offset) if one.offset else before
+            if section.align > max(before, 1):
+                yield other, before, section.align
+
+
 def registered_changes(pre: Bodies, post: Bodies, pairing: Pairing) -> Iterator[tuple[str, str]]:
     """Entries of the kernel's tables that come or go, as (what they speak of, section): such an
     entry has a symbol, but no code refers to it."""
@@ -183,11 +198,23 @@ def registered_changes(pre: Bodies, post: Bodies, pairing: Pairing) -> Iterator[
 def _entries(
     bodies: Bodies, counterpart: Callable[[Entity], Entity | None]
 ) -> Iterator[tuple[str, str, str, tuple[object, ...]]]:
-    for entity in bodies.layout.entities():
-        if entity.kind is not EntityKind.DATA or not entity.size or counterpart(entity) is not None:
-            continue
-        kind, section = _where(bodies, entity)
-        if kind is SectionClass.SPECIAL and not message_state(bodies, entity):
+    found = [
+        entity
+        for entity in bodies.layout.entities()
+        if entity.kind is EntityKind.DATA and entity.size and counterpart(entity) is None
+        if bodies.layout.place(entity)[0] is SectionClass.SPECIAL
+        if not message_state(bodies, entity)
+    ]
+    if not found:
+        return
+    used = {
+        target.entity
+        for user in bodies.layout.entities()
+        for _, target in bodies.references(user)
+        if target.entity != user
+    }
+    for entity in found:
+        if entity not in used:
             spoken = [t.name for _, t in bodies.references(entity) if t.entity and t.name]
-            named = (spoken or [entity.name])[-1]
+            named, (_, section) = (spoken or [entity.name])[-1], _where(bodies, entity)
             yield named, section, entity.stem, fingerprint(bodies, entity)

@@ -13,8 +13,9 @@ from kspliced.build.closure import Carried
 from kspliced.build.constants import callback, obstacle
 from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
-from kspliced.build.moves import registered_changes, why_not
+from kspliced.build.moves import alignment_changes, registered_changes, why_not
 from kspliced.build.pairing import message_state
+from kspliced.elf.section_class import SectionClass
 from kspliced.elf.special import runtime_constant
 from kspliced.elf.x86 import R_X86_64_PC8
 from kspliced.model import Refusal
@@ -24,8 +25,11 @@ JUMP_SIZE = 5
 _PERCPU_ROOM = 2048
 _ENDBR64 = b"\xf3\x0f\x1e\xfa"
 
-# With those of which the module loader makes what the kernel makes of its own (__dyndbg).
-_PLAIN_DATA = (".data", ".bss", ".rodata", "__dyndbg")
+# What the module loader gives an update as it gives it to any module.
+_PLAIN = frozenset({
+    SectionClass.READ_ONLY, SectionClass.RO_AFTER_INIT, SectionClass.WRITTEN, SectionClass.PER_CPU,
+})  # fmt: skip
+_DECRYPTED = "..decrypted"
 # Where notrace says that code runs on other page tables, before or after the kernel proper.
 _EARLY = ("arch/x86/", "drivers/firmware/efi/")
 # Written once, at start-up, or by the build.
@@ -40,7 +44,7 @@ _SWITCHING = (
     "arch/x86/kernel/traps", "arch/x86/kernel/kprobes/", "arch/x86/mm/fault", "kernel/rcu/",
     "kernel/time/timekeeping", "kernel/stop_machine",
 )  # fmt: skip
-_NO_BREAKPOINTS = "_kprobe_blacklist"
+_NO_BREAKPOINTS, _KPROBES = "_kprobe_blacklist", ".kprobes.text"
 
 Rule = Callable[[UnitDiff, Carried, str], Iterator[Refusal]]
 
@@ -112,6 +116,15 @@ def _classes(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
             yield Refusal("section_class_changed", unit, change.post.name, reason, change.evidence)
 
 
+def _alignment(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    for entity, before, after in alignment_changes(diff.pre, diff.post, diff.pairing):
+        reason = (
+            "it has to be aligned to more bytes, and the running kernel's lies where it was put"
+        )
+        evidence = f"{before} bytes before, {after} after"
+        yield Refusal("alignment_changed", unit, entity.name, reason, evidence)
+
+
 def _gone(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     """New code that refers to what start-up has freed: it would run into that."""
     post = diff.post
@@ -154,7 +167,8 @@ def _breakpoint(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal
     relocations = table.relocations if table is not None else ()
     listed = {diff.pre.layout.target(table, r).entity for r in relocations if table is not None}
     for changed in diff.changed:
-        if unit.startswith(_SWITCHING) or changed.pre in listed:
+        apart = diff.pre.layout.section(changed.pre.section).name == _KPROBES
+        if unit.startswith(_SWITCHING) or changed.pre in listed or apart:
             reason = "handling a breakpoint runs this, and the switch puts one there"
             yield Refusal("breakpoint", unit, changed.pre.name, reason)
 
@@ -204,9 +218,11 @@ def _new_data(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
     percpu = 0
     for entity in carried.data:
         section = diff.post.layout.section(entity.section)
-        if section.name.startswith(".data..percpu"):
+        kind, _ = diff.post.layout.place(entity)
+        plain = kind in _PLAIN and not section.name.endswith(_DECRYPTED)
+        if kind is SectionClass.PER_CPU:
             percpu += entity.size
-        elif not section.name.startswith(_PLAIN_DATA):
+        if not plain and not message_state(diff.post, entity):
             reason = "new data in a section that the kernel gives a meaning"
             yield Refusal("special_data", unit, entity.name, reason, section.name)
     if percpu > _PERCPU_ROOM:
@@ -268,6 +284,7 @@ RULES: tuple[Rule, ...] = (
     _sections,
     _registered,
     _classes,
+    _alignment,
     _gone,
     _exports,
     _where,

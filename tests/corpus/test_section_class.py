@@ -153,7 +153,7 @@ def test_one_class_of_code(sections: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "section", [".data", ".data..read_mostly", ".data..cacheline_aligned", ".data..page_aligned"]
+    "section", [".data", ".ref.data", ".data..read_mostly", ".data..cacheline_aligned"]
 )
 @pytest.mark.parametrize("content", ["1, 2, 3, 4", "0"])
 def test_one_class_of_variables(section: str, content: str) -> None:
@@ -161,6 +161,17 @@ def test_one_class_of_variables(section: str, content: str) -> None:
     for before, after in itertools.permutations(("", section)):
         verdict = judge(table("", before, content), table("", after, content))
         assert not verdict.codes and not verdict.changed and not verdict.diff.moved
+
+
+@pytest.mark.parametrize("kind", ["", "const"])
+def test_a_datum_that_has_to_be_aligned_to_more(kind: str) -> None:
+    plain, aligned = (
+        f"static {kind} int t[4] __attribute__((used, aligned({n}))) = {{1, 2, 3, 4}};"
+        "int g(int n) { return t[n]; }"
+        for n in (16, 64)
+    )
+    assert judge(plain, aligned).codes == ["alignment_changed"]
+    assert not judge(aligned, plain).codes and not judge(aligned, aligned).codes
 
 
 @pytest.mark.parametrize(
@@ -315,3 +326,27 @@ def test_an_entry_of_a_table_comes_or_goes(section: str) -> None:
         assert [(r.code, r.evidence) for r in refused] == [("section_changed", section)]
         assert refused[0].symbol == ("g" if "blacklist" in section else "word")
     assert not judge(base + entry, base + entry).codes
+
+
+@pytest.mark.parametrize(
+    ("section", "codes"),
+    [
+        ("", []),
+        (".data..read_mostly", []),
+        (".data..ro_after_init", []),
+        (".data..percpu", []),
+        (".data..decrypted", ["special_data"]),
+        (".data..percpu..decrypted", ["special_data"]),
+        (".init.data", ["special_data"]),
+        ("__tracepoints", ["special_data"]),
+    ],
+)
+def test_new_data_of_a_class_that_modules_have(section: str, codes: list[str]) -> None:
+    base = "int g(int n) { return other(n); }"
+    fresh = f"static int fresh {placed(section)} = 3; int g(int n) {{ return other(n) + fresh++; }}"
+    assert judge(base, fresh).codes == codes
+
+
+def test_code_that_kprobes_keep_off_by_its_section() -> None:
+    base = f"{placed('.kprobes.text')} int f(int n) {{ return other(n); }}"
+    assert judge(base, base.replace("other(n)", "other(n) + 1")).codes == ["breakpoint"]
