@@ -62,7 +62,7 @@ from kspliced.pack import Blob
 from kspliced.plan.attribution import Attribution, attribute
 from kspliced.plan.conditions import Configuration
 from kspliced.plan.passages import read_changes
-from kspliced.source.cache import SourceCache, locked
+from kspliced.source.cache import SourceCache, lock_file, locked
 from kspliced.source.changelog import News, read_news
 from kspliced.source.compare import FileChange, compare
 from kspliced.source.differences import FileDiff, differences
@@ -163,7 +163,7 @@ def _workdir(request: BuildRequest) -> Iterator[Path]:
     if parent is not None:
         parent.mkdir(parents=True, exist_ok=True)
     if request.cache is not None:
-        with (request.cache / "work.lock").open("wb") as lock:
+        with lock_file(request.cache / "work.lock") as lock:
             if locked(lock):
                 with _emptied((parent or request.cache) / "work") as directory:
                     yield directory

@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
 
-from kspliced.cli.output import error_json, print_error, print_json
+from kspliced.cli.output import error_json, open_output, print_error, print_json
 from kspliced.cli.parser import parser
 from kspliced.cli.table import Verb
 from kspliced.errors import Code, ExitCode, KsplicedError
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def console() -> None:
     """The entry point of the installed command."""
+    open_output()
     sys.exit(main(sys.argv[1:]))
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import shutil
 import sys
@@ -16,11 +18,46 @@ from kspliced.model import Progress, ProgressSink, no_progress
 from kspliced.worker import clean
 
 _LABEL = 11
+# What is written for a character that the terminal's encoding does not have; else \uXXXX.
+_PLAIN = {
+    "→": "->",
+    "←": "<-",
+    "…": "...",
+    "•": "*",
+    "≤": "<=",
+    "≥": ">=",
+    "“": '"',
+    "”": '"',
+    "\N{EN DASH}": "-",
+    "\N{EM DASH}": "-",
+    "\N{MULTIPLICATION SIGN}": "x",
+    "\N{LEFT SINGLE QUOTATION MARK}": "'",
+    "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+    "\N{REPLACEMENT CHARACTER}": "?",
+}
+_ERRORS = "kspliced"
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    escaped = (c.encode("ascii", "backslashreplace").decode("ascii") for c in text)
+    return "".join(_PLAIN.get(c, e) for c, e in zip(text, escaped, strict=True)), error.end
+
+
+def open_output() -> None:
+    """Have all text go out whole, whatever the encoding of stdout and stderr."""
+    codecs.register_error(_ERRORS, _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object."""
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+    """Print one JSON object, which stays one in any encoding."""
+    unicode = codecs.lookup(sys.stdout.encoding or "utf-8").name == "utf-8"
+    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=not unicode))
 
 
 def error_json(error: KsplicedError) -> dict[str, Any]:

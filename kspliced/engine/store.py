@@ -134,6 +134,8 @@ def opened(paths: Paths, journal: Journal, now: float, wait: float = 0.0) -> Ite
     paths.run.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        # Whoever can open it can hold it, and packages of before made it everybody's.
+        os.fchmod(descriptor, 0o600)
         _lock(descriptor, wait)
         make_private(paths.state)
         yield Store(paths, _load(paths, journal, now))

@@ -76,7 +76,7 @@ class SourceCache:
             raise SourceError(Code.SOURCE_UNREADABLE, f"{place} was removed meanwhile", "try again")
         os.utime(place)
         self._trim(place)
-        with (place / _LOCK).open("wb") as lock:
+        with lock_file(place / _LOCK) as lock:
             tree = place / _TREE if locked(lock) else None
             with closing(PackedSnapshot(*index, place / _CONTENT, tree)) as snapshot:
                 yield snapshot
@@ -136,6 +136,14 @@ def _size(folder: Path) -> int:
     """The most that a packed source can come to: all of it laid out too."""
     content = folder / _CONTENT
     return 2 * content.stat().st_size if content.is_file() else 0
+
+
+def lock_file(path: Path) -> IO[bytes]:
+    """The open file of a lock, only for its owner: whoever can open it can hold it. OSError passes
+    to the caller."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "wb")
 
 
 def locked(lock: IO[bytes]) -> bool:

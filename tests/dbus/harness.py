@@ -155,12 +155,11 @@ class Machine:
         return subprocess.run(
             command,
             cwd=REPOSITORY,
-            env=self.environment,
             text=True,
             capture_output=True,
             timeout=_PATIENCE,
             check=False,
-            **options,
+            **{"env": self.environment, **options},
         )
 
     @property

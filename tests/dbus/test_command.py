@@ -69,6 +69,22 @@ def test_memory_that_stays_is_in_the_status(machine: Machine) -> None:
     }
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_status_in_a_terminal_of_another_encoding(machine: Machine, encoding: str) -> None:
+    refused = Refusal("asm", "arch/x86/a.o", "f", "was a → is b 漢", "")
+    live(machine, refused=(refused,))
+    machine.start()
+    environment = {**machine.environment, "PYTHONIOENCODING": encoding}
+    machine_environment = {"env": environment, "encoding": encoding}
+    done = machine.kspliced("status", **machine_environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "was a -> is b \\u6f22" in done.stdout
+    # What comes last is there, too.
+    assert done.stdout.splitlines()[-1].startswith("reboot")
+    value = json.loads(machine.kspliced("status", "--json", **machine_environment).stdout)
+    assert value["update"]["refused"][0]["reason"] == refused.reason
+
+
 def test_status_as_json(machine: Machine) -> None:
     live(machine)
     machine.start()
