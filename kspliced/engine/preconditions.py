@@ -15,7 +15,6 @@ from collections.abc import Callable
 from kspliced.engine.kernels import (
     installed_kernels,
     installed_version,
-    running_kernel,
     switched_off,
 )
 from kspliced.engine.paths import Paths
@@ -142,12 +141,11 @@ def _is_roomy(paths: Paths) -> bool:
 def kernel(view: View) -> Precondition:
     """The running kernel is the distribution's."""
     code = Code.FOREIGN_KERNEL
-    try:
-        running = running_kernel(view.paths)
-    except KsplicedError as error:
-        if error.code is code:
-            return failed(code, error.message, error.remedy)
-        return unknown(code, error.message)
+    running = view.identity
+    if isinstance(running, KsplicedError):
+        if running.code is code:
+            return failed(code, running.message, running.remedy)
+        return unknown(code, running.message)
     return ok(code, f"linux {running.version} ({running.release}) is the distribution's kernel")
 
 

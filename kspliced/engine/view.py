@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 
 from kspliced.engine.kernels import running_kernel
@@ -57,12 +58,17 @@ class View:
         """Whether there is such a file below the root."""
         return there(self.paths.root / name)
 
-    def running(self) -> KernelId | None:
-        """The running kernel, if it is the distribution's."""
+    @cached_property
+    def identity(self) -> KernelId | KsplicedError:
+        """The running kernel, or why there is none for us; rpm is asked once."""
         try:
             return running_kernel(self.paths)
-        except KsplicedError:
-            return None
+        except KsplicedError as error:
+            return error
+
+    def running(self) -> KernelId | None:
+        """The running kernel, if it is the distribution's."""
+        return self.identity if isinstance(self.identity, KernelId) else None
 
     @property
     def release(self) -> str:
