@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Source packages and kernel-devel by dnf, verified with the keys that rpm trusts."""
+"""Source packages and kernel-devel by dnf, verified with the keys that rpm trusts, and only with
+one that signed an installed kernel."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ _UNPACK_SECONDS = 600.0
 _BYTES = 400 << 20
 _REMEDY = "run `dnf makecache`"
 _TRUSTED = "digests signatures OK"
+_SIGNATURES = "%{RSAHEADER:pgpsig} %{DSAHEADER:pgpsig} %{SIGPGP:pgpsig} %{SIGGPG:pgpsig}\\n"
+_KEY = re.compile(r"Key ID ([0-9a-fA-F]{8,40})")
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,10 @@ class DnfFetcher(PackageFetcher):
             files = sorted(partial.glob("*.rpm"))
             if not files:
                 raise SourceError(Code.SOURCE_UNAVAILABLE, f"dnf fetched no {arguments[-1]}")
+            kernels = self._signers(("--whatprovides", "kernel-uname-r"), job)
             for file in files:
                 self._verify(file, job)
+                self._require_same_key(file, kernels, job)
         except (OSError, KsplicedError):
             shutil.rmtree(partial)
             raise
@@ -125,4 +131,30 @@ class DnfFetcher(PackageFetcher):
                 f"{file.name} is damaged, or not signed with a key that rpm trusts",
                 "import the key of the distribution (rpm --import) if it is its package",
                 lines[-10:],
+            )
+
+    def _signers(self, packages: tuple[str, ...], job: Job) -> frozenset[str]:
+        """The ids of the keys that signed packages, installed ones or a file (``-p FILE``)."""
+        root = () if str(self.paths.root) == "/" else ("--root", str(self.paths.root.resolve()))
+        command = ("rpm", *root, "-q", "--qf", _SIGNATURES, *packages)
+        return frozenset(_KEY.findall(run(command, job.cancel, _UNPACK_SECONDS, None).output))
+
+    def _require_same_key(self, file: Path, kernels: frozenset[str], job: Job) -> None:
+        """Refuse a package that is not signed with a key that an installed kernel is signed with.
+
+        rpm says of a file that was verified which key it is; of an installed one, too.
+        """
+        if not kernels:
+            raise SourceError(
+                Code.SOURCE_UNAVAILABLE,
+                "no installed kernel is signed, so that it cannot be told whose source to trust",
+                "install the kernel from the distribution's repository",
+            )
+        signers = self._signers(("-p", str(file)), job)
+        if not signers & kernels:
+            raise SourceError(
+                Code.SOURCE_UNAVAILABLE,
+                f"{file.name} is signed with the key {', '.join(sorted(signers))}, but the "
+                f"installed kernels with {', '.join(sorted(kernels))}",
+                "let dnf have the source from the repository of the kernel",
             )

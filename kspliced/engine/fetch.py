@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Source and headers packages, through the package manager so that its signatures count.
+"""Source and headers packages, through the package manager so that its signatures count, and only
+from who the installed kernels came from (engine/origin.py).
 
 Kept below /var/lib/kspliced/sources: source-VERSION/ holds a .deb, or a .dsc with its files, or a
 .src.rpm,
@@ -12,13 +13,17 @@ import os
 import pwd
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from kspliced.engine.command import Finished, require_space, run
+from kspliced.engine.download import announced, claim
 from kspliced.engine.edges import BuildOrder, Job
 from kspliced.engine.files import sync_directory
-from kspliced.engine.kernels import installed_version, loaded_modules
+from kspliced.engine.kernels import installed_images, installed_version, loaded_modules
+from kspliced.engine.origin import Origins
 from kspliced.engine.paths import Paths
 from kspliced.engine.versions import series
 from kspliced.errors import Code, KsplicedError, SourceError
@@ -28,7 +33,6 @@ from kspliced.oserror import translated
 _APT_SECONDS = 3600.0
 _UNPACK_SECONDS = 600.0
 _SPARE_BYTES = 64 << 20
-_URI = re.compile(r"'(?P<uri>[^']*)' (?P<name>\S+) (?P<size>\d+) ")
 _DEPENDENCY = re.compile(
     r"(?P<name>linux-(?:headers|kbuild)-[^ ,|]+)(?: \(= (?P<version>[^)]+)\))?"
 )
@@ -133,17 +137,17 @@ class AptFetcher(PackageFetcher):
         if not directory.is_dir():
             package = f"linux-source-{series(running.release)}={version}"
             try:
-                self._download(directory, ("download", package), job)
+                self._download(directory, ("download", package), running, job)
             except SourceError as first:
                 try:
                     source = ("source", "--download-only", "--only-source", f"linux={version}")
-                    self._download(directory, source, job)
+                    self._download(directory, source, running, job)
                 except SourceError as second:
                     raise SourceError(
                         Code.SOURCE_UNAVAILABLE,
-                        f"apt offers no source of the kernel {version}",
+                        f"apt offers no trusted source of the kernel {version}",
                         "run `apt update`, or add the archive that has it (deb or deb-src)",
-                        (*first.details, *second.details),
+                        (*_lines(first), *_lines(second)),
                     ) from second
         for pattern in ("*.deb", "*.dsc"):
             for file in sorted(directory.glob(pattern)):
@@ -161,13 +165,13 @@ class AptFetcher(PackageFetcher):
         unpacked = directory / "usr/src" / name
         if not directory.is_dir():
             try:
-                self._unpack_headers(directory, f"{name}={running.version}", job)
+                self._unpack_headers(directory, f"{name}={running.version}", running, job)
             except SourceError as error:
                 raise SourceError(
                     Code.HEADERS_MISSING,
                     f"{name} {running.version} is not installed and apt does not offer it",
                     f"install {name}",
-                    error.details,
+                    _lines(error),
                 ) from error
         if not unpacked.is_dir():
             raise SourceError(
@@ -175,10 +179,10 @@ class AptFetcher(PackageFetcher):
             )
         return unpacked
 
-    def _unpack_headers(self, directory: Path, package: str, job: Job) -> None:
+    def _unpack_headers(self, directory: Path, package: str, running: KernelId, job: Job) -> None:
         archives = self.paths.sources / f".debs-{directory.name}"
         first = archives / "first"
-        self._download(first, ("download", package), job)
+        self._download(first, ("download", package), running, job)
         (deb,) = first.glob("*.deb")
         fields = succeed(run(("dpkg-deb", "-f", str(deb), "Depends"), job.cancel, 60, None))
         needed = [
@@ -186,7 +190,7 @@ class AptFetcher(PackageFetcher):
             for match in _DEPENDENCY.finditer(fields.output)
         ]
         if needed:
-            self._download(archives / "rest", ("download", *needed), job)
+            self._download(archives / "rest", ("download", *needed), running, job)
         whole = self.paths.sources / f".unpack-{directory.name}"
         whole.mkdir()
         for archive in sorted(archives.glob("*/*.deb")):
@@ -195,29 +199,63 @@ class AptFetcher(PackageFetcher):
         shutil.rmtree(archives)
         publish(whole, directory)
 
-    def _download(self, directory: Path, arguments: tuple[str, ...], job: Job) -> None:
+    def _download(
+        self, directory: Path, arguments: tuple[str, ...], running: KernelId, job: Job
+    ) -> None:
         """Let apt download into ``directory``, which then is there whole, or not at all."""
         verb = (*_APT, *self.options, arguments[0])
         uris = succeed(run((*verb, "--print-uris", *arguments[1:]), job.cancel, _APT_SECONDS, None))
-        size = sum(int(match["size"]) for match in _URI.finditer(uris.output))
+        files = announced(uris.output)
+        if not files:
+            raise SourceError(Code.SOURCE_UNAVAILABLE, f"apt offers no {arguments[-1]}")
+        # It is there twice for a moment: apt's and ours.
+        size = 2 * sum(file.size for file in files)
         require_space(directory.parent, size + _SPARE_BYTES, f"downloading {arguments[-1]}")
+        if arguments[0] == "source":
+            name, _, version = arguments[-1].partition("=")
+            fetched = {(name, version)}
+        else:
+            fetched = {_package(file.name) for file in files}
+        kernels = installed_images(self.paths, running)
+        origins = Origins(_asking(self.options, job))
+        origins.require_same(kernels, fetched, (file.uri for file in files))
         partial = directory.with_name(f".partial-{directory.name}")
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
+        whole = directory.with_name(f".whole-{directory.name}")
+        for old in (partial, whole):
+            if old.exists():
+                shutil.rmtree(old)
+            old.mkdir(parents=True)
         _give_to_apt(partial)
         try:
             succeed(run((*verb, *arguments[1:]), job.cancel, _APT_SECONDS, partial))
-            files = [file for file in partial.iterdir() if file.is_file()]
-            if not files:
-                raise SourceError(Code.SOURCE_UNAVAILABLE, f"apt fetched no {arguments[-1]}")
-            for file in files:
-                os.chown(file, os.geteuid(), os.getegid(), follow_symlinks=False)
-                file.chmod(0o644)
+            claim(partial, whole, files)
         except (OSError, KsplicedError):
-            shutil.rmtree(partial)
+            shutil.rmtree(whole)
             raise
-        publish(partial, directory)
+        finally:
+            shutil.rmtree(partial)
+        publish(whole, directory)
+
+
+def _asking(options: tuple[str, ...], job: Job) -> Callable[[tuple[str, ...]], str]:
+    """Runs apt's tools for their output."""
+
+    def ask(command: tuple[str, ...]) -> str:
+        argv = (command[0], *options, *command[1:])
+        return succeed(run(argv, job.cancel, _APT_SECONDS, None)).output
+
+    return ask
+
+
+def _package(file: str) -> tuple[str, str]:
+    """Name and version in the file name of a .deb, which has a version's colon as %3a."""
+    name, _, rest = file.partition("_")
+    return name, unquote(rest.partition("_")[0])
+
+
+def _lines(error: KsplicedError) -> tuple[str, ...]:
+    """An error as details of another."""
+    return error.details or (error.message,)
 
 
 def succeed(finished: Finished, remedy: str = "run `apt update`") -> Finished:

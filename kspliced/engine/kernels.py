@@ -132,6 +132,16 @@ def installed_version(paths: Paths, package: str) -> str | None:
     return None
 
 
+def installed_images(paths: Paths, running: KernelId) -> tuple[tuple[str, str], ...]:
+    """Name and version of Debian's installed packages of kernels of the running one's flavour."""
+    found = []
+    for image in _images(paths.dpkg, running.arch):
+        if image.distribution and flavour(image.kernel.release) == flavour(running.release):
+            name, _, version = image.package.partition(" ")
+            found.append((name, version))
+    return tuple(found)
+
+
 def boot_id(paths: Paths) -> str:
     """The kernel's random identity of this boot.
 

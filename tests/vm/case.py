@@ -19,8 +19,8 @@ META_OLD_VERSION = "6.1.176-1"
 FAULTY_FUNCTION = "ext4_mb_load_buddy_gfp"
 
 # What the archive offers before the upgrade, and what joins it. The sources are those that the
-# daemon builds the update from.
-BEFORE = (f"linux-source-6.1={OLD_VERSION}",)
+# daemon builds the update from; it takes them from where the kernels are from.
+BEFORE = (f"linux-image-{OLD_RELEASE}={OLD_VERSION}", f"linux-source-6.1={OLD_VERSION}")
 AFTER = (
     f"{META}={NEW_VERSION}",
     f"linux-image-{NEW_RELEASE}={NEW_VERSION}",

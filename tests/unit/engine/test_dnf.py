@@ -179,6 +179,7 @@ def test_releases(release: str, expected: tuple[str, str]) -> None:
 
 def order(archive: Archive) -> BuildOrder:
     (archive.root / "proc/modules").write_text("ext4 1 0 - Live 0x0\n")
+    archive.install("kernel-core-*")
     return archive.fetcher().order(OLD, NEW, NOW)
 
 
@@ -223,6 +224,26 @@ def test_a_source_that_nobody_vouches_for(
     assert caught.value.code is Code.SOURCE_UNAVAILABLE
     assert "not signed with a key that rpm trusts" in caught.value.message
     assert not (archive.paths.sources / "source-6.1.192-2.ks1").exists()
+
+
+def test_a_key_that_rpm_trusts_for_something_else_is_no_kernels(archive: Archive) -> None:
+    (path,) = archive.packages("kernel-6.1.192-2*.src")
+    sign_by_another(archive, path)
+    run("rpm", f"--root={archive.root}", "--import", archive.folder.parent / "other/public.asc")
+    archive.publish()
+    with pytest.raises(SourceError) as caught:
+        order(archive)
+    assert caught.value.code is Code.SOURCE_UNAVAILABLE
+    assert "but the installed kernels with" in caught.value.message
+    assert not (archive.paths.sources / "source-6.1.192-2.ks1").exists()
+
+
+def test_a_kernel_that_nobody_signed_vouches_for_nothing(archive: Archive) -> None:
+    for path in archive.packages("kernel-core-*"):
+        unsign(archive, path)
+    with pytest.raises(SourceError) as caught:
+        order(archive)
+    assert "no installed kernel is signed" in caught.value.message
 
 
 @pytest.mark.parametrize(

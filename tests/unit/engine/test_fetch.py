@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -104,12 +106,12 @@ class Archive:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Archive:
-    """An empty archive. Everything must be readable for apt's own user."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.owner() == tmp_path.owner() and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o755)
-    return Archive(tmp_path)
+def archive() -> Iterator[Archive]:
+    """An empty archive. Everything must be readable for apt's own user, and pytest's directory is
+    closed to it again by any other pytest that starts."""
+    with tempfile.TemporaryDirectory(prefix="ks-apt-") as directory:
+        Path(directory).chmod(0o755)
+        yield Archive(Path(directory))
 
 
 @pytest.fixture
@@ -124,6 +126,7 @@ def fetcher(machine: Machine, archive: Archive) -> AptFetcher:
 def make_all(archive: Archive) -> None:
     for kernel in (RUNNING, NEWER):
         make_deb(archive.repository, "linux-source-6.1", kernel.version, "usr/src/source")
+        make_deb(archive.repository, f"linux-image-{kernel.release}", kernel.version, "boot/image")
     depends = f"{COMMON} (= {RUNNING.version}), linux-kbuild-6.1 (>= 6.1.1), linux-compiler-gcc"
     makefile = f"usr/src/{HEADERS}/Makefile"
     make_deb(archive.repository, HEADERS, RUNNING.version, makefile, depends)
