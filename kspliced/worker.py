@@ -51,6 +51,16 @@ class Failure:
         return KsplicedError(self.code, self.message, self.remedy, self.details)
 
 
+class WorkerLost(KsplicedError):
+    """A process that ended without a last line: ``status`` is its exit status, ``details`` the end
+    of its stderr."""
+
+    def __init__(self, command: str, status: int, details: tuple[str, ...]) -> None:
+        text = f"{command} ended with status {status} and no result"
+        super().__init__(Code.FAILED, text, "see the journal", details)
+        self.status = status
+
+
 Message = Progress | Result | Failure
 
 
@@ -149,8 +159,9 @@ def run_worker(
     ``cancelled`` is asked four times a second; once it is true, ``stop`` (by default SIGTERM to
     the process) is called once and the worker's own last line is still awaited.
 
-    :raises KsplicedError: what the worker reports; CANCELLED; FAILED if it breaks the protocol or
-        dies without a last line; TOOL_MISSING if it cannot be started.
+    :raises KsplicedError: what the worker reports; CANCELLED; FAILED if it breaks the protocol;
+        TOOL_MISSING if it cannot be started.
+    :raises WorkerLost: it died without a last line.
     """
     command = list(argv)
     try:
@@ -175,12 +186,7 @@ def run_worker(
         raise lines.last.error()
     if lines.last is None or process.returncode != 0:
         details = tuple(clean(line) for line in tail.decode("utf-8", "replace").splitlines()[-20:])
-        raise KsplicedError(
-            Code.FAILED,
-            f"{command[0]} ended with status {process.returncode} and no result",
-            "see the journal",
-            details,
-        )
+        raise WorkerLost(command[0], process.returncode, details)
     return lines.last.value
 
 

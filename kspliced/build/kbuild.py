@@ -42,11 +42,11 @@ _OF_MACHINE = (
     ),
     (
         Code.NO_EXEC,
-        ("Permission denied",),
+        ("Permission denied", "Operation not permitted"),
         "let programs be run where it builds: see its mount options and the security modules",
     ),
 )
-_MAKE_SAYS = re.compile(r"^make(?:\[\d+\])?: ")
+_MAKE_SAYS = re.compile(r"^make(?:\[\d+\])?: (?:\*\*\*|Target '|Entering|Leaving)")
 _SET = re.compile(r"^CONFIG_\w+=.*$", re.MULTILINE)
 
 

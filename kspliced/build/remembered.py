@@ -30,6 +30,7 @@ _ACCIDENTS = (
     "Disk quota exceeded",
     "Cannot allocate memory",
     "Permission denied",
+    "Operation not permitted",
     # Make says no more where nobody said why.
     "not remade because of errors",
 )

@@ -149,7 +149,7 @@ SYSTEM_SECTIONS = (
             Item("/var/lib/kspliced/aside", "Files that could not be believed."),
             Item(
                 "/var/cache/kspliced",
-                "The builder's cache: the running kernel's source, unpacked (2 GiB at most).",
+                "What the builder keeps of the last upgrade: its source, and what was compiled.",
             ),
             Item("/sys/kernel/kspliced", "The kernel core: stage, conflicts and pause."),
         ),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs the builder with no rights: `kspliced build` in a hardened transient unit.
 
-It compiles downloaded source, so it gets a user of its own, no network, and bounds on memory, tasks
-and time. Its progress comes through a pipe; its pack is read as untrusted.
+Its progress comes through a pipe; its pack is read as untrusted (engine/builder_unit.py has what
+it may touch, engine/builder_cache.py what it finds of builds before).
 """
 
 from __future__ import annotations
@@ -15,84 +15,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import kspliced
+from kspliced.engine.builder_cache import cache_of, inputs, keep_only, packed_bytes
+from kspliced.engine.builder_unit import Confined, stopped, transient_unit, without_result
 from kspliced.engine.command import require_space
 from kspliced.engine.edges import BuildOrder, Built, Job
 from kspliced.engine.files import read_regular
 from kspliced.engine.paths import Paths
+from kspliced.engine.preconditions import BUILD_BYTES, BUILD_FILES
 from kspliced.engine.store import MAX_PACK
-from kspliced.errors import BuildError, Code
+from kspliced.errors import BuildError, Code, KsplicedError
 from kspliced.kernel.modules import listed
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.oserror import translated
 from kspliced.record import RecordError, decode
-from kspliced.worker import clean, run_worker
+from kspliced.worker import WorkerLost, clean, run_worker
 
-# Measured: a packed source of 6.1 takes 800 MB in the cache, the temporary trees 300 MB.
-BUILD_BYTES = 3 << 29
-_CACHE_NAME = "kspliced"
 _UNIT = "kspliced-build-"
-_PROPERTIES = (
-    "DynamicUser=yes",
-    "User=kspliced-build",
-    f"CacheDirectory={_CACHE_NAME}",
-    "CacheDirectoryMode=0755",
-    "PrivateNetwork=yes",
-    "RestrictAddressFamilies=AF_UNIX",
-    "ProtectSystem=strict",
-    "ProtectHome=yes",
-    "PrivateTmp=yes",
-    "PrivateDevices=yes",
-    "ProtectKernelTunables=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectControlGroups=yes",
-    "ProtectClock=yes",
-    "ProtectHostname=yes",
-    "ProtectProc=invisible",
-    "PrivateUsers=yes",
-    "NoNewPrivileges=yes",
-    "CapabilityBoundingSet=",
-    "RestrictSUIDSGID=yes",
-    "RestrictNamespaces=yes",
-    "RestrictRealtime=yes",
-    "LockPersonality=yes",
-    "RemoveIPC=yes",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
-    "SystemCallErrorNumber=EPERM",
-    "UMask=0022",
-    "MemoryMax=2G",
-    "TasksMax=512",
-    "LimitFSIZE=4G",
-    "LimitCORE=0",
-    "RuntimeMaxSec=4h",
-    # Stopping the daemon stops the build, should the worker not be there to do it.
-    "PartOf=kspliced.service",
-    "Nice=10",
-    "CPUWeight=20",
-    "IOWeight=20",
-    "OOMScoreAdjust=500",
-)
 
-Wrap = Callable[[str, list[str]], list[str]]
-
-
-def transient_unit(unit: str, command: list[str]) -> list[str]:
-    """The command that runs ``command`` in the hardened transient service ``unit``."""
-    options = [f"--property={value}" for value in _PROPERTIES]
-    # PrivateTmp's /var/tmp is on the disk, and systemd removes it with the unit.
-    environment = [
-        f"--setenv=PYTHONPATH={Path(kspliced.__file__).resolve().parent.parent}",
-        "--setenv=TMPDIR=/var/tmp",
-        "--setenv=PYTHONDONTWRITEBYTECODE=1",
-    ]
-    run = ["systemd-run", "--pipe", "--wait", "--collect", f"--unit={unit}"]
-    return [*run, "--description=kspliced builder", *options, *environment, "--", *command]
+Wrap = Callable[[Confined], list[str]]
 
 
 @dataclass(frozen=True)
 class UnitBuilder:
-    """The builder as a transient unit. ``wrap`` makes the sandboxed command of a plain one."""
+    """The builder as a transient unit. ``wrap`` gives the command that runs another one in it."""
 
     paths: Paths
     wrap: Wrap = transient_unit
@@ -100,24 +45,26 @@ class UnitBuilder:
     def build(self, order: BuildOrder, job: Job) -> Built:
         """Build the update.
 
-        :raises KsplicedError: what the builder reports, CANCELLED, NO_SPACE, TOOL_MISSING.
+        :raises KsplicedError: what the builder reports, CANCELLED, NO_SPACE, TOOL_MISSING;
+            BUILDER_UNAVAILABLE, BUILDER_LOST when that is not about the update.
         """
         name = f"{order.kernel.version}-{order.to_version}-{os.getpid()}".replace(":", "")
         unit = f"{_UNIT}{os.getpid()}.service"
-        output = self.paths.cache / f"{name}.kspack"
         targets = self.paths.run / f"targets-{os.getpid()}"
         with translated():
-            require_space(self.paths.build, BUILD_BYTES, "building the update")
             self._sweep()
+            cache = cache_of(self.paths, order)
+            keep_only(self.paths, cache, job.cancel)
+            needed = max(0, BUILD_BYTES - packed_bytes(cache))
+            require_space(cache, needed, "building the update", BUILD_FILES)
+            output = cache / f"{name}.kspack"
             targets.parent.mkdir(parents=True, exist_ok=True)
             targets.write_text(listed(order.targets, order.foreign), "utf-8")
+            targets.chmod(0o644)
+            command = _command(order, targets, output, cache)
+            reads = (inputs(order.source), inputs(order.target), order.config, order.headers)
             try:
-                value = run_worker(
-                    self.wrap(unit, _command(order, targets, output, self.paths.cache)),
-                    job.part(0.2, 0.84),
-                    lambda: job.cancel.wanted,
-                    lambda: _stop(unit),
-                )
+                value = self._run(Confined(unit, command, cache, (*reads, targets)), job)
                 built, has_pack = _parse(value)
                 content = read_regular(output, MAX_PACK) if has_pack else None
             finally:
@@ -125,16 +72,34 @@ class UnitBuilder:
                 output.unlink(missing_ok=True)
         return replace(built, content=content)
 
+    def _run(self, confined: Confined, job: Job) -> object:
+        """Run the unit to its end; its result."""
+        try:
+            return run_worker(
+                self.wrap(confined),
+                job.part(0.2, 0.84),
+                lambda: job.cancel.wanted,
+                lambda: _stop(confined.unit),
+            )
+        except WorkerLost as error:
+            # Where systemd-run alone went, the unit may be there still.
+            _stop(confined.unit)
+            raise without_result(error) from error
+        except KsplicedError as error:
+            if error.code is Code.CANCELLED and not job.cancel.wanted:
+                raise stopped(error) from error
+            raise
+
     def _sweep(self) -> None:
         """End a builder whose worker was killed, and remove what it left: we hold the lock."""
         _stop(f"{_UNIT}*.service")
-        for pattern in (self.paths.cache.glob("*.kspack"), self.paths.run.glob("targets-*")):
-            for file in pattern:
+        for places in (self.paths.cache.glob("*/*.kspack"), self.paths.run.glob("targets-*")):
+            for file in places:
                 file.unlink(missing_ok=True)
 
 
-def _command(order: BuildOrder, targets: Path, output: Path, cache: Path) -> list[str]:
-    return [
+def _command(order: BuildOrder, targets: Path, output: Path, cache: Path) -> tuple[str, ...]:
+    return (
         sys.executable or "/usr/bin/python3",
         "-P",
         "-m",
@@ -157,7 +122,7 @@ def _command(order: BuildOrder, targets: Path, output: Path, cache: Path) -> lis
         "--progress",
         "json",
         *(f"--exclude={unit}" for unit in order.exclude),
-    ]
+    )
 
 
 def _stop(unit: str) -> None:

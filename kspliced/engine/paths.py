@@ -60,13 +60,9 @@ class Paths:
 
     @property
     def cache(self) -> Path:
-        """The builder's cache; the builder owns it, so root reads it as untrusted."""
+        """The builder's caches, one for each set of inputs (engine/builder_cache.py); the builder
+        owns what is in each, so root reads that as untrusted."""
         return self.root / "var/cache/kspliced"
-
-    @property
-    def build(self) -> Path:
-        """The file system that the builder's temporary tree goes to."""
-        return self.root / "var/tmp"
 
     @property
     def run(self) -> Path:

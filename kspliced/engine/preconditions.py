@@ -34,6 +34,8 @@ from kspliced.model import CORE_ABI, KernelId
 
 # A packed source of 6.1 takes 800 MB in the cache, the temporary trees 300 MB.
 BUILD_BYTES = 3 << 29
+# 48 000 files of the source that may be laid out, 10 000 directories, the objects of 300 units.
+BUILD_FILES = 80_000
 # What the core finds and calls (kmod/symbols.c), what matching reads, and the reliable unwinder.
 _OPTIONS = (
     "SMP",
@@ -398,6 +400,13 @@ def room(view: View) -> Precondition:
             f"building an update needs {needed >> 20} MiB in {cache}, where {free >> 20} MiB are "
             "free",
             f"free {((needed - free) >> 20) + 1} MiB there",
+        )
+    if status.f_files and status.f_favail < BUILD_FILES:
+        return failed(
+            code,
+            f"building an update needs {BUILD_FILES} inodes in {cache}, where "
+            f"{status.f_favail} are free",
+            f"remove {BUILD_FILES - status.f_favail} files there",
         )
     return ok(code, f"{cache} has room for a build")
 

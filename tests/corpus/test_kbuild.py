@@ -115,6 +115,7 @@ def test_why_a_host_program_does_not_run_is_said(noexec: Path) -> None:
         ("gcc-12: fatal error: Killed signal terminated program cc1", Code.NO_MEMORY),
         ("cc1: out of memory: Cannot allocate memory", Code.NO_MEMORY),
         ("/bin/sh: 1: scripts/check-local-export: Permission denied", Code.NO_EXEC),
+        ("make: /bin/sh: Operation not permitted", Code.NO_EXEC),
         ("a.c:1:1: error: expected ';' before 'int'", Code.COMPILE_FAILED),
     ],
 )

@@ -23,12 +23,18 @@ _SCRIPT = "#!/usr/bin/python3 -P\nfrom kspliced.cli.main import console\nconsole
 
 def place(guest: Guest) -> None:
     """Put the product where its package puts it; build the core and load it."""
-    guest.put(_archive(), "/root/product.tar")
+    place_files(guest)
     with tempfile.TemporaryDirectory() as folder:
         core = Path(folder) / "core"
         kmod_build.build_core(kmod_build.headers(KERNEL), core)
         guest.put(core / "kspliced.ko", "/root/kspliced.ko")
-    guest.run("tar -x -C / -f /root/product.tar && insmod /root/kspliced.ko")
+    guest.run("insmod /root/kspliced.ko")
+
+
+def place_files(guest: Guest) -> None:
+    """Put the product's files where its package puts them, without a core."""
+    guest.put(_archive(), "/root/product.tar")
+    guest.run("tar -x -C / -f /root/product.tar")
 
 
 def start_daemon(guest: Guest) -> None:

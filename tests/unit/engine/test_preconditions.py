@@ -162,6 +162,10 @@ def test_a_disk_that_is_full(whole: Machine, monkeypatch: pytest.MonkeyPatch) ->
     failed = first_failed(evaluate(View(whole.paths)))
     assert failed is not None and failed.code is Code.NO_SPACE
     assert str(whole.paths.cache) in failed.words and BUILD_BYTES < 1 << 60
+    monkeypatch.setattr(preconditions, "BUILD_BYTES", 1)
+    monkeypatch.setattr(preconditions, "BUILD_FILES", 1 << 60)
+    failed = first_failed(evaluate(View(whole.paths)))
+    assert failed is not None and failed.code is Code.NO_SPACE and "inodes" in failed.words
 
 
 def test_what_is_not_shown_stops_nothing(tmp_path: Path) -> None:

@@ -435,6 +435,34 @@ def test_a_source_that_is_not_there_is_tried_again_later(machine: Machine) -> No
     assert pending(machine.paths)
 
 
+@pytest.mark.parametrize(
+    "code", [Code.BUILDER_UNAVAILABLE, Code.BUILDER_LOST, Code.NO_EXEC, Code.NO_MEMORY]
+)
+def test_a_builder_that_the_machine_failed_is_tried_again(machine: Machine, code: Code) -> None:
+    leave_request(machine)
+    machine.builder.result = KsplicedError(code, "no user namespaces", "allow them")
+    fails(machine, code)
+    assert not pending(machine.paths)
+    problem = current_status(machine.paths).problem
+    assert problem is not None and (problem.code, problem.remedy) == (code, "allow them")
+    # As at the next boot, or after a while: the requests are there, and build once more.
+    transactions.fetch(machine.context)
+    assert pending(machine.paths)
+    machine.builder.result = None
+    transactions.upgrade(machine.context)
+    assert len(machine.builder.orders) == 2 and not pending(machine.paths)
+    assert current_status(machine.paths).problem is None
+
+
+@pytest.mark.parametrize("code", [Code.COMPILE_FAILED, Code.COMPILER_MISSING, Code.FAILED])
+def test_a_builder_that_fails_by_itself_is_not_tried_again(machine: Machine, code: Code) -> None:
+    leave_request(machine)
+    machine.builder.result = KsplicedError(code, "error: expected ';'", "see the details")
+    fails(machine, code)
+    transactions.fetch(machine.context)
+    assert not pending(machine.paths)
+
+
 def test_only_one_worker(machine: Machine) -> None:
     machine.paths.run.mkdir(parents=True)
     with machine.paths.lock.open("w") as lock:

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.engine.builder import UnitBuilder, transient_unit
-from kspliced.engine.edges import BuildOrder, Cancel, Job
+from kspliced.engine.edges import Cancel
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress
 from kspliced.worker import Failure, Reporter, Result, clean, parse_line, run_worker
-from tests.unit.engine.fakes import NEWER, RUNNING, Machine, manifest, pack_content
+from tests.unit.engine.fakes import NEWER, Machine
 
 
 def script(body: str) -> list[str]:
@@ -147,88 +146,6 @@ def test_cancel_reaches_the_worker() -> None:
     with pytest.raises(KsplicedError) as caught:
         run_worker(script(body), sink, lambda: cancel.wanted)
     assert caught.value.code is Code.CANCELLED and time.monotonic() - start < 30
-
-
-# What stands in for `kspliced build`: it writes the pack that the order's source names.
-_BUILDER = """
-import json, pathlib, sys
-assert sys.argv[1] == "build" and sys.argv[-2:] == ["--progress", "json"]
-output = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
-targets = pathlib.Path(sys.argv[sys.argv.index("--targets") + 1]).read_text()
-assert targets == "vmlinux\\next4\\nzfs (O)\\n", targets
-source = pathlib.Path(sys.argv[sys.argv.index("--from") + 1])
-output.write_bytes(source.read_bytes())
-print(json.dumps({"progress": {"phase": "compile", "fraction": 0.5, "message": "x.o"}}))
-refused = [{"code": "init_code", "unit": "a.o", "symbol": "b", "reason": "c"}]
-print(json.dumps({"result": {"pack": str(output), "digest": "", "functions": [],
-    "refused": refused, "seconds": {"compile": 1.5}}}))
-"""
-
-
-def order(machine: Machine) -> BuildOrder:
-    source = machine.paths.root / "source"
-    source.write_bytes(pack_content(manifest()))
-    root = machine.paths.root
-    targets = ("vmlinux", "ext4", "zfs")
-    return BuildOrder(
-        RUNNING, NEWER.version, source, source, source, root, targets, foreign=("zfs",)
-    )
-
-
-def test_the_builder_hands_back_a_pack(machine: Machine) -> None:
-    machine.paths.cache.mkdir(parents=True)
-
-    def stand_in(_unit: str, command: list[str]) -> list[str]:
-        return [sys.executable, "-c", _BUILDER, *command[4:]]
-
-    steps: list[Progress] = []
-    builder = UnitBuilder(machine.paths, stand_in)
-    built = builder.build(order(machine), Job(steps.append, Cancel()))
-    assert built.content == pack_content(manifest())
-    assert [refusal.code for refusal in built.refused] == ["init_code"]
-    assert 0.2 < steps[0].fraction < 0.84
-    assert list(machine.paths.cache.iterdir()) == [] and list(machine.paths.run.iterdir()) == []
-
-
-def test_a_builder_that_links_to_a_secret(machine: Machine, tmp_path: Path) -> None:
-    machine.paths.cache.mkdir(parents=True)
-    (tmp_path / "secret").write_text("root:x")
-    body = _BUILDER.replace(
-        "output.write_bytes(source.read_bytes())",
-        f"output.symlink_to({str(tmp_path / 'secret')!r})",
-    )
-
-    def stand_in(_unit: str, command: list[str]) -> list[str]:
-        return [sys.executable, "-c", body, *command[4:]]
-
-    with pytest.raises(KsplicedError) as caught:
-        UnitBuilder(machine.paths, stand_in).build(order(machine), Job(lambda _: None, Cancel()))
-    assert caught.value.code is Code.IO
-
-
-@pytest.mark.parametrize("result", ["1", "[]", '{"pack":"x"}', '{"functions":[1],"refused":[]}'])
-def test_a_builder_whose_result_is_malformed(machine: Machine, result: str) -> None:
-    machine.paths.cache.mkdir(parents=True)
-
-    def stand_in(_unit: str, _command: list[str]) -> list[str]:
-        return script(f"print('{{\"result\":{result}}}')")
-
-    with pytest.raises(KsplicedError) as caught:
-        UnitBuilder(machine.paths, stand_in).build(order(machine), Job(lambda _: None, Cancel()))
-    assert caught.value.code is Code.FAILED and "malformed" in caught.value.message
-
-
-def test_the_sandbox_has_no_rights() -> None:
-    command = transient_unit("kspliced-build-1.service", ["/usr/bin/python3"])
-    assert command[-2:] == ["--", "/usr/bin/python3"]
-    for needed in (
-        "DynamicUser=yes",
-        "PrivateNetwork=yes",
-        "ProtectSystem=strict",
-        "NoNewPrivileges=yes",
-        "CapabilityBoundingSet=",
-    ):
-        assert f"--property={needed}" in command
 
 
 def engine(root: Path, *arguments: str) -> tuple[int, dict[str, object], str]:
