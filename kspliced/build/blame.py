@@ -116,13 +116,13 @@ def reached(
     if not texts.changed(source):
         return frozenset()
     before, after = (
-        text.reached(_in_source(name, text), through)
+        text.reached(in_source(name, text), through)
         for text in (texts.old(source), texts.new(source))
     )
     return before | after if before and after else frozenset()
 
 
-def _in_source(name: str, text: SourceText) -> str:
+def in_source(name: str, text: SourceText) -> str:
     """What a function is called in its source: not by what the compiler appends, and not by what a
     module calls its first and last function."""
     hook = _HOOKS.get(name)

@@ -35,7 +35,7 @@ _READ = frozenset({SectionClass.READ_ONLY, SectionClass.RO_AFTER_INIT})
 
 def why_not(before: SectionClass, after: SectionClass) -> str:
     """What is wrong with the running kernel's own, where a class changes."""
-    if before in _MEANT or after in _MEANT:
+    if before is after or before in _MEANT or after in _MEANT:
         return "the kernel treats it by the section it is in, and goes on to do so"
     if before in _PASSING:
         return "it was for start-up, or for a module's end, and the running kernel has it no more"

@@ -442,11 +442,15 @@ class _Search:
             if self._texts.changed(source):
                 touched = touched_functions(workspace.old.top / source, workspace.made(source))
             # What a header changes may be part of anything.
-            placed = (
-                partial(only_placed, self._texts, source) if not headers else lambda name: False
-            )
+            placed = partial(self._only_placed, source, not headers)
             self._diffs[key] = diff_unit(unit, pre, post, touched, headers, self._room, placed)
         return self._diffs[key]
+
+    def _only_placed(self, source: str, alone: bool, symbol: str) -> bool:
+        if not alone:
+            return False
+        name = blame.in_source(symbol, self._texts.new(source))
+        return only_placed(self._texts, source, name)
 
     def _found(self, live: list[Component], diffed: list[DiffedUnit]) -> Found:
         changed = {d.unit.path for d in diffed if d.functions}

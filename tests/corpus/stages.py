@@ -11,9 +11,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 
+from kspliced.build import blame
 from kspliced.build.kbuild import PLAIN_FLAGS, Headers, Kbuild, Unit
 from kspliced.build.select import Nature, Selection, directories, select
 from kspliced.build.unit import DiffedUnit, diff_unit
@@ -152,5 +152,7 @@ def diff(trees: Trees, name: str, unit: Unit) -> DiffedUnit:
         (trees.objects("pre") / unit.path).read_bytes(),
         (trees.objects(name) / unit.path).read_bytes(),
         touched_functions(trees.old / source, trees.text(name) / source),
-        only_placed=partial(only_placed, texts, source),
+        only_placed=lambda symbol: only_placed(
+            texts, source, blame.in_source(symbol, texts.new(source))
+        ),
     )
