@@ -8,6 +8,7 @@ import os
 import signal
 import stat
 import sys
+from collections import Counter
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dbus_next.aio.message_bus import MessageBus
-from dbus_next.constants import BusType, NameFlag, RequestNameReply
+from dbus_next.constants import NameFlag, RequestNameReply
 from dbus_next.errors import AuthError, DBusError
 
 from kspliced.engine.files import make_private
@@ -27,6 +27,7 @@ from kspliced.errors import BusError, Code, KsplicedError
 from kspliced.service import api
 from kspliced.service.arrivals import Arrivals
 from kspliced.service.authority import Authority
+from kspliced.service.connection import BoundedBus
 from kspliced.service.holds import Holds
 from kspliced.service.intake import Intake, Patience
 from kspliced.service.interface import Method
@@ -46,6 +47,8 @@ from kspliced.service.watch import DirectoryWatch
 NAME = "org.kspliced1"
 WORKER = (sys.executable, "-P", "-m", "kspliced.engine")
 _SIGNAL_SECONDS = 0.1
+# Of one sender at a time; each may wait for polkit.
+_MOST_CALLS = 16
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Daemon:
         self._updates: dict[str, UpdateObject] = {}
         self._job_objects: dict[int, JobObject] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # Calls under way by who sent them; what the objects were made of; looked in this turn.
+        self._calls: Counter[str] = Counter()
+        self._published = (0, 0)
+        self._looked = False
         self._progress_due: asyncio.TimerHandle | None = None
         self._intake = Intake(setup.paths, self._jobs, setup.patience, self._spawn)
         self._arrivals = Arrivals(
@@ -114,10 +121,22 @@ class Daemon:
 
     def before_read(self) -> None:
         """Bring the objects up to date (the core may have changed behind our back)."""
-        self._publish()
+        # Once a turn of the loop, as anybody may ask as often as he likes.
+        if not self._looked:
+            self._looked = True
+            self._loop.call_soon(self._look_again)
+            self._look()
+            if self._published != self._version():
+                self._publish()
 
     def call(self, target: BusObject, method: Method, message: Any) -> None:
         """Carry out a call of one of our methods."""
+        if self._calls[message.sender] >= _MOST_CALLS:
+            close_descriptors(message)
+            text = "too many of your calls wait for their answer"
+            self._tree.fail(message, BusError(Code.BUSY, text, "wait for them"))
+            return
+        self._calls[message.sender] += 1
         self._spawn(self._answer(target, method, message))
 
     async def _answer(self, target: BusObject, method: Method, message: Any) -> None:
@@ -131,6 +150,9 @@ class Daemon:
             self._tree.reply(message, method, body)
         finally:
             close_descriptors(message)
+            self._calls[message.sender] -= 1
+            if not self._calls[message.sender]:
+                del self._calls[message.sender]
 
     async def _perform(self, target: BusObject, method: Method, message: Any) -> list[Any]:
         if isinstance(target, JobObject):
@@ -210,9 +232,8 @@ class Daemon:
 
     def _publish(self) -> None:
         """Bring the Manager and Update objects up to date, and say what changed."""
-        job = self._jobs.current
-        shown = JobStatus(job.order.verb, job.progress) if job else None
-        self._snapshot.update(shown, job is not None and job.order.background)
+        self._look()
+        self._published = self._version()
         records = {update_path(record): record for record in self._snapshot.state.history}
         for path in self._updates.keys() - records.keys():
             del self._updates[path]
@@ -231,6 +252,19 @@ class Daemon:
         if self._blocked is not None and self._snapshot.blocked is None:
             self._intake.mended()
         self._blocked = self._snapshot.blocked
+
+    def _look(self) -> None:
+        job = self._jobs.current
+        shown = JobStatus(job.order.verb, job.progress) if job else None
+        self._snapshot.update(shown, job is not None and job.order.background)
+
+    def _look_again(self) -> None:
+        self._looked = False
+
+    def _version(self) -> tuple[int, int]:
+        """Of what the objects are made of."""
+        job = self._jobs.current
+        return self._snapshot.version, job.number if job else 0
 
     def _follow_reboot(self, ending: bool = False) -> None:
         flag = self._reboot_flag
@@ -279,7 +313,7 @@ async def serve(setup: Setup) -> None:
 
 async def _connect() -> Any:
     try:
-        return await MessageBus(bus_type=BusType.SYSTEM, negotiate_unix_fd=True).connect()
+        return await BoundedBus().connect()
     except (OSError, AuthError) as error:
         text = f"cannot connect to the system bus: {error}"
         raise BusError(Code.NO_DAEMON, text, "start dbus.service") from error

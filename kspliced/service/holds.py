@@ -18,20 +18,27 @@ from kspliced.engine.paths import Paths
 from kspliced.engine.status import core_applied, held_modules
 from kspliced.errors import KsplicedError
 from kspliced.service.jobs import Job, Jobs, Order
+from kspliced.service.listener import Listener
 
 _WIDEN = Order("widen")
-_LARGEST = 256
+# Far above a turn of the loop, far below the time that the core gives a hold.
+_PATIENCE_SECONDS = 5.0
 
 
 class Holds:
     """Answers the core for each module that is held, after a job or at once."""
 
     def __init__(
-        self, paths: Paths, jobs: Jobs, spawn: Callable[[Coroutine[Any, Any, None]], None]
+        self,
+        paths: Paths,
+        jobs: Jobs,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        patience: float = _PATIENCE_SECONDS,
     ) -> None:
         self._paths, self._jobs, self._spawn = paths, jobs, spawn
+        self._patience = patience
         self._loop = asyncio.get_running_loop()
-        self._file: int | None = None
+        self._listener: Listener | None = None
         self._told = False
         # Names without an answer, and those of them that the job under way is for.
         self._waiting: set[str] = set()
@@ -40,14 +47,20 @@ class Holds:
     def look(self) -> None:
         """Listen while an update is applied."""
         applied = bool(core_applied(self._paths))
-        if applied and self._file is None:
+        if applied and self._listener is None:
             flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
             try:
-                self._file = os.open(self._paths.listener, flags)
+                file = os.open(self._paths.listener, flags)
             except OSError as error:
                 self._tell(error)
             else:
-                self._loop.add_reader(self._file, self._read)
+                self._listener = Listener(
+                    file,
+                    self._soon(self._heard),
+                    self._soon(self._lost),
+                    self._optional,
+                    self._patience,
+                )
         elif not applied:
             self.close()
 
@@ -60,25 +73,34 @@ class Holds:
 
     def close(self) -> None:
         """Listen no more; the core lets go whom it held for us only."""
-        if self._file is not None:
-            self._loop.remove_reader(self._file)
-            os.close(self._file)
-            self._file = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
             self._waiting.clear()
 
-    def _read(self) -> None:
-        while self._file is not None:
-            try:
-                line = os.read(self._file, _LARGEST)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self._tell(error)
-                line = b""
-            if not line:
-                self.close()
-            self._waiting.update(line.decode("utf-8", "replace").split())
-        self._begin()
+    def _soon(self, action: Callable[[Any], None]) -> Callable[[Any], None]:
+        """``action`` as the listener's thread may call it."""
+
+        def call(value: Any) -> None:
+            # Nobody is there any more when the daemon ends.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(action, value)
+
+        return call
+
+    def _heard(self, names: frozenset[str]) -> None:
+        if self._listener is not None:
+            self._listener.taken(names)
+            self._waiting |= names
+            self._begin()
+
+    def _lost(self, error: OSError | None) -> None:
+        if error is not None:
+            self._tell(error)
+        self.close()
+
+    def _optional(self) -> frozenset[str]:
+        return frozenset(hold.module for hold in held_modules(self._paths) if not hold.required)
 
     def _tell(self, error: OSError) -> None:
         """Once, as it is tried often."""
@@ -90,14 +112,12 @@ class Holds:
         if not self._waiting:
             return
         # Whose part came with another job has gone on.
-        held = held_modules(self._paths)
-        self._waiting &= {hold.module for hold in held}
+        self._waiting &= {hold.module for hold in held_modules(self._paths)}
         current = self._jobs.current
         if self._waiting and current is not None and not current.order.background:
             if current.order != _WIDEN:
                 # It may build for long. What may run its old code for a while does.
-                optional = {hold.module for hold in held if not hold.required}
-                self._release(self._waiting & optional)
+                self._release(self._waiting & self._optional())
         elif self._waiting:
             self._spawn(self._start())
 
@@ -113,8 +133,6 @@ class Holds:
 
     def _release(self, names: set[str] | frozenset[str]) -> None:
         for name in sorted(names):
-            # Whose part is in has gone on by itself.
-            with suppress(OSError):
-                if self._file is not None:
-                    os.write(self._file, name.encode())
+            if self._listener is not None:
+                self._listener.release(name)
         self._waiting -= names

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
+from functools import partial
 from typing import Any, Protocol
 
 from dbus_next.constants import MessageFlag, MessageType
@@ -19,9 +21,13 @@ from kspliced.errors import Code, KsplicedError
 from kspliced.public import public_text
 from kspliced.service import interface as standard
 from kspliced.service.interface import Emits, Interface, Method
+from kspliced.service.replies import Replies
 
 ERROR_PREFIX = "org.kspliced1.Error."
 _DBUS_ERROR = "org.freedesktop.DBus.Error."
+# Reads whose answer is kept for the next one who asks.
+_REPEATED = {"Introspect", "GetManagedObjects", "GetAll", "Get"}
+_MOST_UNSENT = 1 << 20
 
 
 class BusObject(ABC):
@@ -108,12 +114,16 @@ class ObjectTree:
         self._handler = handler
         self._objects = {root.path: root}
         self._told = {root.path: root.values()}
+        self._replies = Replies()
+        # Bytes of replies to reads that the bus has not taken, by who asked.
+        self._unsent: Counter[str] = Counter()
 
     def add(self, item: BusObject) -> None:
         """Put an object on the bus."""
         values = item.values()
         self._objects[item.path] = item
         self._told[item.path] = values
+        self._replies.forget(item.path)
         added = {item.interface.name: _variants(item.interface, values)}
         self._emit(self._root.path, standard.OBJECT_MANAGER, "InterfacesAdded", [item.path, added])
 
@@ -122,6 +132,7 @@ class ObjectTree:
         item = self._objects.pop(path, None)
         if item is not None:
             del self._told[path]
+            self._replies.forget(path)
             body = [path, [item.interface.name]]
             self._emit(self._root.path, standard.OBJECT_MANAGER, "InterfacesRemoved", body)
 
@@ -129,6 +140,7 @@ class ObjectTree:
         """Tell what has changed of an object's properties since it was last told."""
         if item.path not in self._objects:
             return
+        self._replies.forget(item.path)
         old, new = self._told[item.path], item.values()
         self._told[item.path] = new
         differ = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
@@ -166,6 +178,8 @@ class ObjectTree:
             close_descriptors(message)
             return False
         try:
+            if message.signature and not message.body:
+                raise StandardError("LimitsExceeded", "the message is too large")
             self._dispatch(message)
         except KsplicedError as error:
             self.fail(message, error)
@@ -197,7 +211,37 @@ class ObjectTree:
             self._handler.call(target, method, message)
             return
         close_descriptors(message)
-        self.reply(message, method, self._standard(path, method.name, message.body))
+        if not message.flags & MessageFlag.NO_REPLY_EXPECTED:
+            self._read(path, method, message)
+
+    def _read(self, path: str, method: Method, message: Any) -> None:
+        """Answer a call of a standard interface, which changes nothing."""
+        if self._unsent[message.sender] > _MOST_UNSENT:
+            raise StandardError("LimitsExceeded", "what was asked for before is not sent yet")
+        if method.name not in _REPEATED:
+            self.reply(message, method, self._standard(path, method.name, message.body))
+            return
+        self._handler.before_read()
+        asked = (path, method.name, *message.body)
+        reply = self._replies.find(message, asked)
+        if reply is None and method.name == "GetManagedObjects":
+            paths = [path for path in self._objects if path != self._root.path]
+            reply = self._replies.keep_managed(message, asked, paths, self._managed)
+        elif reply is None:
+            body = self._standard(path, method.name, message.body)
+            signature = "".join(arg.signature for arg in method.outputs)
+            reply = self._replies.keep(message, asked, signature, body)
+        self._unsent[message.sender] += reply.size
+        sent = self._connection.send(reply)
+        sent.add_done_callback(partial(self._sent, message.sender, reply.size))
+
+    def _sent(self, sender: str, size: int, sent: Any) -> None:
+        self._unsent[sender] -= size
+        if not self._unsent[sender]:
+            del self._unsent[sender]
+        # That the bus has gone is noticed elsewhere.
+        if not sent.cancelled():
+            sent.exception()
 
     def _standard(self, path: str, member: str, arguments: list[Any]) -> list[Any]:
         if member == "Introspect":
@@ -206,9 +250,6 @@ class ObjectTree:
             return [_machine_id()]
         if member == "Ping":
             return []
-        self._handler.before_read()
-        if member == "GetManagedObjects":
-            return [self._managed()]
         if member == "GetAll":
             item = self._item(path, arguments[0])
             return [_variants(item.interface, item.values()) if item else {}]
@@ -235,12 +276,9 @@ class ObjectTree:
             raise StandardError("UnknownInterface", f"{path} has no {interface}")
         return None
 
-    def _managed(self) -> dict[str, Any]:
-        return {
-            path: {item.interface.name: _variants(item.interface, item.values())}
-            for path, item in self._objects.items()
-            if item is not self._root
-        }
+    def _managed(self, path: str) -> dict[str, Any]:
+        item = self._objects[path]
+        return {item.interface.name: _variants(item.interface, item.values())}
 
     def _interfaces(self, path: str) -> tuple[Interface, ...]:
         item = self._objects.get(path)

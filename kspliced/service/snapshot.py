@@ -33,6 +33,8 @@ class Snapshot:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._stamp: _Stamp | None = None
+        # Another number means that something may be different.
+        self.version = 0
         self.status: Status | None = None
         self.state = State()
         self.error: KsplicedError | None = None
@@ -64,6 +66,7 @@ class Snapshot:
             self._show(job)
             return
         self._stamp = now
+        self.version += 1
         preconditions = evaluate(View(paths))
         self.blocked = first_failed(preconditions)
         try:
@@ -92,7 +95,8 @@ class Snapshot:
         return awaited & loaded_modules(self._paths) if awaited else awaited
 
     def _show(self, job: JobStatus | None) -> None:
-        if self.status is not None:
+        if self.status is not None and self.status.job != job:
+            self.version += 1
             self.status = replace(self.status, job=job)
 
 

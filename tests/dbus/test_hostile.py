@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
-import struct
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +15,7 @@ from dbus_next.signature import Variant
 
 from kspliced.client import NAME, ROOT
 from tests.dbus.harness import JOB, MANAGER, NOBODY, Caller, Machine
+from tests.dbus.raw import raw_call, raw_connection
 
 _UID = NOBODY if os.geteuid() == 0 else -1
 _PROPERTIES = "org.freedesktop.DBus.Properties"
@@ -153,48 +152,27 @@ def test_who_leaves_before_the_answer(running: Machine) -> None:
 def test_bytes_that_no_library_would_send(running: Machine) -> None:
     chance = random.Random(7)
     for round_number in range(30):
-        with _raw_connection(running.address) as connection:
-            message = bytearray(_raw_call(ROOT, MANAGER, "Refresh", round_number + 2))
+        with raw_connection(running.address) as connection:
+            message = bytearray(raw_call(ROOT, MANAGER, "Refresh", round_number + 2))
             for _ in range(chance.randrange(1, 4)):
                 # Behind the lengths, so that it is a message of another content.
                 message[chance.randrange(16, len(message))] = chance.randrange(256)
             # The bus may drop the connection over it.
             with suppress(OSError):
                 connection.sendall(message)
-                connection.sendall(_raw_call(ROOT, MANAGER, "Explode", 1000, kind=77))
+                connection.sendall(raw_call(ROOT, MANAGER, "Explode", 1000, kind=77))
     _alive(running)
 
 
-def _raw_connection(address: str) -> socket.socket:
-    options = dict(item.split("=", 1) for item in address.split(":", 1)[1].split(","))
-    name = "\0" + options["abstract"] if "abstract" in options else options["path"]
-    connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(5)
-    connection.connect(name)
-    uid = str(os.geteuid()).encode("ascii").hex().encode("ascii")
-    connection.sendall(b"\0AUTH EXTERNAL " + uid + b"\r\n")
-    assert connection.recv(200).startswith(b"OK ")
-    bus = "org.freedesktop.DBus"
-    hello = _raw_call("/org/freedesktop/DBus", bus, "Hello", 1, destination=bus)
-    connection.sendall(b"BEGIN\r\n" + hello)
-    assert connection.recv(65536)
-    return connection
-
-
-def _raw_call(
-    path: str, interface: str, member: str, serial: int, kind: int = 1, destination: str = NAME
-) -> bytes:
-    """A message as bytes (D-Bus specification, "Message Format")."""
-    header = bytearray()
-    for code, signature, value in (
-        (1, b"o", path),
-        (2, b"s", interface),
-        (3, b"s", member),
-        (6, b"s", destination),
-    ):
-        header += bytes(-len(header) % 8)
-        header += bytes((code, 1)) + signature + b"\0"
-        text = value.encode("utf-8")
-        header += struct.pack("<I", len(text)) + text + b"\0"
-    start = struct.pack("<BBBBIII", ord("l"), kind, 0, 1, 0, serial, len(header))
-    return start + bytes(header) + bytes(-len(header) % 8)
+@pytest.mark.parametrize("flags", [0, 0xF8])
+@pytest.mark.parametrize("more", [(), ((77, b"s", "what is this"),), ((5, b"s", "no number"),)])
+def test_headers_of_a_protocol_to_come(
+    running: Machine, flags: int, more: tuple[tuple[int, bytes, str], ...]
+) -> None:
+    with raw_connection(running.address) as connection:
+        message = raw_call(ROOT, MANAGER, "Refresh", 2, flags=flags, more=more)
+        # The bus may drop the connection over it.
+        with suppress(OSError):
+            connection.sendall(message)
+            connection.recv(1)
+    _alive(running)
