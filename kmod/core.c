@@ -5,96 +5,13 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/bsearch.h>
+#include <linux/module.h>
+#include <linux/notifier.h>
 #include <linux/slab.h>
-#include <linux/sort.h>
 
 #include "kspliced.h"
 
-/* Protects the list and what kspliced.h says of struct kspliced_live. */
-DEFINE_MUTEX(kspliced_lock);
 static LIST_HEAD(updates);
-
-static int compare_sites(const void *one, const void *other)
-{
-	unsigned long a = ((const struct kspliced_site *)one)->span->addr;
-	unsigned long b = ((const struct kspliced_site *)other)->span->addr;
-
-	return a < b ? -1 : a > b;
-}
-
-static int compare_address(const void *key, const void *element)
-{
-	const struct kspliced_span *span =
-		((const struct kspliced_site *)element)->span;
-	unsigned long addr = (unsigned long)key;
-
-	if (addr < span->addr)
-		return -1;
-	return addr - span->addr >= span->size;
-}
-
-/**
- * kspliced_find_site() - the site of an update whose span holds an address
- * @live: a registered update
- * @addr: any value
- *
- * Return: the site, or NULL.
- */
-struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
-					 unsigned long addr)
-{
-	return bsearch((const void *)addr, live->sites, live->nr_sites,
-		       sizeof(*live->sites), compare_address);
-}
-
-/**
- * kspliced_forget_sites() - forget the sites in a module that goes
- * @live: a registered update
- * @target: the name of the module
- *
- * Context: under kspliced_lock.
- */
-void kspliced_forget_sites(struct kspliced_live *live, const char *target)
-{
-	u32 from, to = 0;
-
-	for (from = 0; from < live->nr_sites; from++)
-		if (strcmp(live->sites[from].span->target, target))
-			live->sites[to++] = live->sites[from];
-	live->nr_sites = to;
-}
-
-/* Sort the spans by address and make their jumps. */
-static int make_sites(struct kspliced_live *live)
-{
-	const struct kspliced_update *update = live->update;
-	const struct kspliced_span *span, *next;
-	u32 i;
-
-	if (!update->nr_spans)
-		return 0;
-	live->sites = kvcalloc(update->nr_spans, sizeof(*live->sites), GFP_KERNEL);
-	if (!live->sites)
-		return -ENOMEM;
-	live->nr_sites = update->nr_spans;
-	for (i = 0; i < update->nr_spans; i++) {
-		live->sites[i].span = &update->spans[i];
-		kspliced_make_jump(&live->sites[i]);
-	}
-	sort(live->sites, update->nr_spans, sizeof(*live->sites), compare_sites,
-	     NULL);
-	for (i = 0; i + 1 < update->nr_spans; i++) {
-		span = live->sites[i].span;
-		next = live->sites[i + 1].span;
-		if (span->addr + span->size <= next->addr)
-			continue;
-		pr_err("update %s refused: spans %s and %s overlap\n",
-		       update->owner->name, span->name, next->name);
-		return -EINVAL;
-	}
-	return 0;
-}
 
 static struct kspliced_live *find_live(const struct kspliced_update *update)
 {
@@ -132,7 +49,7 @@ int kspliced_register_update(const struct kspliced_update *update)
 	INIT_LIST_HEAD(&live->holds);
 	kobject_init(&live->kobj, &kspliced_ktype);
 
-	error = make_sites(live) ?: kspliced_make_constants(live);
+	error = kspliced_make_sites(live) ?: kspliced_make_constants(live);
 	if (error)
 		goto put;
 	mutex_lock(&kspliced_lock);
@@ -185,30 +102,63 @@ void kspliced_unregister_update(const struct kspliced_update *update)
 }
 EXPORT_SYMBOL_GPL(kspliced_unregister_update);
 
+/*
+ * The notifier is the last of its chain at MODULE_STATE_COMING: relocations,
+ * alternatives, ftrace, jump labels, static calls and live patches are done with
+ * the module's text by then, and none of its code has run, as parameters are
+ * parsed later (kernel/module/main.c, load_module()).
+ */
+static int notify(struct notifier_block *block, unsigned long state, void *data)
+{
+	int error;
+
+	if (state == MODULE_STATE_COMING) {
+		error = kspliced_hold_load(data);
+		/* Who makes a load fail is not told that the module goes. */
+		if (error)
+			kspliced_forget(data);
+		return notifier_from_errno(error);
+	}
+	if (state == MODULE_STATE_GOING)
+		kspliced_forget(data);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block notifier = {
+	.notifier_call = notify,
+	.priority = INT_MIN,
+};
+
 static int __init kspliced_init(void)
 {
 	int error;
 
-	error = kspliced_find_symbols() ?: kspliced_transition_init();
+	error = kspliced_find_symbols() ?: kspliced_poke_init();
 	if (error)
 		return error;
 	error = kspliced_sysfs_init();
 	if (error)
-		goto transition;
+		goto poke;
 	error = kspliced_hold_init();
+	if (error)
+		goto sysfs;
+	error = register_module_notifier(&notifier);
 	if (!error)
 		return 0;
+	kspliced_hold_exit();
+sysfs:
 	kspliced_sysfs_exit();
-transition:
-	kspliced_transition_exit();
+poke:
+	kspliced_poke_exit();
 	return error;
 }
 
 static void __exit kspliced_exit(void)
 {
+	unregister_module_notifier(&notifier);
 	kspliced_hold_exit();
 	kspliced_sysfs_exit();
-	kspliced_transition_exit();
+	kspliced_poke_exit();
 }
 
 module_init(kspliced_init);

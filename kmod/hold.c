@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Modules whose load waits until an update has put its part for them in.
- *
- * The notifier is the last of its chain at MODULE_STATE_COMING: relocations,
- * alternatives, ftrace, jump labels, static calls and live patches are done with
- * the module's text by then, and none of its code has run, as parameters are
- * parsed later (kernel/module/main.c, load_module()).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
-#include <linux/notifier.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -217,7 +211,13 @@ static int verdict(const struct module *mod, long left)
 	return -EBUSY;
 }
 
-static int module_coming(struct module *mod)
+/**
+ * kspliced_hold_load() - let the load of a module wait if the applied update wants it
+ * @mod: a module in state MODULE_STATE_COMING
+ *
+ * Return: 0, or the error number with which the load fails.
+ */
+int kspliced_hold_load(struct module *mod)
 {
 	struct kspliced_held held = { .mod = mod };
 	const struct kspliced_hold *hold;
@@ -243,25 +243,8 @@ static int module_coming(struct module *mod)
 	update_readers();
 	error = verdict(mod, left);
 	mutex_unlock(&kspliced_lock);
-	/* Who makes a load fail is not told that the module goes. */
-	if (error)
-		kspliced_forget(mod);
 	return error;
 }
-
-static int notify(struct notifier_block *block, unsigned long state, void *data)
-{
-	if (state == MODULE_STATE_COMING)
-		return notifier_from_errno(module_coming(data));
-	if (state == MODULE_STATE_GOING)
-		kspliced_forget(data);
-	return NOTIFY_DONE;
-}
-
-static struct notifier_block notifier = {
-	.notifier_call = notify,
-	.priority = INT_MIN,
-};
 
 static int listener_open(struct inode *inode, struct file *file)
 {
@@ -366,20 +349,13 @@ static struct miscdevice listener = {
 };
 
 /**
- * kspliced_hold_init() - see modules come and go, and make /dev/kspliced
+ * kspliced_hold_init() - make /dev/kspliced
  *
  * Return: 0 or a negative error number.
  */
 int __init kspliced_hold_init(void)
 {
-	int error = misc_register(&listener);
-
-	if (error)
-		return error;
-	error = register_module_notifier(&notifier);
-	if (error)
-		misc_deregister(&listener);
-	return error;
+	return misc_register(&listener);
 }
 
 /**
@@ -389,6 +365,5 @@ int __init kspliced_hold_init(void)
  */
 void kspliced_hold_exit(void)
 {
-	unregister_module_notifier(&notifier);
 	misc_deregister(&listener);
 }

@@ -272,7 +272,7 @@ struct kspliced_live {
 	bool leaving;
 };
 
-extern struct mutex kspliced_lock;	/* see core.c */
+extern struct mutex kspliced_lock;	/* see state.c */
 extern const struct kobj_type kspliced_ktype;
 
 /* symbols.c */
@@ -285,35 +285,45 @@ bool kspliced_return_trampoline(unsigned long addr);
 bool kspliced_core_rodata(unsigned long addr);
 bool kspliced_core_data(unsigned long addr);
 
-/* validate.c */
-int kspliced_validate(const struct kspliced_update *update);
+/* owner.c */
+struct module *kspliced_owner(unsigned long addr,
+			      bool (*within)(unsigned long addr,
+					     const struct module *mod));
 struct module *kspliced_text_owner(unsigned long addr);
 struct module *kspliced_data_owner(unsigned long addr);
+bool kspliced_within_rodata(unsigned long addr, const struct module *mod);
+bool kspliced_within_data(unsigned long addr, const struct module *mod);
 bool kspliced_is_pointer(const struct kspliced_datum *datum);
 
-/* core.c */
+/* state.c */
+struct kspliced_live *kspliced_applied(void);
+void kspliced_set_applied(struct kspliced_live *live);
+bool kspliced_pinned(const struct kspliced_pins *pins, const struct module *mod);
+
+/* site.c */
+int kspliced_make_sites(struct kspliced_live *live);
 struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
 					 unsigned long addr);
 void kspliced_forget_sites(struct kspliced_live *live, const char *target);
+
+/* validate.c */
+int kspliced_validate(const struct kspliced_update *update);
 
 /* hold.c */
 typedef void (*kspliced_visit_held_fn)(const struct kspliced_held *held, void *data);
 int kspliced_hold_init(void);
 void kspliced_hold_exit(void);
 int kspliced_hold(struct kspliced_live *live, const char *line);
+int kspliced_hold_load(struct module *mod);
 void kspliced_free_holds(struct kspliced_live *live);
 void kspliced_review_holds(void);
 void kspliced_for_held(kspliced_visit_held_fn visit, void *data);
 bool kspliced_is_held(const struct module *mod);
 const char *kspliced_arrived(const struct kspliced_live *live);
 
-/* switch.c */
-const struct kspliced_live *kspliced_applied(void);
-bool kspliced_pinned(const struct kspliced_pins *pins, const struct module *mod);
-void kspliced_forget(const struct module *mod);
-int kspliced_apply(struct kspliced_live *live);
-int kspliced_reverse(struct kspliced_live *live);
-void kspliced_retire(struct kspliced_live *live);
+/* pin.c */
+enum kspliced_cause kspliced_pin(struct kspliced_live *live);
+void kspliced_unpin(struct kspliced_pins *pins);
 
 /* attempt.c */
 struct kspliced_attempt *kspliced_attempt_new(struct kspliced_live *in,
@@ -332,17 +342,22 @@ int kspliced_nudge(struct kspliced_live *live);
 void kspliced_check_self(struct kspliced_attempt *attempt);
 void kspliced_check_tasks(struct kspliced_attempt *attempt);
 
-/* trampoline.c */
-void kspliced_make_jump(struct kspliced_site *site);
+/* verify.c */
 void kspliced_verify_jumps(struct kspliced_attempt *attempt);
 void kspliced_verify_spans(struct kspliced_attempt *attempt);
 void kspliced_keep_originals(struct kspliced_attempt *attempt);
 
-/* transition.c */
-int kspliced_transition_init(void);
-void kspliced_transition_exit(void);
+/* poke.c */
+int kspliced_poke_init(void);
+void kspliced_poke_exit(void);
 void kspliced_follow(struct kspliced_attempt *attempt);
 void kspliced_change_text(struct kspliced_attempt *attempt);
+
+/* switch.c */
+void kspliced_forget(const struct module *mod);
+int kspliced_apply(struct kspliced_live *live);
+int kspliced_reverse(struct kspliced_live *live);
+void kspliced_retire(struct kspliced_live *live);
 
 /* redirect.c */
 typedef void (*kspliced_visit_fn)(const struct kspliced_span *span, void *data);

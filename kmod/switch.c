@@ -12,7 +12,6 @@
 #include <linux/math64.h>
 #include <linux/processor.h>
 #include <linux/rcupdate.h>
-#include <linux/slab.h>
 #include <linux/string.h>
 #include <asm/sync_core.h>
 
@@ -23,8 +22,6 @@
  * is taken inside and held for less, so that files can be read meanwhile.
  */
 static DEFINE_MUTEX(switch_lock);
-
-static struct kspliced_live *applied;	/* protected by kspliced_lock */
 
 /* Runs on the last CPU to arrive, with all others held. */
 static enum kspliced_cause decide(struct kspliced_attempt *attempt)
@@ -46,6 +43,8 @@ static enum kspliced_cause decide(struct kspliced_attempt *attempt)
 		return KSPLICED_CODE_BUSY;
 
 	/* Nothing fails from here on. */
+	if (attempt->in)
+		kspliced_keep_originals(attempt);
 	kspliced_change_text(attempt);
 	if (attempt->out)
 		kspliced_restore_data(attempt->out);
@@ -104,139 +103,6 @@ unlock:
 
 ALLOW_ERROR_INJECTION(stop_and_switch, ERRNO);
 
-static void unpin(struct kspliced_pins *pins)
-{
-	unsigned int i;
-
-	for (i = 0; i < pins->nr_targets; i++)
-		module_put(pins->targets[i]);
-	kvfree(pins->targets);
-	module_put(pins->owner);
-	memset(pins, 0, sizeof(*pins));
-}
-
-/**
- * kspliced_applied() - the update that is applied
- *
- * Context: under kspliced_lock.
- * Return: the update, or NULL.
- */
-const struct kspliced_live *kspliced_applied(void)
-{
-	return applied;
-}
-
-/**
- * kspliced_pinned() - is a module among the targets that an update pins?
- * @pins: of the update
- * @mod: any module
- *
- * Return: true if it is.
- */
-bool kspliced_pinned(const struct kspliced_pins *pins, const struct module *mod)
-{
-	unsigned int i;
-
-	for (i = 0; i < pins->nr_targets; i++)
-		if (pins->targets[i] == mod)
-			return true;
-	return false;
-}
-
-/* Nobody frees it but unload, which a pin prevents, or tells kspliced_forget(). */
-static bool is_there(const struct module *mod)
-{
-	return mod->state == MODULE_STATE_LIVE ||
-	       (mod->state == MODULE_STATE_COMING && kspliced_is_held(mod));
-}
-
-/*
- * Pin the module that holds @size bytes at @addr now, as @owner tells; it may be
- * another than when we matched.
- */
-static noinline bool pin_target(struct kspliced_pins *pins, const char *target,
-				unsigned long addr, u32 size,
-				struct module *(*owner)(unsigned long addr))
-{
-	struct module *mod;
-	bool ok = true;
-
-	if (!strcmp(target, KSPLICED_VMLINUX))
-		return true;
-	preempt_disable();
-	mod = owner(addr);
-	if (!mod || !is_there(mod) ||
-	    strcmp(mod->name, target) || mod != owner(addr + size - 1))
-		ok = false;
-	else if (!kspliced_pinned(pins, mod))
-		ok = try_module_get(mod);
-	else
-		mod = NULL;
-	preempt_enable();
-	if (ok && mod)
-		pins->targets[pins->nr_targets++] = mod;
-	return ok;
-}
-
-ALLOW_ERROR_INJECTION(pin_target, NULL);	/* false, that is */
-
-static bool pin_targets(struct kspliced_live *live)
-{
-	const struct kspliced_update *update = live->update;
-	const struct kspliced_datum *datum;
-	const struct kspliced_span *span;
-	u32 i;
-
-	for (i = 0; i < update->nr_spans; i++) {
-		span = live->sites[i].span;
-		if (!pin_target(&live->pins, span->target, span->addr,
-				span->size, kspliced_text_owner))
-			return false;
-	}
-	for (i = 0; i < update->nr_data; i++) {
-		datum = live->constants[i].datum;
-		if (!pin_target(&live->pins, datum->target, datum->addr,
-				datum->size, kspliced_data_owner))
-			return false;
-	}
-	return true;
-}
-
-static enum kspliced_cause pin(struct kspliced_live *live)
-{
-	const struct kspliced_update *update = live->update;
-	struct kspliced_pins *pins = &live->pins;
-	const char *arrived;
-
-	/* A part of it is for a module that has gone since. */
-	if (live->nr_sites < update->nr_spans || live->nr_constants < update->nr_data)
-		return KSPLICED_TARGET_GONE;
-	/* Before its init has returned, the module loader may still free it. */
-	if (live->leaving || update->owner->state != MODULE_STATE_LIVE ||
-	    !try_module_get(update->owner)) {
-		pr_err("update %s: its module is not live\n", update->owner->name);
-		return KSPLICED_UNEXPECTED;
-	}
-	pins->owner = update->owner;
-	pins->targets = kvcalloc(update->nr_spans + update->nr_data,
-				 sizeof(*pins->targets), GFP_KERNEL);
-	if (!pins->targets) {
-		unpin(pins);
-		return KSPLICED_OUT_OF_MEMORY;
-	}
-	if (!pin_targets(live)) {
-		unpin(pins);
-		return KSPLICED_TARGET_GONE;
-	}
-	arrived = kspliced_arrived(live);
-	if (!arrived)
-		return KSPLICED_OK;
-	pr_err("update %s: module %s is loaded with its old code\n",
-	       update->owner->name, arrived);
-	unpin(pins);
-	return KSPLICED_ARRIVED;
-}
-
 static void report_success(const struct kspliced_attempt *attempt,
 			   const struct kspliced_live *subject)
 {
@@ -264,7 +130,7 @@ static void commit(struct kspliced_attempt *attempt,
 	}
 	if (attempt->in)
 		WRITE_ONCE(attempt->in->stage, KSPLICED_APPLIED);
-	applied = attempt->in;
+	kspliced_set_applied(attempt->in);
 }
 
 /* Everything that the switch needs, before the machine stops. */
@@ -273,13 +139,13 @@ static enum kspliced_cause prepare(struct kspliced_live *in,
 {
 	enum kspliced_cause cause;
 
-	cause = in ? pin(in) : KSPLICED_OK;
+	cause = in ? kspliced_pin(in) : KSPLICED_OK;
 	if (cause != KSPLICED_OK)
 		return cause;
 	if ((!in || !kspliced_map_data(in)) && (!out || !kspliced_map_data(out)))
 		return KSPLICED_OK;
 	if (in)
-		unpin(&in->pins);
+		kspliced_unpin(&in->pins);
 	return KSPLICED_OUT_OF_MEMORY;
 }
 
@@ -319,7 +185,7 @@ static enum kspliced_cause run(struct kspliced_live *in,
 		goto free;
 	}
 	if (in)
-		unpin(&in->pins);
+		kspliced_unpin(&in->pins);
 	if (cause != KSPLICED_UNEXPECTED) {
 		kspliced_attempt_explain(attempt);
 		subject->report = attempt;
@@ -342,7 +208,7 @@ static void release(struct kspliced_pins *gone)
 		return;
 	synchronize_rcu_tasks();
 	synchronize_rcu();
-	unpin(gone);
+	kspliced_unpin(gone);
 }
 
 static int cause_to_errno(enum kspliced_cause cause)
@@ -386,7 +252,7 @@ static int attempt_switch(struct kspliced_live *live, bool apply)
 	if (apply == is_applied)
 		cause = KSPLICED_ALREADY;
 	else if (apply)
-		cause = run(live, applied, &gone);
+		cause = run(live, kspliced_applied(), &gone);
 	else
 		cause = run(NULL, live, &gone);
 	live->cause = cause;
@@ -435,11 +301,13 @@ int kspliced_reverse(struct kspliced_live *live)
  */
 void kspliced_forget(const struct module *mod)
 {
+	struct kspliced_live *applied;
 	struct kspliced_pins *pins;
 	unsigned int i;
 
 	mutex_lock(&switch_lock);	/* no grace period goes on that unpins it */
 	mutex_lock(&kspliced_lock);
+	applied = kspliced_applied();
 	if (applied && kspliced_pinned(&applied->pins, mod)) {
 		pins = &applied->pins;
 		for (i = 0; pins->targets[i] != mod; i++)

@@ -8,83 +8,6 @@
 
 #include "kspliced.h"
 
-/**
- * kspliced_text_owner() - the module whose code holds an address
- * @addr: any value
- *
- * Its init code does not count. The module may go where it is not pinned and
- * preemption is enabled.
- *
- * Return: the module, or NULL.
- */
-struct module *kspliced_text_owner(unsigned long addr)
-{
-	struct module *mod;
-
-	preempt_disable();
-	mod = static_call(kspliced_module_text_address)(addr);
-	if (mod && !within_module_core(addr, mod))
-		mod = NULL;
-	preempt_enable();
-	return mod;
-}
-
-/* The read-only data of a module: what is so from its first moment on. */
-static bool within_rodata(unsigned long addr, const struct module *mod)
-{
-#ifdef KSPLICED_HAVE_MODULE_MEMORY
-	return within_module_mem_type(addr, mod, MOD_RODATA);
-#else
-	const struct module_layout *core = &mod->core_layout;
-	unsigned long offset = addr - (unsigned long)core->base;
-
-	return offset >= core->text_size && offset < core->ro_size;
-#endif
-}
-
-/* The data of a module, but for its init part: all that is no code. */
-static bool within_data(unsigned long addr, const struct module *mod)
-{
-#ifdef KSPLICED_HAVE_MODULE_MEMORY
-	return within_module_core(addr, mod) &&
-	       !within_module_mem_type(addr, mod, MOD_TEXT);
-#else
-	const struct module_layout *core = &mod->core_layout;
-	unsigned long offset = addr - (unsigned long)core->base;
-
-	return offset >= core->text_size && offset < core->size;
-#endif
-}
-
-/* The module of which an address lies @within a part, or NULL. */
-static struct module *owner_of(unsigned long addr,
-			       bool (*within)(unsigned long addr,
-					      const struct module *mod))
-{
-	struct module *mod;
-
-	preempt_disable();
-	mod = static_call(kspliced_module_address)(addr);
-	if (mod && !within(addr, mod))
-		mod = NULL;
-	preempt_enable();
-	return mod;
-}
-
-/**
- * kspliced_data_owner() - the module whose data hold an address
- * @addr: any value
- *
- * Read-only or not; its init data do not count. The module may go where it is
- * not pinned and preemption is enabled.
- *
- * Return: the module, or NULL.
- */
-struct module *kspliced_data_owner(unsigned long addr)
-{
-	return owner_of(addr, within_data);
-}
-
 /* Whether @size bytes at @addr lie in the module, outside its init part. */
 static bool owns(const struct module *mod, const void *addr, size_t size)
 {
@@ -168,32 +91,18 @@ static const char *check_span(const struct kspliced_span *span,
 	return check_jump(span, owner);
 }
 
-/**
- * kspliced_is_pointer() - is a datum a pointer by itself?
- * @datum: any datum
- *
- * Such a one may stand among data that are written.
- *
- * Return: true if it is.
- */
-bool kspliced_is_pointer(const struct kspliced_datum *datum)
-{
-	return datum->size == sizeof(void *) &&
-	       IS_ALIGNED(datum->addr, sizeof(void *));
-}
-
 /* Why a datum is not where it is said to be, or NULL. */
 static const char *check_data_place(const struct kspliced_datum *datum)
 {
 	unsigned long last = datum->addr + datum->size - 1;
 	bool (*core_data)(unsigned long addr) = kspliced_core_rodata;
-	bool (*within)(unsigned long addr, const struct module *mod) = within_rodata;
+	bool (*within)(unsigned long addr, const struct module *mod) = kspliced_within_rodata;
 	struct module *mod;
 	const char *why = NULL;
 
 	if (kspliced_is_pointer(datum)) {
 		core_data = kspliced_core_data;
-		within = within_data;
+		within = kspliced_within_data;
 	}
 	if (!strcmp(datum->target, KSPLICED_VMLINUX)) {
 		if (!core_data(datum->addr) || !core_data(last))
@@ -201,8 +110,8 @@ static const char *check_data_place(const struct kspliced_datum *datum)
 		return why;
 	}
 	preempt_disable();
-	mod = owner_of(datum->addr, within);
-	if (!mod || mod != owner_of(last, within))
+	mod = kspliced_owner(datum->addr, within);
+	if (!mod || mod != kspliced_owner(last, within))
 		why = "does not lie in the read-only data of one module";
 	else if (strcmp(mod->name, datum->target))
 		why = "does not lie in the module that it names";

@@ -2,7 +2,7 @@
 """Functions that a non-maskable interrupt may run.
 
 Those come while the machine is stopped for the switch. No such interrupt sees half of a jump (the
-core's kmod/transition.c), but one that is inside a changed function then may call another, which
+core's kmod/poke.c), but one that is inside a changed function then may call another, which
 is new already: where two functions change for each other, that must not be. Where neither can call
 the other, the interrupt is like a thread, which may call one before the switch and one after it.
 """

@@ -37,7 +37,7 @@ _NOT_STATE = (".data..ro_after_init", ".init", ".exit", ".data.rel.ro", "__dyndb
 _EXPORT_TABLES = ("___ksymtab", "___kcrctab", "__ksymtab", ".export_symbol")
 _NOINSTR = (".noinstr.text", ".entry.text", ".cpuidle.text")
 # What runs between a breakpoint and the core's handler, or while it stops the machine and looks at
-# stacks (kmod/transition.c): who is sent there by a breakpoint would be sent there again.
+# stacks (kmod/poke.c): who is sent there by a breakpoint would be sent there again.
 _SWITCHING = (
     "arch/x86/kernel/nmi", "arch/x86/kernel/kgdb", "arch/x86/kernel/unwind",
     "arch/x86/kernel/stacktrace", "arch/x86/kernel/dumpstack", "arch/x86/kernel/alternative",

@@ -1,24 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The bytes of the running kernel: compare them with what user space matched,
- * and with the jumps. Under stop_machine().
+ * and with the jumps. Nothing is written here. Under stop_machine().
  */
 #include <linux/string.h>
 
 #include "kspliced.h"
-
-/**
- * kspliced_make_jump() - encode the jump of a site
- * @site: its span has a replacement within reach of a 32-bit displacement
- */
-void kspliced_make_jump(struct kspliced_site *site)
-{
-	unsigned long next = kspliced_jump_addr(site->span) + JMP32_INSN_SIZE;
-	s32 displacement = site->span->new_addr - next;
-
-	site->jump[0] = JMP32_INSN_OPCODE;
-	memcpy(site->jump + 1, &displacement, sizeof(displacement));
-}
 
 /*
  * A kprobe in the jump that is disarmed at the moment leaves no trace in the

@@ -69,12 +69,12 @@ static struct notifier_block breakpoints = {
 	.notifier_call = divert,
 };
 
-int kspliced_transition_init(void)
+int kspliced_poke_init(void)
 {
 	return register_die_notifier(&breakpoints);
 }
 
-void kspliced_transition_exit(void)
+void kspliced_poke_exit(void)
 {
 	unregister_die_notifier(&breakpoints);
 }
@@ -156,7 +156,7 @@ static void poke_breakpoints(const struct kspliced_live *live)
 
 /**
  * kspliced_change_text() - take the jumps of one update out, put another's in
- * @attempt: the attempt at hand, its text verified
+ * @attempt: the attempt at hand, its text verified and kept
  *
  * On one CPU of a stopped machine, with all others in kspliced_follow().
  */
@@ -165,8 +165,6 @@ void kspliced_change_text(struct kspliced_attempt *attempt)
 	const struct kspliced_live *in = attempt->in, *out = attempt->out;
 	const u32 rest = JMP32_INSN_SIZE - 1;
 
-	if (in)
-		kspliced_keep_originals(attempt);
 	/* The sites are known before anybody can run into one. */
 	smp_store_release(&changing, attempt);
 

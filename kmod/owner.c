@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Whose is an address? The parts of modules, and what stands in them.
+ */
+#include "kspliced.h"
+
+/**
+ * kspliced_text_owner() - the module whose code holds an address
+ * @addr: any value
+ *
+ * Its init code does not count. The module may go where it is not pinned and
+ * preemption is enabled.
+ *
+ * Return: the module, or NULL.
+ */
+struct module *kspliced_text_owner(unsigned long addr)
+{
+	struct module *mod;
+
+	preempt_disable();
+	mod = static_call(kspliced_module_text_address)(addr);
+	if (mod && !within_module_core(addr, mod))
+		mod = NULL;
+	preempt_enable();
+	return mod;
+}
+
+/**
+ * kspliced_within_rodata() - does an address lie in the read-only data of a module?
+ * @addr: any value
+ * @mod: the module, which cannot go
+ *
+ * What is read-only from its first moment on counts.
+ *
+ * Return: true if it does.
+ */
+bool kspliced_within_rodata(unsigned long addr, const struct module *mod)
+{
+#ifdef KSPLICED_HAVE_MODULE_MEMORY
+	return within_module_mem_type(addr, mod, MOD_RODATA);
+#else
+	const struct module_layout *core = &mod->core_layout;
+	unsigned long offset = addr - (unsigned long)core->base;
+
+	return offset >= core->text_size && offset < core->ro_size;
+#endif
+}
+
+/**
+ * kspliced_within_data() - does an address lie in the data of a module?
+ * @addr: any value
+ * @mod: the module, which cannot go
+ *
+ * All that is no code counts, but for its init part.
+ *
+ * Return: true if it does.
+ */
+bool kspliced_within_data(unsigned long addr, const struct module *mod)
+{
+#ifdef KSPLICED_HAVE_MODULE_MEMORY
+	return within_module_core(addr, mod) &&
+	       !within_module_mem_type(addr, mod, MOD_TEXT);
+#else
+	const struct module_layout *core = &mod->core_layout;
+	unsigned long offset = addr - (unsigned long)core->base;
+
+	return offset >= core->text_size && offset < core->size;
+#endif
+}
+
+/**
+ * kspliced_owner() - the module of which a part holds an address
+ * @addr: any value
+ * @within: tells whether the part of a module does
+ *
+ * The module may go where it is not pinned and preemption is enabled.
+ *
+ * Return: the module, or NULL.
+ */
+struct module *kspliced_owner(unsigned long addr,
+			      bool (*within)(unsigned long addr,
+					     const struct module *mod))
+{
+	struct module *mod;
+
+	preempt_disable();
+	mod = static_call(kspliced_module_address)(addr);
+	if (mod && !within(addr, mod))
+		mod = NULL;
+	preempt_enable();
+	return mod;
+}
+
+/**
+ * kspliced_data_owner() - the module whose data hold an address
+ * @addr: any value
+ *
+ * Read-only or not; its init data do not count. The module may go where it is
+ * not pinned and preemption is enabled.
+ *
+ * Return: the module, or NULL.
+ */
+struct module *kspliced_data_owner(unsigned long addr)
+{
+	return kspliced_owner(addr, kspliced_within_data);
+}
+
+/**
+ * kspliced_is_pointer() - is a datum a pointer by itself?
+ * @datum: any datum
+ *
+ * Such a one may stand among data that are written.
+ *
+ * Return: true if it is.
+ */
+bool kspliced_is_pointer(const struct kspliced_datum *datum)
+{
+	return datum->size == sizeof(void *) &&
+	       IS_ALIGNED(datum->addr, sizeof(void *));
+}

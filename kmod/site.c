@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The spans of an update, sorted by address, each with its jump.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/bsearch.h>
+#include <linux/slab.h>
+#include <linux/sort.h>
+#include <linux/string.h>
+
+#include "kspliced.h"
+
+static int compare_sites(const void *one, const void *other)
+{
+	unsigned long a = ((const struct kspliced_site *)one)->span->addr;
+	unsigned long b = ((const struct kspliced_site *)other)->span->addr;
+
+	return a < b ? -1 : a > b;
+}
+
+static int compare_address(const void *key, const void *element)
+{
+	const struct kspliced_span *span =
+		((const struct kspliced_site *)element)->span;
+	unsigned long addr = (unsigned long)key;
+
+	if (addr < span->addr)
+		return -1;
+	return addr - span->addr >= span->size;
+}
+
+/**
+ * kspliced_find_site() - the site of an update whose span holds an address
+ * @live: a registered update
+ * @addr: any value
+ *
+ * Return: the site, or NULL.
+ */
+struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
+					 unsigned long addr)
+{
+	return bsearch((const void *)addr, live->sites, live->nr_sites,
+		       sizeof(*live->sites), compare_address);
+}
+
+/**
+ * kspliced_forget_sites() - forget the sites in a module that goes
+ * @live: a registered update
+ * @target: the name of the module
+ *
+ * Context: under kspliced_lock.
+ */
+void kspliced_forget_sites(struct kspliced_live *live, const char *target)
+{
+	u32 from, to = 0;
+
+	for (from = 0; from < live->nr_sites; from++)
+		if (strcmp(live->sites[from].span->target, target))
+			live->sites[to++] = live->sites[from];
+	live->nr_sites = to;
+}
+
+/* The span of @site has a replacement within reach of a 32-bit displacement. */
+static void make_jump(struct kspliced_site *site)
+{
+	unsigned long next = kspliced_jump_addr(site->span) + JMP32_INSN_SIZE;
+	s32 displacement = site->span->new_addr - next;
+
+	site->jump[0] = JMP32_INSN_OPCODE;
+	memcpy(site->jump + 1, &displacement, sizeof(displacement));
+}
+
+/**
+ * kspliced_make_sites() - sort the spans by address and make their jumps
+ * @live: an update that is about to be registered
+ *
+ * Return: 0, -ENOMEM, or -EINVAL after a message.
+ */
+int kspliced_make_sites(struct kspliced_live *live)
+{
+	const struct kspliced_update *update = live->update;
+	const struct kspliced_span *span, *next;
+	u32 i;
+
+	if (!update->nr_spans)
+		return 0;
+	live->sites = kvcalloc(update->nr_spans, sizeof(*live->sites), GFP_KERNEL);
+	if (!live->sites)
+		return -ENOMEM;
+	live->nr_sites = update->nr_spans;
+	for (i = 0; i < update->nr_spans; i++) {
+		live->sites[i].span = &update->spans[i];
+		make_jump(&live->sites[i]);
+	}
+	sort(live->sites, update->nr_spans, sizeof(*live->sites), compare_sites,
+	     NULL);
+	for (i = 0; i + 1 < update->nr_spans; i++) {
+		span = live->sites[i].span;
+		next = live->sites[i + 1].span;
+		if (span->addr + span->size <= next->addr)
+			continue;
+		pr_err("update %s refused: spans %s and %s overlap\n",
+		       update->owner->name, span->name, next->name);
+		return -EINVAL;
+	}
+	return 0;
+}
