@@ -121,8 +121,8 @@ class Bench:
         return int(self.machine.check(f"cat {UPDATE}/pause_ns"))
 
     def no_update(self) -> None:
-        """Reverse and unload it."""
-        self.machine.check(f"echo reverse > {UPDATE}/control; rmmod bench_update")
+        """Reverse it."""
+        self.machine.check(f"echo reverse > {UPDATE}/control")
 
     def live_patch(self, functions: int) -> int:
         """Load the live patch and wait until no thread is in transition; the nanoseconds."""

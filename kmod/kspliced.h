@@ -250,6 +250,7 @@ struct kspliced_attempt {
  * @cause: of the last attempt
  * @pause_ns: of the last successful switch
  * @report: the last attempt if it failed with something to show, else NULL
+ * @resident: bytes of its module, from its first successful apply on; else 0
  * @leaving: being unregistered; takes no switch that would apply it
  *
  * Everything but @kobj and @update is protected by kspliced_lock.
@@ -269,6 +270,7 @@ struct kspliced_live {
 	enum kspliced_cause cause;
 	u64 pause_ns;
 	struct kspliced_attempt *report;
+	u64 resident;
 	bool leaving;
 };
 
@@ -294,10 +296,14 @@ struct module *kspliced_data_owner(unsigned long addr);
 bool kspliced_within_rodata(unsigned long addr, const struct module *mod);
 bool kspliced_within_data(unsigned long addr, const struct module *mod);
 bool kspliced_is_pointer(const struct kspliced_datum *datum);
+u64 kspliced_module_size(const struct module *mod);
 
 /* state.c */
 struct kspliced_live *kspliced_applied(void);
 void kspliced_set_applied(struct kspliced_live *live);
+void kspliced_keep(struct kspliced_live *live);
+void kspliced_lose(struct kspliced_live *live);
+u64 kspliced_resident(void);
 bool kspliced_pinned(const struct kspliced_pins *pins, const struct module *mod);
 
 /* site.c */

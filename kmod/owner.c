@@ -106,6 +106,27 @@ struct module *kspliced_data_owner(unsigned long addr)
 }
 
 /**
+ * kspliced_module_size() - how much memory a module takes
+ * @mod: a live module
+ *
+ * Its init part is freed by then and does not count.
+ *
+ * Return: bytes.
+ */
+u64 kspliced_module_size(const struct module *mod)
+{
+#ifdef KSPLICED_HAVE_MODULE_MEMORY
+	u64 size = 0;
+
+	for_class_mod_mem_type(type, core)
+		size += mod->mem[type].size;
+	return size;
+#else
+	return mod->core_layout.size;
+#endif
+}
+
+/**
  * kspliced_is_pointer() - is a datum a pointer by itself?
  * @datum: any datum
  *

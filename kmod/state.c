@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Which update is applied, and what it keeps in place.
+ * Which update is applied, what it keeps in place, and what stays after it.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include "kspliced.h"
 
 /* Protects the list of updates and what kspliced.h says of struct kspliced_live. */
 DEFINE_MUTEX(kspliced_lock);
 
-static struct kspliced_live *applied;	/* protected by kspliced_lock */
+/* Protected by kspliced_lock. */
+static struct kspliced_live *applied;
+static u64 resident;
 
 /**
  * kspliced_applied() - the update that is applied
@@ -35,6 +39,50 @@ bool kspliced_pinned(const struct kspliced_pins *pins, const struct module *mod)
 		if (pins->targets[i] == mod)
 			return true;
 	return false;
+}
+
+/**
+ * kspliced_keep() - keep the module of an update in memory until the reboot
+ * @live: an update that has just been applied for the first time
+ *
+ * The kernel may hold pointers to what its code has handed over, a string or a
+ * table, for ever after. Nobody gives this reference back.
+ *
+ * Context: under kspliced_lock, its module pinned.
+ */
+void kspliced_keep(struct kspliced_live *live)
+{
+	if (live->resident)
+		return;
+	__module_get(live->update->owner);
+	live->resident = kspliced_module_size(live->update->owner);
+	resident += live->resident;
+}
+
+/**
+ * kspliced_lose() - a module that was to stay is unloaded by force
+ * @live: a registered update, about to be unregistered
+ *
+ * Context: under kspliced_lock.
+ */
+void kspliced_lose(struct kspliced_live *live)
+{
+	if (live->resident)
+		pr_warn("update %s is unloaded by force; the kernel may still point into its memory\n",
+			live->update->owner->name);
+	resident -= live->resident;
+	live->resident = 0;
+}
+
+/**
+ * kspliced_resident() - how much memory stays until the reboot
+ *
+ * Context: under kspliced_lock.
+ * Return: bytes of all modules of updates that were once applied.
+ */
+u64 kspliced_resident(void)
+{
+	return resident;
 }
 
 /**

@@ -128,8 +128,10 @@ static void commit(struct kspliced_attempt *attempt,
 		*gone = attempt->out->pins;
 		memset(&attempt->out->pins, 0, sizeof(attempt->out->pins));
 	}
-	if (attempt->in)
+	if (attempt->in) {
+		kspliced_keep(attempt->in);
 		WRITE_ONCE(attempt->in->stage, KSPLICED_APPLIED);
+	}
 	kspliced_set_applied(attempt->in);
 }
 
@@ -282,8 +284,8 @@ int kspliced_apply(struct kspliced_live *live)
  * kspliced_reverse() - one attempt to put the original code back
  * @live: a registered update
  *
- * Returns after the grace periods; only then may the update's module go. May
- * sleep.
+ * Returns after the grace periods: nothing runs the update's code then, but its
+ * module stays. May sleep.
  *
  * Return: 0, or the error number of the abort cause (docs/kernel-core.md).
  */
@@ -346,5 +348,8 @@ void kspliced_retire(struct kspliced_live *live)
 
 	/* Another update may have replaced this one and be about to unpin it. */
 	mutex_lock(&switch_lock);
+	mutex_lock(&kspliced_lock);
+	kspliced_lose(live);
+	mutex_unlock(&kspliced_lock);
 	mutex_unlock(&switch_lock);
 }

@@ -316,6 +316,18 @@ static ssize_t pause_ns_show(struct kobject *kobj, struct kobj_attribute *attr,
 	return sysfs_emit(buf, "%llu\n", READ_ONCE(to_live(kobj)->pause_ns));
 }
 
+/* Of one update, or of all. */
+static ssize_t resident_show(struct kobject *kobj, struct kobj_attribute *attr,
+			     char *buf)
+{
+	u64 size;
+
+	mutex_lock(&kspliced_lock);
+	size = kobj == root ? kspliced_resident() : to_live(kobj)->resident;
+	mutex_unlock(&kspliced_lock);
+	return sysfs_emit(buf, "%llu\n", size);
+}
+
 static ssize_t control_store(struct kobject *kobj, struct kobj_attribute *attr,
 			     const char *buf, size_t count)
 {
@@ -335,12 +347,14 @@ static ssize_t control_store(struct kobject *kobj, struct kobj_attribute *attr,
 static struct kobj_attribute stage_attr = __ATTR_RO(stage);
 static struct kobj_attribute abort_cause_attr = __ATTR_RO(abort_cause);
 static struct kobj_attribute pause_ns_attr = __ATTR_RO(pause_ns);
+static struct kobj_attribute resident_attr = __ATTR_RO(resident);
 static struct kobj_attribute control_attr = __ATTR(control, 0200, NULL, control_store);
 
 static struct attribute *update_attrs[] = {
 	&stage_attr.attr,
 	&abort_cause_attr.attr,
 	&pause_ns_attr.attr,
+	&resident_attr.attr,
 	&control_attr.attr,
 	NULL
 };
@@ -420,6 +434,7 @@ static struct attribute *root_attrs[] = {
 	&abi_attr.attr,
 	&version_attr.attr,
 	&register_crc_attr.attr,
+	&resident_attr.attr,
 	NULL
 };
 

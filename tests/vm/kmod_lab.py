@@ -8,12 +8,13 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from tests.vm import fresh
 from tests.vm.guest import FAULT
 from tests.vm.initramfs import PARALLEL, Initramfs
 from tests.vm.kmod_build import Modules
@@ -39,11 +40,40 @@ class Place:
 
 @dataclass(frozen=True)
 class Lab:
-    """A running guest with the core, the park and the victim loaded."""
+    """A running guest with the core, the park and the victim loaded.
+
+    An update that was applied stays until the reboot, so a test that comes later has it under
+    another name: ``names`` tells which, where it is not its own.
+    """
 
     machine: Initramfs
     modules: Modules
     places: dict[str, Place]
+    names: dict[str, str] = field(default_factory=dict)
+
+    def name(self, update: str) -> str:
+        """The name of the module that is an update at this time."""
+        return self.names.get(update, update)
+
+    def at(self, update: str) -> str:
+        """The directory of an update."""
+        return f"{UPDATES}/{self.name(update)}"
+
+    def renew(self, update: str) -> None:
+        """Have an update that is loaded, and stays, for what will be loaded next by its name."""
+        old = self.name(update)
+        number = 1 + (0 if old == update else int(old[1:4]))
+        name = self.names[update] = fresh.name(update, number)
+        offsets = fresh.offsets(self.modules.files[f"{update}.ko"].read_bytes(), update)
+        writes = "".join(
+            f"printf {name} | dd of=/{name}.ko bs=1 seek={at} conv=notrunc 2> /dev/null\n"
+            for at in offsets
+        )
+        # Its last abort cause is from a test that is over.
+        self.machine.check(
+            f"""cp /{update}.ko /{name}.ko; {writes}
+            (echo reverse > {UPDATES}/{old}/control) 2> /dev/null; exit 0"""
+        )
 
     def insmod(self, update: str, watched: str = "", **parameters: str | int) -> str:
         """The command that loads an update module, with a further function to keep off stacks."""
@@ -54,7 +84,7 @@ class Lab:
         parameters["addrs"] = ",".join(str(place.addr) for place in found)
         parameters["sizes"] = ",".join(str(place.size) for place in found)
         words = " ".join(f"{name}={value}" for name, value in parameters.items())
-        return f"insmod /{update}.ko {words}"
+        return f"insmod /{self.name(update)}.ko {words}"
 
     def insmod_with_data(self, update: str, wrong: str = "", hook: bool = False) -> str:
         """The same for an update that changes constants as well, and may set a hook."""
@@ -78,7 +108,7 @@ class Lab:
 
     def write(self, update: str, word: str) -> int:
         """Write to ``control``; returns the error number, 0 where the write succeeded."""
-        output = self.machine.run(f"echo {word} > {UPDATES}/{update}/control", 120)
+        output = self.machine.run(f"echo {word} > {self.at(update)}/control", 120)
         if output.status == 0:
             return 0
         known = {os.strerror(number): number for number in errno.errorcode}
@@ -86,11 +116,11 @@ class Lab:
 
     def read(self, update: str, file: str) -> str:
         """The content of one of an update's files."""
-        return self.machine.check(f"cat {UPDATES}/{update}/{file}")
+        return self.machine.check(f"cat {self.at(update)}/{file}")
 
     def state(self, update: str) -> tuple[str, str]:
         """Stage and abort cause of an update."""
-        stage, cause = self.machine.check(f"cd {UPDATES}/{update}; cat stage abort_cause").split()
+        stage, cause = self.machine.check(f"cd {self.at(update)}; cat stage abort_cause").split()
         return stage, cause
 
     def applied(self) -> tuple[str, ...]:
@@ -160,7 +190,10 @@ def booted(
         assert machine.check("uname -r").strip() == tree.release
         names = (*REPLACED, *further)
         yield Lab(machine, modules, find(machine, names, sizes_in(modules.files["victim.ko"])))
-        machine.check("rmmod victim; rmmod park; rmmod kspliced")
+        machine.check("rmmod victim")
+        # What was applied stays, and what it needs with it.
+        left = machine.check(f"ls {UPDATES}")
+        assert (machine.run("rmmod kspliced").status != 0) == bool(left), left
 
 
 @contextmanager
@@ -169,14 +202,26 @@ def unharmed(lab: Lab) -> Iterator[Lab]:
     before = len(lab.machine.console_path.read_text(errors="replace"))
     yield lab
     lab.wake()
-    for update in lab.machine.check(f"ls {UPDATES}").split():
-        if lab.state(update)[0] == "applied":
-            assert lab.write(update, "reverse") == 0
-        lab.machine.check(f"rmmod {update}")
+    leave(lab)
     assert lab.values() == (1000, "")
     console = lab.machine.console_path.read_text(errors="replace")[before:]
     assert not FAULT.search(console), console
     assert lab.locks_watched()
+
+
+def leave(lab: Lab) -> None:
+    """Reverse what is applied, unload what never was, and have the rest under another name."""
+    for name in lab.applied():
+        output = lab.machine.run(f"echo reverse > {UPDATES}/{name}/control", 120)
+        assert output.status == 0, output.text
+    loaded = lab.machine.check(f"cd {UPDATES}; ls").split()
+    for update in {path.removesuffix(".ko") for path in lab.modules.files}:
+        if lab.name(update) not in loaded:
+            continue
+        if lab.read(update, "resident") == "0\n":
+            lab.machine.check(f"rmmod {lab.name(update)}")
+        else:
+            lab.renew(update)
 
 
 def sizes_in(module: Path) -> dict[str, int]:

@@ -109,6 +109,7 @@ class ScenarioGuest:
         self._folder = Path(tempfile.mkdtemp(prefix="ks-share-"))
         self.share = self._folder / "share"
         self.share.mkdir()
+        self._names: dict[str, str] = {}
         top = shipped.modules(kernel)
         needs = shipped.dependencies(top)
         share = [p for m in _SHARE for p in needs.get(m, ())]
@@ -226,9 +227,14 @@ class ScenarioGuest:
             return match(pack, kernel)
 
     def load(self, pack: Pack, matched: Matched | None = None) -> Linked:
-        """Match, where that is not done yet, link and load a pack."""
+        """Match, where that is not done yet, link and load a pack.
+
+        One that was applied stays loaded, so it gets another name when it comes again.
+        """
         matched = matched or self.match(pack)
-        linked = link(pack, matched, self.crcs())
+        taken = frozenset(self.check(f"ls {UPDATES}").split())
+        linked = link(pack, matched, self.crcs(), taken)
+        self._names[pack.manifest.update] = linked.name
         (self.share / "update.ko").write_bytes(linked.content)
         self.check("insmod /mnt/update.ko", 120)
         return linked
@@ -253,14 +259,12 @@ class ScenarioGuest:
         return linked
 
     def undo(self, pack: Pack) -> None:
-        """Take it back, and unload it where that is allowed."""
-        self.switch(pack.manifest.update, "reverse")
-        if not pack.manifest.pinned:
-            self.check(f"rmmod {pack.manifest.update}")
+        """Take it back."""
+        self.switch(self._names[pack.manifest.update], "reverse")
 
     def stage(self, pack: Pack) -> str:
         """The core's word for what has become of it."""
-        return self.check(f"cat {UPDATES}/{pack.manifest.update}/stage").strip()
+        return self.check(f"cat {UPDATES}/{self._names[pack.manifest.update]}/stage").strip()
 
 
 def _name(path: str) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from tests.vm import debug_kernel, guest_tools, kmod_build, kmod_lab
 from tests.vm.faults import COMPLAINT, LOADER, Faults
-from tests.vm.kmod_lab import CONSTANTS, REPLACED, UPDATES, Lab
+from tests.vm.kmod_lab import CONSTANTS, REPLACED, Lab, leave
 
 pytestmark = [pytest.mark.vm, pytest.mark.full]
 
@@ -64,9 +64,7 @@ def faults(booted: Faults) -> Iterator[Faults]:
     before = len(console.read_text(errors="replace"))
     yield booted
     lab.wake()
-    for update in lab.applied():
-        assert lab.write(update, "reverse") == 0
-    lab.machine.check(f"cd {UPDATES}; for u in *; do [ ! -e $u ] || rmmod $u; done")
+    leave(lab)
     assert lab.values() == (1000, "")
     said = console.read_text(errors="replace")[before:]
     complaints = [line for line in said.splitlines() if COMPLAINT.search(line)]
@@ -80,14 +78,14 @@ def insmod(lab: Lab, update: str) -> str:
     return f"insmod {file} '{parameters}'"
 
 
-def control(update: str, word: str) -> str:
+def control(lab: Lab, update: str, word: str) -> str:
     """The words of faulty that write to ``control``."""
-    return f"write {UPDATES}/{update}/control {word}"
+    return f"write {lab.at(update)}/control {word}"
 
 
-def writing(update: str, *words: str) -> str:
+def writing(lab: Lab, update: str, *words: str) -> str:
     """Commands that write to ``control``, without a fault."""
-    return "\n".join(f"echo {word} > {UPDATES}/{update}/control" for word in words)
+    return "\n".join(f"echo {word} > {lab.at(update)}/control" for word in words)
 
 
 def load(lab: Lab, *updates: str) -> None:
@@ -95,7 +93,7 @@ def load(lab: Lab, *updates: str) -> None:
     for update in updates:
         lab.load_with_data(update)
     for update in updates:
-        lab.machine.check(writing(update, "apply", "reverse"))
+        lab.machine.check(writing(lab, update, "apply", "reverse"))
 
 
 def start(lab: Lab, switch: Switch) -> None:
@@ -110,7 +108,11 @@ def refused(lab: Lab, update: str, word: str) -> tuple[int, str, list[str]]:
     lab.machine.check("dmesg -c > /dev/null")
     error = lab.write(update, word)
     said = lab.machine.check("dmesg -c").splitlines()
-    lines = [line.split(f"kspliced: update {update}: ")[1] for line in said if "kspliced:" in line]
+    lines = [
+        line.split(f"kspliced: update {lab.name(update)}: ")[1]
+        for line in said
+        if "kspliced:" in line
+    ]
     return error, lab.state(update)[1], lines
 
 
@@ -123,19 +125,25 @@ def test_loading_the_core(faults: Faults) -> None:
 
 
 def test_loading_an_update(faults: Faults) -> None:
-    assert faults.sweep(insmod(faults.lab, "update_a"), "rmmod update_a").failed
+    lab = faults.lab
+    assert faults.sweep(insmod(lab, "update_a"), f"rmmod {lab.name('update_a')}").failed
 
 
 def test_unloading_an_update(faults: Faults) -> None:
-    load(faults.lab, "update_a")
-    again = f"{faults.lab.insmod_with_data('update_a')}\n{writing('update_a', 'apply', 'reverse')}"
-    assert not faults.sweep("rmmod update_a 0", again).failed
+    """One that was never applied; others stay."""
+    lab = faults.lab
+    again = lab.insmod_with_data("update_a")
+    lab.machine.check(again)
+    assert not faults.sweep(f"rmmod {lab.name('update_a')} 0", again).failed
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.name)
 def test_switching(faults: Faults, switch: Switch) -> None:
     start(faults.lab, switch)
-    sweep = faults.sweep(control(switch.update, switch.word), writing("update_a", switch.back))
+    sweep = faults.sweep(
+        control(faults.lab, switch.update, switch.word),
+        writing(faults.lab, "update_a", switch.back),
+    )
     assert sweep.told > 3
 
 
@@ -147,11 +155,15 @@ def test_reading(faults: Faults) -> None:
     assert lab.write("update_b", "apply") == errno.EILSEQ
     lab.sleep_in("sleep", r"vic tim\0")
     assert lab.write("update_a", "apply") == errno.EBUSY
-    for path in lab.machine.check(f"find {CORE} -type f ! -name control").split():
+    files = lab.machine.check(
+        f"find {CORE} -type f ! -path '*/updates/*'; "
+        f"find {lab.at('update_a')} {lab.at('update_b')} -type f ! -name control"
+    )
+    for path in files.split():
         assert faults.sweep(f"read {path}", text=lab.machine.check(f"cat {path}")).failed
     lab.wake()
     assert lab.write("update_a", "apply") == 0
-    path = f"{UPDATES}/update_a/original"
+    path = f"{lab.at('update_a')}/original"
     assert faults.sweep(f"read {path}", text=lab.read("update_a", "original")).failed
     assert lab.write("update_a", "reverse") == 0
 
@@ -188,7 +200,7 @@ def test_a_target_that_cannot_be_pinned(faults: Faults, after: int) -> None:
     with faults.refusing("pin_target", 0, after):
         assert refused(lab, "update_a", "apply") == (errno.ENODEV, "target_gone", [])
     assert faults.snapshot() == before
-    lab.machine.check(writing("update_a", "apply", "reverse"))
+    lab.machine.check(writing(lab, "update_a", "apply", "reverse"))
 
 
 def test_many_failures_at_once(faults: Faults) -> None:
@@ -199,16 +211,17 @@ def test_many_failures_at_once(faults: Faults) -> None:
         words
         for update in ("update_a", "update_b")
         for words in (
-            f"read {UPDATES}/{update}/original",
-            *(control(update, word) for word in ("apply", "apply", "reverse", "nudge")),
+            f"read {lab.at(update)}/original",
+            *(control(lab, update, word) for word in ("apply", "apply", "reverse", "nudge")),
         )
     ]
     chance = random.Random(2009)
     met: Counter[int] = Counter()
     with faults.failing(10):
+        values = {(): 1000, (lab.name("update_a"),): 2000, (lab.name("update_b"),): 3000}
         for _ in range(300):
             met[faults.attempt(chance.choice(words))] += 1
-            value = {(): 1000, ("update_a",): 2000, ("update_b",): 3000}[lab.applied()]
+            value = values[lab.applied()]
             assert lab.values()[0] == value
     print({errno.errorcode.get(error, "ok"): times for error, times in met.items()})
     assert set(met) <= {0, *POSSIBLE} and met[0] > 50 and met[errno.ENOMEM] > 20
@@ -218,8 +231,9 @@ def test_unloading_by_force(faults: Faults) -> None:
     """While it is applied: that takes a switch, which takes memory."""
     load(faults.lab, "update_a")
     assert faults.lab.write("update_a", "apply") == 0
-    again = f"{faults.lab.insmod_with_data('update_a')}\n{writing('update_a', 'apply')}"
-    assert not faults.sweep(f"rmmod update_a {os.O_TRUNC}", again).failed
+    update = faults.lab.name("update_a")
+    again = f"{faults.lab.insmod_with_data('update_a')}\n{writing(faults.lab, 'update_a', 'apply')}"
+    assert not faults.sweep(f"rmmod {update} {os.O_TRUNC}", again).failed
     assert faults.lab.write("update_a", "reverse") == 0
 
 

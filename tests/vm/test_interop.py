@@ -319,7 +319,9 @@ def test_fmod_ret_keeps_overriding(lab: Lab, order: str) -> None:
 
 def test_a_thread_under_a_bpf_program_is_a_conflict(lab: Lab) -> None:
     """The kernel's unwinder does not vouch for a stack with a BPF trampoline, so it is scanned."""
-    lab.machine.check(f"rmmod update_a; /bpf_trace attach fexit {ASLEEP} /sys/fs/bpf/asleep")
+    lab.machine.check(
+        f"rmmod {lab.name('update_a')}; /bpf_trace attach fexit {ASLEEP} /sys/fs/bpf/asleep"
+    )
     pid = int(lab.machine.check("sleep 1000 > /dev/null & echo $!"))
     lab.machine.check(f"until grep -q {ASLEEP} /proc/{pid}/stack; do sleep 0.1; done")
     assert "bpf_trampoline" in lab.machine.check(f"cat /proc/{pid}/stack")
@@ -350,7 +352,7 @@ def test_perf_samples_while_updates_come_and_go(lab: Lab) -> None:
     """The reader is in the functions nearly all the time, as `read` asks for each character."""
     samples = lab.machine.check(
         f"""{PERF} cat > /tmp/switches <<'END'
-        control={kmod_lab.UPDATES}/update_a/control
+        control={lab.at("update_a")}/control
         while :; do read -r a < /proc/cmdline; read -r b < /proc/victim; done & reader=$!
         done=0
         while [ $done -lt 20 ]; do

@@ -58,6 +58,11 @@ def lab(booted: Lab) -> Iterator[Lab]:
         yield booted
 
 
+def resident(lab: Lab) -> int:
+    """The bytes that stay until the reboot."""
+    return int(lab.machine.check(f"cat {CORE}/resident"))
+
+
 def test_describes_itself(lab: Lab) -> None:
     crcs = {line.split("\t")[1]: line.split("\t")[0] for line in lab.modules.symvers.splitlines()}
     assert len(crcs) == 2
@@ -73,13 +78,13 @@ def test_files_of_an_update(lab: Lab) -> None:
     assert lab.load("update_a") == ""
     modes = dict(
         line.split()[::-1]
-        for line in lab.machine.check(f"cd {UPDATES}/update_a; stat -c '%a %n' *").splitlines()
+        for line in lab.machine.check(f"cd {lab.at('update_a')}; stat -c '%a %n' *").splitlines()
     )
     assert modes == {
         "stage": "444", "control": "200", "abort_cause": "444", "conflicts": "444",
         "mismatch": "444", "pause_ns": "444", "spans": "400", "original": "400",
         "stacks": "400", "probes": "444", "redirected": "400", "data": "400",
-        "lost": "444", "holds": "444",
+        "lost": "444", "holds": "444", "resident": "444",
     }  # fmt: skip
     assert lab.state("update_a") == ("preparing", "ok")
     assert lab.values() == (1000, "")
@@ -91,7 +96,7 @@ def test_files_of_an_update(lab: Lab) -> None:
         assert int(fields[2]) in (FENTRY_SIZE, ENDBR_SIZE + FENTRY_SIZE)
         assert fields[4:] == [target, name]
     # In pieces it is the same text.
-    pieces = lab.machine.check(f"dd if={UPDATES}/update_a/spans bs=7 2>/dev/null")
+    pieces = lab.machine.check(f"dd if={lab.at('update_a')}/spans bs=7 2>/dev/null")
     assert pieces == lab.read("update_a", "spans")
 
 
@@ -107,7 +112,7 @@ def test_apply_redirects_and_reverse_restores(lab: Lab) -> None:
     assert {addr for addr, _ in original} == jumps
     assert all(re.fullmatch("[0-9a-f]{10}", data) for _, data in original)
     assert (
-        f"kspliced: applied update_a: 4 spans, all CPUs held for {pause // 1000} us"
+        f"kspliced: applied {lab.name('update_a')}: 4 spans, all CPUs held for {pause // 1000} us"
         in lab.machine.check("dmesg")
     )
 
@@ -235,7 +240,7 @@ def test_code_that_the_switch_itself_runs_is_a_conflict(lab: Lab) -> None:
     names = sorted(line.split("\t")[0].split()[1] for line in lines)
     assert names == ["migration/0", "migration/1"]
     assert all(line.endswith("\treliable") for line in lines)
-    lab.machine.check("rmmod update_a")
+    lab.machine.check(f"rmmod {lab.name('update_a')}")
 
     lab.load("update_a", watched="ksys_write")
     assert lab.write("update_a", "apply") == errno.EBUSY
@@ -254,9 +259,14 @@ def test_a_second_update_replaces_the_first(lab: Lab) -> None:
     assert lab.state("update_b") == ("applied", "ok")
     assert lab.values() == (3000, "")
     assert set(lab.read("update_b", "original").splitlines()) < first
-    assert "applied update_b, replacing update_a: 3 spans" in lab.machine.check("dmesg")
-    # The replaced one is free to go, and to come back.
-    lab.machine.check("rmmod update_a")
+    names = [lab.name(update) for update in ("update_b", "update_a")]
+    assert f"applied {names[0]}, replacing {names[1]}: 3 spans" in lab.machine.check("dmesg")
+    # The replaced one stays, and may come back.
+    assert lab.machine.run(f"rmmod {names[1]}").status
+    assert lab.write("update_a", "apply") == 0
+    assert lab.values() == (2000, "2000")
+    assert lab.write("update_b", "apply") == 0
+    lab.renew("update_a")
     lab.load("update_a")
     # Its expected bytes are those of now, jumps included: not the original.
     assert lab.write("update_a", "apply") == errno.EILSEQ
@@ -284,11 +294,11 @@ def test_constants_change_in_place(lab: Lab) -> None:
     # Another one takes the constants over, and leaves what it does not change.
     lab.load_with_data("update_b")
     assert lab.write("update_b", "apply") == errno.EILSEQ
-    lab.machine.check("rmmod update_b")
+    lab.machine.check(f"rmmod {lab.name('update_b')}")
     assert lab.write("update_a", "reverse") == 0
     assert lab.constants() == before
     lab.load_with_data("update_b")
-    lab.machine.check("rmmod update_a")
+    lab.renew("update_a")
     lab.load("update_a")
     assert lab.write("update_b", "apply") == 0
     assert lab.constants()[0] == "3000,3001,3002,3003"
@@ -348,12 +358,42 @@ def test_a_pointer_that_others_have_written_since(lab: Lab) -> None:
 def test_modules_stay_while_they_are_needed(lab: Lab) -> None:
     lab.load("update_a")
     assert lab.write("update_a", "apply") == 0
-    for name in ("update_a", "victim", "kspliced"):
+    update = lab.name("update_a")
+    for name in (update, "victim", "kspliced"):
         assert lab.machine.run(f"rmmod {name}").status != 0
     assert lab.values() == (2000, "2000")
     assert lab.write("update_a", "reverse") == 0
-    assert lab.machine.run("rmmod kspliced").status != 0
-    lab.machine.check("rmmod update_a")
+    for name in (update, "kspliced"):
+        assert lab.machine.run(f"rmmod {name}").status != 0
+
+
+def test_what_an_update_handed_over_outlives_it(lab: Lab) -> None:
+    """/proc/interrupts shows a string that new code passed to request_irq(), after the undo, too.
+
+    And after what took the update's place, and with other modules in what would be free memory.
+    """
+    lab.load("update_a")
+    lab.load("update_b")
+    before = resident(lab)
+    assert lab.read("update_a", "resident") == "0\n"
+    assert lab.write("update_a", "apply") == 0
+    size = int(lab.read("update_a", "resident"))
+    update = lab.name("update_a")
+    assert size == int(lab.machine.check(f"cat /sys/module/{update}/coresize"))
+    assert resident(lab) == before + size
+    lab.machine.check("echo hand > /proc/victim")
+    owner = r"^ *\d+:.*\bhanded over by update 2000$"
+    seen = "cat /proc/interrupts"
+    assert re.search(owner, lab.machine.check(seen), re.MULTILINE)
+    for update, word in (("update_a", "reverse"), ("update_a", "apply"), ("update_b", "apply")):
+        assert lab.write(update, word) == 0
+        lab.machine.run(f"rmmod {lab.name('update_a')}; insmod /watcher.ko; rmmod watcher")
+        assert re.search(owner, lab.machine.check(seen), re.MULTILINE)
+    # Counted once, however often it comes.
+    assert int(lab.read("update_a", "resident")) == size
+    assert resident(lab) == before + size + int(lab.read("update_b", "resident"))
+    lab.machine.check("echo back > /proc/victim")
+    assert not re.search(owner, lab.machine.check(seen), re.MULTILINE)
 
 
 def test_an_update_that_is_still_loading(lab: Lab) -> None:
@@ -361,14 +401,14 @@ def test_an_update_that_is_still_loading(lab: Lab) -> None:
     lab.sleep_in("sleep", r"vic tim\0")
     words = lab.insmod("update_a", wrong="slow")
     lab.machine.check(f"""{words} &
-        for i in $(seq 100); do [ -e {UPDATES}/update_a/control ] && exit 0; sleep 0.1; done
+        for i in $(seq 100); do [ -e {lab.at("update_a")}/control ] && exit 0; sleep 0.1; done
         exit 1""")
     assert lab.write("update_a", "apply") == errno.EIO
     assert lab.state("update_a") == ("preparing", "unexpected")
-    assert "update update_a: its module is not live" in lab.machine.check("dmesg")
+    assert f"update {lab.name('update_a')}: its module is not live" in lab.machine.check("dmesg")
     lab.wake()
-    lab.machine.check("""for i in $(seq 100); do
-        grep -q '^update_a .* Live ' /proc/modules && exit 0; sleep 0.1; done; exit 1""")
+    live = f"grep -q '^{lab.name('update_a')} .* Live ' /proc/modules"
+    lab.machine.check(f"for i in $(seq 100); do {live} && exit 0; sleep 0.1; done; exit 1")
     assert lab.write("update_a", "apply") == 0
 
 
@@ -377,7 +417,7 @@ def test_a_target_that_has_gone(lab: Lab) -> None:
     lab.machine.check("rmmod victim")
     assert lab.write("update_a", "apply") == errno.ENODEV
     assert lab.state("update_a") == ("preparing", "target_gone")
-    lab.machine.check("rmmod update_a; insmod /victim.ko")
+    lab.machine.check(f"rmmod {lab.name('update_a')}; insmod /victim.ko")
     sizes = sizes_in(lab.modules.files["victim.ko"])
     lab.places.update(find(lab.machine, (*VICTIMS, "victim_table", HOOKS), sizes))
 
@@ -413,7 +453,7 @@ def test_a_wrong_update_is_refused(lab: Lab, wrong: str, why: str) -> None:
     lines = [line for line in lab.machine.check("dmesg -c").splitlines() if "kspliced:" in line]
     assert len({re.sub(r"^\[.*?\] ", "", line) for line in lines}) == 1
     assert "refused: " in lines[0] and why in lines[0]
-    assert lab.machine.check(f"ls {UPDATES}") == ""
+    assert lab.name("update_a") not in lab.machine.check(f"ls {UPDATES}").split()
 
 
 def test_a_cpu_that_is_offline(lab: Lab) -> None:
@@ -438,14 +478,14 @@ def test_cycles_under_load(lab: Lab) -> None:
         while [ $done -lt {switches} ] && [ $tries -lt 4000 ]; do
             word=apply; [ $((done % 2)) = 1 ] && word=reverse
             tries=$((tries + 1))
-            if (echo $word > {UPDATES}/update_a/control) 2> /dev/null; then
+            if (echo $word > {lab.at("update_a")}/control) 2> /dev/null; then
                 done=$((done + 1))
-            elif [ $(cat {UPDATES}/update_a/abort_cause) != code_busy ]; then
+            elif [ $(cat {lab.at("update_a")}/abort_cause) != code_busy ]; then
                 break
             fi
         done
         rm /tmp/go; wait
-        echo $done $tries $(cat {UPDATES}/update_a/pause_ns)
+        echo $done $tries $(cat {lab.at("update_a")}/pause_ns)
     """
     done, tries, pause = map(int, lab.machine.check(script, 600).split())
     assert done == switches
@@ -458,9 +498,14 @@ def test_cycles_under_load(lab: Lab) -> None:
 def test_forced_unload_reverses_first(lab: Lab) -> None:
     lab.load("update_a")
     assert lab.write("update_a", "apply") == 0
-    lab.machine.check("rmmod -f update_a")
+    before = resident(lab)
+    update = lab.name("update_a")
+    lab.machine.check(f"rmmod -f {update}")
     assert lab.values() == (1000, "")
-    assert "update_a is unloaded while applied" in lab.machine.check("dmesg")
+    said = lab.machine.check("dmesg")
+    assert f"{update} is unloaded while applied" in said
+    assert f"update {update} is unloaded by force; the kernel may still point" in said
+    assert resident(lab) < before
     lab.load("update_b")
     assert lab.write("update_b", "apply") == 0
     assert lab.values() == (3000, "3000")
@@ -470,19 +515,19 @@ def test_unregistering_while_control_is_written(lab: Lab) -> None:
     """By force, so that it meets every stage of a switch; then again, nine times."""
     words = lab.insmod("update_a")
     script = f"""
-        control={UPDATES}/update_a/control
+        control={lab.at("update_a")}/control
         writer() {{ while [ -e /tmp/go ]; do [ -e $control ] && echo $1 > $control; done; }}
-        reader() {{ while [ -e /tmp/go ]; do cat {UPDATES}/update_a/*; done > /dev/null; }}
+        reader() {{ while [ -e /tmp/go ]; do cat {lab.at("update_a")}/*; done > /dev/null; }}
         exec 2> /dev/null
         touch /tmp/go
         writer apply & writer reverse & reader &
         status=0
         for i in $(seq 10); do
             {words} || status=1
-            until grep -q . {UPDATES}/update_a/original; do :; done
-            rmmod -f update_a || status=1
+            until grep -q . {lab.at("update_a")}/original; do :; done
+            rmmod -f {lab.name("update_a")} || status=1
         done
         rm /tmp/go; wait; exit $status
     """
     assert lab.machine.run(script, 300).status == 0
-    assert "update_a is unloaded while applied" in lab.machine.check("dmesg")
+    assert f"{lab.name('update_a')} is unloaded while applied" in lab.machine.check("dmesg")

@@ -38,8 +38,7 @@ def lab(booted: Lab) -> Iterator[Lab]:
         assert booted.load("update_a") == ""
         yield booted
         booted.machine.run("kill $(cat /tmp/listener); rm -f /tmp/listener")
-        for update in booted.applied():
-            assert booted.write(update, "reverse") == 0
+        kmod_lab.leave(booted)
         booted.machine.check("grep -q ^comer /proc/modules && rmmod comer; exit 0")
 
 
@@ -97,7 +96,7 @@ def insmod_part(lab: Lab) -> str:
     addr = int(lab.machine.check("grep ' comer_value' /proc/kallsyms").split()[0], 16)
     size = sizes_in(lab.modules.files["comer.ko"])["comer_value"]
     head = lab.head("update_a", "victim_value")
-    return f"insmod /update_c.ko addr={addr} size={size} head={head}"
+    return f"insmod /{lab.name('update_c')}.ko addr={addr} size={size} head={head}"
 
 
 def patch(lab: Lab) -> None:

@@ -62,10 +62,11 @@ def test_no_interrupt_sees_half_a_jump(storm: Lab) -> None:
     storm.load("update_a")
     storm.load("update_b")
     storm.machine.check(
-        f"""cd /sys/kernel/kspliced/updates
+        f"""update_a() {{ echo $1 > {storm.at("update_a")}/control; }}
+        update_b() {{ echo $1 > {storm.at("update_b")}/control; }}
         for i in $(seq {SWITCHES}); do
-            for step in a/control:apply b/control:apply b/control:reverse; do
-                until echo ${{step#*:}} > update_${{step%:*}}; do sleep 0.1; done
+            for step in "update_a apply" "update_b apply" "update_b reverse"; do
+                until $step; do sleep 0.1; done
             done
         done""",
         600,

@@ -3,6 +3,7 @@
  * A place for threads to sleep at, in a module of its own so that an update
  * need not depend on the module that it changes.
  */
+#include <linux/interrupt.h>
 #include <linux/module.h>
 #include <linux/wait.h>
 
@@ -36,6 +37,26 @@ void park_close(void)
 	WRITE_ONCE(is_open, false);
 }
 EXPORT_SYMBOL_GPL(park_close);
+
+/* A line of the ISA bus that nothing of the machine has. */
+#define LINE	5
+
+static irqreturn_t handle(int line, void *unused)
+{
+	return IRQ_NONE;
+}
+
+int park_hand(const char *name)
+{
+	return request_irq(LINE, handle, 0, name, NULL);
+}
+EXPORT_SYMBOL_GPL(park_hand);
+
+void park_back(void)
+{
+	free_irq(LINE, NULL);
+}
+EXPORT_SYMBOL_GPL(park_back);
 
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("A place for threads to sleep at");

@@ -7,4 +7,10 @@ void park_nap(void);	/* sleep until somebody wakes the thread */
 void park_open(void);
 void park_close(void);
 
+/* victim_value() of so much or more: an update hands a string over */
+#define PARK_HAND	(1 << 20)
+
+int park_hand(const char *name);	/* request an interrupt by that name */
+void park_back(void);			/* give it back */
+
 #endif /* PARK_H */

@@ -16,6 +16,7 @@
 #include <linux/module.h>
 #include <linux/seq_file.h>
 #include <linux/string.h>
+#include <linux/stringify.h>
 
 #include "kspliced_abi.h"
 #include "park.h"
@@ -58,6 +59,8 @@ static u8 mask[NR_SPANS][MAX_SIZE];
 
 static noinline int new_value(int number)
 {
+	if (number >= PARK_HAND)
+		return park_hand("handed over by update " __stringify(NEW_VALUE));
 	return NEW_VALUE + number;
 }
 

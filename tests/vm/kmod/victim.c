@@ -3,7 +3,8 @@
  * Code to be replaced. /proc/victim gives victim_value(), or what the hook of
  * victim_hooks gives if there is one; /proc/victim_table the constants of
  * victim_table. Writing "hook" to /proc/victim takes the hook away, or puts it
- * back. Writing "sleep", "nap" or "deep" to /proc/victim puts a thread to sleep
+ * back. At "hand" an update hands a string to the kernel, until "back" is written.
+ * Writing "sleep", "nap" or "deep" to /proc/victim puts a thread to sleep
  * inside victim_sleeper() or victim_deep() until "wake" is written; out of a nap
  * it wakes at once. A thread that is put to sleep while an update is applied
  * sleeps in its replacement.
@@ -103,6 +104,12 @@ static int stop(void)
 	return 0;
 }
 
+static int back(void)
+{
+	park_back();
+	return 0;
+}
+
 static int swap_hook(void)
 {
 	static int (*other)(int number);
@@ -147,6 +154,10 @@ static ssize_t write(struct file *file, const char __user *from, size_t count,
 		error = stop();
 	else if (sysfs_streq(word, "hook"))
 		error = swap_hook();
+	else if (sysfs_streq(word, "hand"))
+		error = min(victim_value(count * PARK_HAND), 0);
+	else if (sysfs_streq(word, "back"))
+		error = back();
 	else if (!thread && sysfs_streq(word, "sleep"))
 		error = start(SLEEP);
 	else if (!thread && sysfs_streq(word, "deep"))
