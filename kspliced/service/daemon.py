@@ -45,7 +45,8 @@ from kspliced.service.spool import Offer, clear_spool
 from kspliced.service.watch import DirectoryWatch
 
 NAME = "org.kspliced1"
-WORKER = (sys.executable, "-P", "-m", "kspliced.engine")
+# Isolated: nothing of the environment or the current directory decides what runs as root.
+WORKER = (sys.executable, "-I", "-m", "kspliced.engine")
 _SIGNAL_SECONDS = 0.1
 # Of one sender at a time; each may wait for polkit.
 _MOST_CALLS = 16

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import configparser
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,7 +14,7 @@ import pytest
 
 from kspliced.client import NAME
 from kspliced.engine.journal import catalog
-from kspliced.service import api
+from kspliced.service import api, daemon
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 UNITS = sorted([*DATA.glob("kspliced*.service"), *DATA.glob("*.timer"), *DATA.glob("*.path")])
@@ -46,6 +48,21 @@ def test_polkit_knows_every_action() -> None:
         assert allowed == expected
 
 
+def test_every_method_has_a_right_and_the_manual_names_it() -> None:
+    methods = [method for interface in api.INTERFACES for method in interface.methods]
+    # Who started a job may cancel it; others need the action (tests/dbus/test_rights.py).
+    assert [method.name for method in methods if not method.action] == ["Cancel"]
+    rows = [
+        line.split("|")
+        for line in (DATA.parent / "docs/dbus.md").read_text("utf-8").splitlines()
+        if line.startswith("| `") and "`org.kspliced1." in line
+    ]
+    told = {
+        (name, row[2].strip(" `")) for row in rows for name in row[1].split("`")[1::2] if row[2]
+    }
+    assert told >= {(m.name, m.action or api.ACTION_CANCEL) for m in methods}
+
+
 def test_the_bus_lets_our_interfaces_through() -> None:
     config = ElementTree.parse(DATA / "org.kspliced1.conf").getroot()
     allowed = {a.get("send_interface") for a in config.iter("allow")}
@@ -77,10 +94,49 @@ def test_systemd_accepts(unit: Path) -> None:
 
 @pytest.mark.parametrize("unit", [u for u in UNITS if u.suffix == ".service"], ids=lambda u: u.name)
 def test_services_are_hardened(unit: Path) -> None:
+    # The daemon's worker runs apt, which needs the network.
+    most = {"kspliced.service": 44, "kspliced-replay.service": 36}.get(unit.name, 25)
     done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=50", str(unit)],
+        ["systemd-analyze", "security", "--offline=true", f"--threshold={most}", str(unit)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-200:] + done.stderr
+
+
+@pytest.mark.parametrize("unit", [u for u in UNITS if u.suffix == ".service"], ids=lambda u: u.name)
+def test_nothing_of_the_environment_runs_as_root(unit: Path) -> None:
+    commands = [line for line in unit.read_text("utf-8").splitlines() if line.startswith("Exec")]
+    assert commands
+    for command in commands:
+        program = command.split("=", 1)[1].lstrip("-")
+        assert program.startswith("/usr/bin/python3 -I -m kspliced.")
+    assert daemon.WORKER[1:] == ("-I", "-m", "kspliced.engine")
+
+
+def test_the_replay_comes_before_what_could_forbid_it() -> None:
+    """kernel.modules_disabled=1 and kernel.kptr_restrict=2 of sysctl.d: the order is fixed."""
+    unit = configparser.ConfigParser(strict=False)
+    unit.read(DATA / "kspliced-replay.service", "utf-8")
+    assert "systemd-sysctl.service" in unit["Unit"]["Before"].split()
+    assert "systemd-sysctl.service" not in unit["Unit"]["After"].split()
+
+
+@pytest.mark.skipif(not Path("/lib/systemd/system/sysinit.target").exists(), reason="no systemd")
+def test_our_order_has_no_cycle_with_systemds_own_units(tmp_path: Path) -> None:
+    """systemd would leave out one of a cycle's units, whichever it is."""
+    for unit in UNITS:
+        shutil.copy(unit, tmp_path)
+        for target in re.findall(r"^WantedBy=(.*)$", unit.read_text("utf-8"), re.MULTILINE):
+            wants = tmp_path / f"{target}.wants"
+            wants.mkdir(exist_ok=True)
+            (wants / unit.name).symlink_to(tmp_path / unit.name)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "default.target"],
+        env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:/lib/systemd/system", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "cycle" not in done.stderr
