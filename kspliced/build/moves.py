@@ -153,22 +153,30 @@ def _passes(bodies: Bodies, user: Entity, relocation: Relocation | None, target:
 
 
 def _strays(pre: Bodies, post: Bodies, pairing: Pairing) -> Iterator[tuple[Entity, Entity]]:
-    """What the compiler numbers and is new, with what is gone of that name and of another class."""
+    """What is new, with what is gone and may be it under another number, of another class."""
+    moved = frozenset(entity for pair in pairing.moved() for entity in pair)
     gone: dict[tuple[str, EntityKind], list[Entity]] = defaultdict(list)
     for entity in pre.layout.entities():
-        if _numbered(entity) and pairing.post_of(entity) is None and not message_state(pre, entity):
-            gone[entity.stem, entity.kind].append(entity)
+        if pairing.post_of(entity) is None and _may_stray(pre, entity, moved):
+            gone[_root(entity), entity.kind].append(entity)
     for entity in post.layout.entities() if gone else ():
-        if pairing.pre_of(entity) is not None or message_state(post, entity):
+        if pairing.pre_of(entity) is not None or not _may_stray(post, entity, moved):
             continue
-        for old in gone.get((entity.stem, entity.kind), ()):
+        for old in gone.get((_root(entity), entity.kind), ()):
             if pre.layout.place(old) != post.layout.place(entity):
                 yield old, entity
                 break
 
 
-def _numbered(entity: Entity) -> bool:
-    return entity.symbol >= 0 and entity.name != entity.stem and not entity.parent
+def _may_stray(bodies: Bodies, entity: Entity, moved: frozenset[Entity]) -> bool:
+    named = entity.symbol >= 0 and not entity.parent
+    return named and entity not in moved and not message_state(bodies, entity)
+
+
+def _root(entity: Entity) -> str:
+    """The name without what the compiler appends: of a clone that of its function."""
+    clone = entity.kind is EntityKind.FUNCTION
+    return entity.name.partition(".")[0] if clone else entity.stem
 
 
 def alignment_changes(

@@ -301,6 +301,17 @@ def test_a_static_of_a_function_is_told_as_well(before: str, after: str) -> None
     assert "section_class_changed" in verdict.codes
 
 
+@pytest.mark.parametrize("symbols", itertools.permutations(("f", "f.constprop.0", "f.isra.3"), 2))
+def test_a_clone_is_what_the_function_was(symbols: tuple[str, str]) -> None:
+    """Where nothing that runs calls it, nothing else differs."""
+    sources = (
+        f'static int f(int n) asm("{symbol}"); {function(section, start="n")}'
+        f"{INIT} int more(int n) {{ return f(n); }}".replace("return f(n) + 1", "return other(n)")
+        for symbol, section in zip(symbols, (".init.text", ""), strict=True)
+    )
+    assert "section_class_changed" in judge(*sources).codes
+
+
 def test_a_table_that_is_written_from_now_on() -> None:
     """kpatch#1194: the new code would write into the running kernel's .rodata."""
     source = "static const int tab[4] = {1, 2, 3, 4}; int g(int i) { return %s; }"
