@@ -160,7 +160,9 @@ def without_result(error: WorkerLost) -> KsplicedError:
         return error
     cause, remedy = _LOST.get(result["result"] if result else "", ("", ""))
     text = f"the builder was lost without a result (status {error.status})"
-    cause = cause or "systemd, executed again or stopped, no longer knew of it"
+    if ended is not None and ended["code"] == "killed":
+        cause = cause or "it was stopped"
+    cause = cause or "systemd, executed again, no longer knew of it"
     return _transient(Code.BUILDER_LOST, f"{text}: {cause}", remedy or _JOURNAL, error)
 
 

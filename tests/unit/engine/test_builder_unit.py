@@ -160,6 +160,19 @@ def said(status: int, *lines: str) -> str:
             Code.BUILDER_LOST,
             ("killed",),
         ),
+        (
+            0,
+            (_RUNNING, "Finished with result: success", f"{_ENDED}killed/status=TERM"),
+            Code.BUILDER_LOST,
+            ("stopped",),
+        ),
+        # As systemd 257 has it.
+        (
+            0,
+            (_RUNNING, "Finished with result: success", f"{_ENDED}killed, status=15/TERM"),
+            Code.BUILDER_LOST,
+            ("stopped",),
+        ),
     ],
 )
 def test_a_builder_that_systemd_did_not_start_or_lost(
