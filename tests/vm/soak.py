@@ -6,6 +6,8 @@
 prints a line of figures and writes build/soak/result.json. Two updates of the same hot functions,
 of vmlinux and of ext4, take turns in a Debian guest whose processors, network and file system are
 kept busy. A quarter as many quiet cycles follow: there memory is still enough to see small leaks.
+Both updates stay in memory, which is all that stays: in the end different builds take one
+another's place, and memory grows by what the core says (`resident`).
 """
 
 from __future__ import annotations
@@ -50,6 +52,12 @@ LOADS = {
     "--rate_iops=8 --time_based --runtime=100000 --minimal",
 }
 RELOAD_EVERY = 10
+SPARE = "/root/spare.ko"
+BUILDS = tuple(f"/root/build{number}.ko" for number in range(6))
+# What a module that stays costs beside its own memory, at most: its guard page and the tables of
+# the core in vmalloc, and what the kernel keeps of any module in slabs.
+BESIDE = 32 << 10
+BESIDE_SLABS_KB = 160
 CYCLE_SECONDS = 20.0  # at most, on an emulated machine that shares its processors
 POLL_SECONDS = 5.0
 
@@ -112,6 +120,18 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Builds:
+    """Different builds that took one another's place: what the core says stays of them, what
+    the engine had expected, and what vmalloc and slabs grew by, in bytes."""
+
+    builds: int
+    resident: int
+    expected: int
+    space: int
+    unreclaimable: int
+
+
+@dataclass(frozen=True)
 class Result:
     """The soak as it goes to build/soak/result.json."""
 
@@ -119,10 +139,11 @@ class Result:
     functions: int
     loaded: Phase
     quiet: Phase
+    builds: Builds
 
     def line(self) -> str:
         """The figures in one line."""
-        one, two = self.loaded, self.quiet
+        one, two, builds = self.loaded, self.quiet, self.builds
         most = max(one.functions, key=lambda name: one.functions[name], default="none")
         return (
             f"{one.cycles} cycles of {self.functions} functions under load, {one.switches} "
@@ -130,7 +151,9 @@ class Result:
             f"{one.attempts} attempts refused with {one.named} conflicts (most in {most}), pause "
             f"{one.pause_median / 1000:.1f} ms median, {one.pause_longest / 1000:.1f} ms longest, "
             f"{one.seconds:.0f} s; then {two.cycles} quiet ones: {two.growth.unreclaimable_kb} kB, "
-            f"{two.growth.objects} objects of {two.growth.cache} more"
+            f"{two.growth.objects} objects of {two.growth.cache} more; then {builds.builds} "
+            f"builds: {builds.resident >> 10} kB stay ({builds.expected >> 10} expected), "
+            f"vmalloc has {builds.space >> 10} kB more, slabs {builds.unreclaimable >> 10}"
         )
 
 
@@ -154,11 +177,13 @@ class Soak:
         guest.put(HERE / "soak_inside.py", INSIDE)
         guest.run(f"mkdir -p {PLACE}")
         words = []
+        others = [(SPARE, *BUILDS[::2]), BUILDS[1::2]]
         for name, pack in zip(NAMES, counting.packs(NAMES, HOT), strict=True):
             manifest = read_pack(pack).manifest
             self.functions = sum(len(group.spans) for group in manifest.groups)
             guest.put(pack, f"/root/{name}.kspack")
-            guest.run(f"python3 {INSIDE} link /root/{name}.kspack /root/{name}.ko", timeout=300)
+            files = " ".join((f"/root/{name}.ko", *others.pop(0)))
+            guest.run(f"python3 {INSIDE} link /root/{name}.kspack {files}", timeout=300)
             words.append(f"{manifest.update}=/root/{name}.ko")
         self._modules = " ".join(words)
         self._cycles("quiet", 4, lambda _: None)  # whatever is only made once
@@ -193,9 +218,34 @@ class Soak:
         tally = self._cycles("quiet", cycles, lambda _: None)
         return _phase(tally, growth(before, self._measure()), quiet_limits(cycles))
 
+    def builds(self) -> Builds:
+        """Builds that are each loaded once: what stays of them is all that memory grows by.
+
+        :raises SoakError: where it is not.
+        """
+        before = self._measure()
+        said = self._guest.run(f"python3 {INSIDE} grow {' '.join(BUILDS)}", timeout=600).stdout
+        after, sizes = self._measure(), json.loads(said)
+        expected = sizes.pop("expected")
+        slabs = after["memory"]["SUnreclaim"] - before["memory"]["SUnreclaim"]
+        space = sum(
+            after["space"].get(caller, 0) - before["space"].get(caller, 0)
+            for caller in {*after["space"], *before["space"]}
+            if not caller.startswith(_OTHER_AREAS)
+        )
+        found = Builds(len(BUILDS), sum(sizes.values()), expected, space, slabs << 10)
+        most = found.resident + len(BUILDS) * BESIDE
+        if not found.resident <= space <= most:
+            raise SoakError(f"vmalloc grew by other than what stays: {found}")
+        if slabs > BESIDE_SLABS_KB * len(BUILDS):
+            raise SoakError(f"slabs grew by more than modules cost: {found}")
+        if abs(expected - found.resident) > found.resident // 4:
+            raise SoakError(f"the engine expects other than what stays: {found}")
+        return found
+
     def _cycles(self, verb: str, cycles: int, check: Callable[[float], None]) -> dict[str, Any]:
         """Run the part inside; ``check`` is called with the seconds that it runs."""
-        command = f"{INSIDE} {verb} {cycles} {RELOAD_EVERY} {self._modules}"
+        command = f"{INSIDE} {verb} {cycles} {RELOAD_EVERY} {SPARE} {self._modules}"
         self._guest.background("soak", f"exec nice -n -10 python3 {command} > /root/soak.out 2>&1")
         started = time.monotonic()
         while self._guest.run("systemctl is-active soak", check=False).ok:
@@ -276,10 +326,11 @@ def soak(cycles: int) -> Result:
         work.prepare()
         loaded = work.loaded(cycles)
         quiet = work.quiet(max(25, cycles // 4))
+        builds = work.builds()
         faults = guest.faults()
     if faults:
         raise SoakError(f"the kernel complained: {faults}")
-    return Result(product.KERNEL.release, work.functions, loaded, quiet)
+    return Result(product.KERNEL.release, work.functions, loaded, quiet, builds)
 
 
 def main(arguments: list[str]) -> int:

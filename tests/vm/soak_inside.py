@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The soak's part inside the guest: switches by the product's own code, and what memory they cost.
 
-    soak_inside.py link PACK MODULE
+    soak_inside.py link PACK MODULE ...
     soak_inside.py measure
-    soak_inside.py loaded CYCLES RELOAD_EVERY UPDATE=MODULE UPDATE=MODULE
-    soak_inside.py quiet CYCLES RELOAD_EVERY UPDATE=MODULE UPDATE=MODULE
+    soak_inside.py loaded CYCLES RELOAD_EVERY SPARE UPDATE=MODULE UPDATE=MODULE
+    soak_inside.py quiet CYCLES RELOAD_EVERY SPARE UPDATE=MODULE UPDATE=MODULE
+    soak_inside.py grow MODULE ...
 
-A cycle applies one update, in every other one replaces it by the other, and reverses. ``loaded``
-expects somebody else to keep the machine busy; ``quiet`` puts a process of its own to sleep in
-code that would change, so that each cycle has an attempt that must be refused.
+``link`` makes modules of different names of a pack, as different builds are. A cycle applies one
+update, in every other one replaces it by the other, and reverses; both stay loaded. SPARE is never
+applied: it is loaded and unloaded now and then. ``loaded`` expects somebody else to keep the
+machine busy; ``quiet`` puts a process of its own to sleep in code that would change, so that each
+cycle has an attempt that must be refused. ``grow`` has each module take the place of the one
+before, and tells how much memory the core says that they keep.
 """
 
 from __future__ import annotations
@@ -24,12 +28,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from kspliced.engine.live import RunningKernel
 from kspliced.engine.paths import Paths
+from kspliced.engine.resident import read_limit, read_resident
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.core import Core
+from kspliced.kernel.live import LiveKernel
+from kspliced.match import link, match
 from kspliced.model import no_progress
-from kspliced.pack import read_pack
+from kspliced.pack import Pack, read_pack
 
 PATIENCE = 120.0  # seconds for a switch
 POLITE = 8  # refused attempts before the threads are asked to leave
@@ -69,8 +75,9 @@ class Tally:
 class Cycles:
     """Runs cycles of two updates; ``files`` are their modules, loaded where need be."""
 
-    def __init__(self, files: dict[str, Path]) -> None:
+    def __init__(self, files: dict[str, Path], spare: Path) -> None:
         self.core = Core()
+        self._spare = spare
         self.modules = {update: path.read_bytes() for update, path in files.items()}
         self._shown = {update: path.stem for update, path in files.items()}
         self.tally = Tally()
@@ -86,6 +93,7 @@ class Cycles:
         """
         started = time.monotonic()
         names = sorted(self.modules)
+        kept = resident()
         for number in range(cycles):
             first, second = names if number % 4 < 2 else reversed(names)
             hinder(first)
@@ -102,6 +110,8 @@ class Cycles:
             self.tally.cycles += 1
             if self.tally.cycles % reload_every == 0:
                 self._reload()
+            if kept["total"] and all(kept.get(name) for name in names):
+                _require(resident() == kept, "what stays is the same after a cycle", resident())
             self.tally.seconds = round(time.monotonic() - started, 1)
             if self.tally.cycles % REPORT_EVERY == 0:
                 print(json.dumps({"cycles": self.tally.cycles}), flush=True)
@@ -121,7 +131,8 @@ class Cycles:
                 time.sleep(self._random.uniform(0.0, 0.03))
         applied = word == "apply"
         _require(self.core.stage(update) == ("applied" if applied else "reversed"), "the stage")
-        for module, count in ((TARGET, self._base + applied), (update, applied)):
+        # It was applied once, so it stays; while it is, it is pinned, too.
+        for module, count in ((TARGET, self._base + applied), (update, 1 + applied)):
             seen = _references(module)
             _require(seen == count, f"{module} is held {count} times after {word}", seen)
         self.tally.switches += 1
@@ -166,13 +177,74 @@ class Cycles:
         self.tally.calls += after - before
 
     def _reload(self) -> None:
+        """What was applied cannot be unloaded; what never was can, and leaves nothing behind."""
         for update in self.modules:
-            self.core.unload(update)
-        _require(not self.core.updates(), "no update is left", self.core.updates())
-        _require(_references("kspliced") == 0, "nothing holds the core")
-        for update, module in self.modules.items():
-            self.core.load(update, module)
+            if self.core.stage(update) == "reversed":
+                _require(not _unloads(self.core, update), f"{update} stays")
+        known, name = self.core.updates(), self._spare.stem
+        self.core.load(name, self._spare.read_bytes())
+        _require(set(self.core.updates()) == {*known, name}, "it is loaded", self.core.updates())
+        _require(_unloads(self.core, name), f"{name} was never applied")
+        _require(self.core.updates() == known, "it is gone", self.core.updates())
+        held = _references("kspliced")
+        _require(held == len(known), "each update holds the core once", held)
         self.tally.reloads += 1
+
+
+def _unloads(core: Core, update: str) -> bool:
+    """Whether an update module can be unloaded; if so, it is."""
+    try:
+        core.unload(update)
+    except KernelError as error:
+        _require(error.code is Code.LOAD_FAILED, "it is in use", error)
+        return False
+    return True
+
+
+def resident() -> dict[str, int]:
+    """The bytes that the core says stay: of each update, and in all."""
+    found = read_resident(Paths(), read_limit({}))
+    return {"total": found.bytes} | {one.module: one.bytes for one in found.updates}
+
+
+def grow(modules: list[Path]) -> dict[str, int]:
+    """Have each module take the place of the one before; what stays of each, and how large the
+    engine took all of them to be."""
+    core, before, expected = Core(), resident()["total"], 0
+    for module in modules:
+        core.load(module.stem, module.read_bytes())
+        expected += int(module.with_suffix(".size").read_text())
+        _insist(core.apply, module.stem)
+    _insist(core.reverse, modules[-1].stem)
+    kept = resident()
+    sizes = {module.stem: kept[module.stem] for module in modules}
+    _require(kept["total"] == before + sum(sizes.values()), "all of it is counted", kept)
+    return sizes | {"expected": expected}
+
+
+def _insist(attempt: Callable[[str], None], update: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return attempt(update)
+        except KernelError as error:
+            if error.code is not Code.CODE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def link_all(pack: Pack, files: list[Path]) -> None:
+    """Write modules of different names, and beside each its size as the engine knows it."""
+    taken: frozenset[str] = frozenset()
+    with LiveKernel(Path("/proc"), Path("/sys")) as kernel:
+        matched = match(pack, kernel, no_progress)
+    for file in files:
+        linked = link(pack, matched, Core().crcs(), taken)
+        taken |= {linked.name}
+        place = file.with_name(f"{linked.name}.ko")
+        place.write_bytes(linked.content)
+        place.with_suffix(".size").write_text(str(linked.size))
+        file.symlink_to(place)
 
 
 def hinder(cycles: Cycles, update: str) -> None:
@@ -204,17 +276,23 @@ def hinder(cycles: Cycles, update: str) -> None:
 
 def measure() -> dict[str, dict[str, int]]:
     """Kernel memory: kB of /proc/meminfo, objects of each slab cache, vmalloc areas of each
-    caller, and the references of each module."""
+    caller and their bytes, and the references of each module."""
     active, sizes = _slabs()
     wanted = {"Slab", "SUnreclaim", "Percpu", "VmallocUsed", "KernelStack", "PageTables"}
     memory = [line.split() for line in Path("/proc/meminfo").read_text().splitlines()]
     areas = [line.split() for line in Path("/proc/vmallocinfo").read_text().splitlines()]
-    callers = Counter(words[2].split("+")[0] for words in areas)
+    callers: Counter[str] = Counter()
+    space: Counter[str] = Counter()
+    for words in areas:
+        caller = words[2].split("+")[0]
+        callers[caller] += 1
+        space[caller] += int(words[1])
     return {
         "memory": {name[:-1]: int(kb) for name, kb, *_ in memory if name[:-1] in wanted},
         "slabs": active,
         "sizes": sizes,
         "vmalloc": dict(callers),
+        "space": dict(space),
         "modules": {
             path.name: _references(path.name)
             for path in Path("/sys/module").iterdir()
@@ -265,14 +343,17 @@ def main(arguments: list[str]) -> int:
     """Do one verb; what it finds is JSON on the last line."""
     verb, *rest = arguments
     if verb == "link":
-        pack = read_pack(Path(rest[0]))
-        Path(rest[1]).write_bytes(RunningKernel(Paths()).link(pack, no_progress).content)
+        link_all(read_pack(Path(rest[0])), [Path(name) for name in rest[1:]])
+        return 0
+    if verb == "grow":
+        print(json.dumps(grow([Path(name).resolve() for name in rest])))
         return 0
     if verb == "measure":
         print(json.dumps(measure()))
         return 0
-    named = (word.split("=") for word in rest[2:])
-    cycles = Cycles({update: Path(path) for update, path in named})
+    named = (word.split("=") for word in rest[3:])
+    files = {update: Path(path) for update, path in named}
+    cycles = Cycles(files, Path(rest[2]).resolve())
     quiet = verb == "quiet"
     cycles.run(int(rest[0]), int(rest[1]), lambda update: hinder(cycles, update) if quiet else None)
     print(json.dumps(asdict(cycles.tally)))

@@ -24,6 +24,7 @@ def test_a_short_soak() -> None:
         assert phase.attempts == phase.switches + phase.refused
         assert phase.named >= phase.refused
         assert phase.calls > 0
+    assert result.builds.resident > result.builds.builds * 4096
     # Each of these met a process that sleeps in code that would change.
     assert result.quiet.refused >= CYCLES
     assert result.quiet.functions["pipe_read"] >= CYCLES
