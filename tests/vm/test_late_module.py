@@ -2,7 +2,8 @@
 """A change of the kernel and of a module that is not loaded, from the sources to the module's load.
 
 fs/libfs.c and fs/binfmt_misc.c change together, and the module uses what the kernel newly exports;
-the daemon makes it load with new code.
+the daemon makes it load with new code. Then the same guest shows what stays of updates, and what
+becomes of them when the state is lost.
 """
 
 from __future__ import annotations
@@ -138,4 +139,75 @@ def test_an_undo_holds_nothing(guest: Guest) -> None:
     guest.run("kspliced undo", timeout=300)
     unload(guest)
     guest.run("modprobe binfmt_misc")
+    assert shown(guest) == "enabled"
+
+
+def loaded(guest: Guest) -> dict[str, str]:
+    """The update modules that the core has, and their stages."""
+    lines = guest.run(f"grep . {UPDATES}/*/stage").stdout.splitlines()
+    return {line.split("/")[-2]: line.rpartition(":")[2] for line in lines}
+
+
+def test_what_was_applied_stays(guest: Guest) -> None:
+    before = loaded(guest)
+    assert set(before.values()) == {"reversed"} and len(before) == 2
+    resident = status(guest)["resident"]
+    assert {one["module"] for one in resident["updates"]} == set(before)
+    assert resident["bytes"] == sum(one["bytes"] for one in resident["updates"]) > 0
+    assert "until the reboot" in guest.run("kspliced status").stdout
+    for name in before:
+        assert not guest.run(f"rmmod {name}", check=False).ok
+    assert "stays loaded" not in guest.run("journalctl -b -t kspliced").stdout
+
+
+def test_it_is_linked_anew_where_its_target_has_moved(guest: Guest) -> None:
+    guest.run("kspliced apply /root/late.kspack", timeout=600)
+    assert shown(guest) == "on"
+    before, resident = loaded(guest), status(guest)["resident"]
+    print(before, resident)
+    guest.run("kspliced undo", timeout=300)
+    guest.run("kspliced apply", timeout=600)
+    assert loaded(guest) == before and status(guest)["resident"] == resident
+    assert shown(guest) == "on"
+
+
+def test_beyond_the_limit_nothing_is_loaded(guest: Guest) -> None:
+    guest.run("kspliced undo", timeout=300)
+    before = loaded(guest)
+    # What nobody remembers the link of cannot be applied again.
+    folder = "/run/systemd/system/kspliced.service.d"
+    guest.run(f"""
+        rm -r /run/kspliced/loaded; mkdir -p {folder}
+        echo '[Service]\nEnvironment=KSPLICED_RESIDENT_LIMIT=100K' > {folder}/limit.conf
+        systemctl daemon-reload; systemctl restart kspliced""")
+    said = guest.run("kspliced apply 2>&1", check=False, timeout=600)
+    assert said.status == 4 and "are allowed" in said.stdout and "reboot" in said.stdout, said
+    assert loaded(guest) == before
+    assert status(guest)["update"]["problem"]["code"] == "resident_limit"
+    guest.run(f"rm -r {folder}; systemctl daemon-reload; systemctl restart kspliced")
+    guest.run("kspliced apply", timeout=600)
+    after = loaded(guest)
+    assert len(after) == len(before) + 1 and list(after.values()).count("applied") == 1
+    assert shown(guest) == "on"
+
+
+@pytest.mark.parametrize("lost", ["state", "state and pack"])
+def test_a_lost_state_is_made_anew_and_undo_works(guest: Guest, lost: str) -> None:
+    guest.run("kspliced apply", check=False, timeout=600)
+    update = status(guest)["update"]
+    assert update["live"]
+    guest.run("rm /var/lib/kspliced/state.json")
+    if lost != "state":
+        guest.run("rm /var/lib/kspliced/packs/*")
+    found = status(guest)
+    assert found["update"]["live"] and found["update"]["update"] == update["update"]
+    functions = {change["name"] for change in found["update"]["functions"]}
+    if lost == "state":
+        assert found["update"]["to_version"] == update["to_version"]
+        assert (found["update"]["waiting"], found["update"]["held"]) == ([], [])
+    else:
+        assert found["update"]["problem"]["code"] == "pack_missing"
+        assert found["effective"] == OLD_VERSION
+    assert "bm_status_read" in functions and len(functions) > 1
+    guest.run("kspliced undo", timeout=300)
     assert shown(guest) == "enabled"
