@@ -196,8 +196,8 @@ def core_abi(view: View) -> Precondition:
     return failed(
         Code.CORE_ABI,
         f"the kernel core has ABI {abi[:20]!r}, this kspliced needs {CORE_ABI}",
-        "install kspliced and kspliced-dkms of one version, undo the update and run "
-        "'modprobe -r kspliced && modprobe kspliced'",
+        "install kspliced and kspliced-dkms of one version and reboot; where no update was "
+        "applied since the boot, 'modprobe -r kspliced && modprobe kspliced' will do",
     )
 
 
