@@ -239,7 +239,7 @@ class Soak:
             raise SoakError(f"vmalloc grew by other than what stays: {found}")
         if slabs > BESIDE_SLABS_KB * len(BUILDS):
             raise SoakError(f"slabs grew by more than modules cost: {found}")
-        if abs(expected - found.resident) > found.resident // 4:
+        if not found.resident // 2 <= expected <= 2 * found.resident:
             raise SoakError(f"the engine expects other than what stays: {found}")
         return found
 

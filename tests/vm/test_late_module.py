@@ -178,7 +178,7 @@ def test_beyond_the_limit_nothing_is_loaded(guest: Guest) -> None:
     folder = "/run/systemd/system/kspliced.service.d"
     guest.run(f"""
         rm -r /run/kspliced/loaded; mkdir -p {folder}
-        echo '[Service]\nEnvironment=KSPLICED_RESIDENT_LIMIT=100K' > {folder}/limit.conf
+        echo '[Service]\nEnvironment=KSPLICED_RESIDENT_LIMIT=4K' > {folder}/limit.conf
         systemctl daemon-reload; systemctl restart kspliced""")
     said = guest.run("kspliced apply 2>&1", check=False, timeout=600)
     assert said.status == 4 and "are allowed" in said.stdout and "reboot" in said.stdout, said
