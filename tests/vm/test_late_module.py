@@ -160,7 +160,7 @@ def test_what_was_applied_stays(guest: Guest) -> None:
     assert "stays loaded" not in guest.run("journalctl -b -t kspliced").stdout
 
 
-def test_it_is_linked_anew_where_its_target_has_moved(guest: Guest) -> None:
+def test_cycles_load_nothing_more(guest: Guest) -> None:
     guest.run("kspliced apply /root/late.kspack", timeout=600)
     assert shown(guest) == "on"
     before, resident = loaded(guest), status(guest)["resident"]
