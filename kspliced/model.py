@@ -188,9 +188,9 @@ class Group:
     """Units that go live together or not at all: when all of ``targets`` are loaded.
 
     ``blob`` names their part of the update module among the pack's blobs, an object whose undefined
-    symbols are ``imports``. ``pinned``: an address inside it escapes, so it is never to be
-    unloaded. ``required`` are targets that must not run their old code once the other ones of
-    ``targets`` run new code, of another group: all units of this one are theirs.
+    symbols are ``imports``. ``pinned``: the kernel may keep an address inside it; what was applied
+    once stays in memory in any case. ``required`` are targets that must not run their old code once
+    the other ones of ``targets`` run new code, of another group: all units of this one are theirs.
     """
 
     blob: str

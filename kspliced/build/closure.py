@@ -6,8 +6,7 @@ symbols of the running kernel it refers to.
   so that nothing outlives an undo.
 - A function or datum that the running kernel has: the running kernel's, never a copy.
 - A string or an anonymous constant: a copy.
-- What the value of a constant refers to now and did not before, as above; where that is carried,
-  the update stays loaded for good, as somebody may have read the address before an undo.
+- What the value of a constant refers to now and did not before, as above.
 - A function or datum that only the post object has: carried, with what it needs in turn; also
   where another unit of the target needs it (join.py).
 """
@@ -21,6 +20,8 @@ from kspliced.build.body import Bodies
 from kspliced.build.constants import in_place, new_references
 from kspliced.build.diff import UnitDiff
 from kspliced.build.layout import Entity, EntityKind, Target
+from kspliced.elf.disasm import accesses
+from kspliced.elf.object import Relocation
 from kspliced.model import Import, ImportKind
 
 
@@ -30,8 +31,8 @@ class Carried:
 
     ``code`` holds functions, their padding, cold parts and chunks; ``data`` data, strings and
     constants. ``new_functions`` and ``new_data`` have no counterpart in the running kernel;
-    ``values`` are what constants of it become. ``pinned`` says that an address inside the update
-    escapes, so that it may never be unloaded.
+    ``values`` are what constants of it become. ``pinned`` says that the kernel may keep an address
+    inside the update. What was applied once stays in memory until the reboot in any case.
     """
 
     code: tuple[Entity, ...]
@@ -167,23 +168,23 @@ class Closure:
             if entity in self._carried:
                 continue
             self._carried.add(entity)
-            for _, target in self._post.references(entity):
+            for relocation, target in self._post.references(entity):
                 waiting += self._needs(target)
-                self._pinned |= self._escapes(target)
+                self._pinned = self._pinned or self._escapes(entity, relocation, target)
             for site in self._post.sites(entity):
                 for target in site.targets:
                     waiting += self._needs(target)
 
-    def _escapes(self, target: Target) -> bool:
-        if not takes_address(target):
-            return False
+    def _escapes(self, user: Entity, relocation: Relocation, target: Target) -> bool:
+        """Whether a reference makes an address of what the update carries: it is no call, and not
+        where code reads or writes."""
         found = self._shared.get(target.name) if target.entity is None else None
-        if isinstance(found, Elsewhere):
-            return found.entity.kind is EntityKind.FUNCTION
-        entity = target.entity
-        if entity is None or entity.kind is not EntityKind.FUNCTION:
+        inside = isinstance(found, Elsewhere) or bool(self._needs(target))
+        if not inside or target.branch:
             return False
-        return self._is_new(entity)
+        layout = self._post.layout
+        code = layout.section(user.section).executable
+        return not (code and accesses(layout.content(user), relocation.offset))
 
     def _needs(self, target: Target) -> tuple[Entity, ...]:
         entity = target.entity

@@ -75,9 +75,9 @@ class UpdateRecord:
     ``to_version`` are "" where the pack of what the core has applied is missing. ``wanted`` is
     False once the administrator undid it: it is then neither replayed nor built again unasked.
     ``boot_id`` is the boot of the last switch. ``made_by`` is the version of kspliced that built
-    it. ``pinned``: its module is never to be unloaded. ``waiting`` are targets that were not loaded
-    at the last switch: the units ``held`` go live when they are. Times are seconds since the epoch,
-    0 for never.
+    it. ``pinned``: the kernel may keep an address inside it. ``waiting`` are targets that were not
+    loaded at the last switch: the units ``held`` go live when they are. Times are seconds since the
+    epoch, 0 for never.
     """
 
     update: str

@@ -118,6 +118,25 @@ def test_a_new_function_whose_address_escapes_pins_the_update() -> None:
     assert verdict.carried.pinned
 
 
+@pytest.mark.parametrize(
+    ("new", "use", "pinned"),
+    [
+        ("", 'use("kept");', True),
+        ("static const int fresh[2] = {7, 8};", "use(fresh);", True),
+        ("static int fresh = 3;", "use(&fresh);", True),
+        ("static int fresh; static int *const keeper = &fresh;", "use(&keeper);", True),
+        ("noinline int fresh(int n) { return other(n); }", "use(fresh);", True),
+        ("static int fresh = 3;", "n += fresh++;", False),
+        ("static const int fresh[3] = {7, 8, 5};", "n += fresh[n];", False),
+        ("noinline int fresh(int n) { return other(n); }", "n += fresh(n);", False),
+    ],
+)
+def test_an_update_is_pinned_by_any_address_inside_it(new: str, use: str, pinned: bool) -> None:
+    verdict = judge(BASE, BASE.replace("int entry(int n) {", f"{new} int entry(int n) {{ {use}"))
+    assert not verdict.codes
+    assert verdict.carried.pinned is pinned
+
+
 def test_the_address_of_a_changed_function_is_the_old_one() -> None:
     source = """
 noinline int callback(int n) { return other(n); }
