@@ -22,6 +22,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from kspliced import limits
 from kspliced.errors import Code, PackError
 from kspliced.model import Manifest
 from kspliced.record import RecordError, dumps, loads
@@ -30,8 +31,8 @@ FORMAT = 5
 _MAGIC = b"KSPLPACK"
 _HEADER = struct.Struct("<8sIIQ32s")
 _DIGEST_OFFSET = 24
-_MAX_PACK = 256 << 20
-_MAX_BLOB = 256 << 20
+_MAX_PACK = limits.PACK_BYTES
+_BLANK = bytes(32)
 _REBUILD = "build it again, or fetch it again"
 # Record names no member of the manifest like that twice, and text in it has its quotes escaped.
 _TO_VERSION = re.compile(rb'"to_version":"([0-9A-Za-z.+~:_-]{1,128})"')
@@ -140,8 +141,13 @@ def parse_pack(content: bytes, name: str) -> Pack:
         raise PackError(
             Code.PACK_MALFORMED, f"{name} has {len(content)} bytes, not {total}", _REBUILD
         )
-    zeroed = content[:_DIGEST_OFFSET] + bytes(32) + content[_HEADER.size :]
-    digest = hashlib.sha256(zeroed)
+    if total > limits.PACK_BYTES:
+        raise PackError(
+            Code.PACK_MALFORMED, f"{name} has over {limits.PACK_BYTES >> 20} MiB", _REBUILD
+        )
+    view = memoryview(content)
+    digest = hashlib.sha256(content[:_DIGEST_OFFSET] + _BLANK)
+    digest.update(view[_HEADER.size :])
     if digest.digest() != stored_digest:
         raise PackError(
             Code.PACK_MALFORMED, f"{name} is damaged: its digest does not match", _REBUILD
@@ -154,10 +160,11 @@ def parse_pack(content: bytes, name: str) -> Pack:
         )
     end = _HEADER.size + manifest_size
     try:
-        envelope = loads(Envelope, content[_HEADER.size : end])
-        blobs = _unpack(envelope.blobs, content[end:])
+        envelope = _envelope(content[_HEADER.size : end])
+        blobs = _unpack(envelope.blobs, view[end:])
     except (RecordError, lzma.LZMAError, ValueError, EOFError) as error:
-        raise PackError(Code.PACK_MALFORMED, f"{name} is malformed: {error}", _REBUILD) from error
+        text = f"{name} is malformed: {error!s:.400}"
+        raise PackError(Code.PACK_MALFORMED, text, _REBUILD) from error
     return Pack(digest.hexdigest(), envelope.manifest, blobs)
 
 
@@ -200,19 +207,34 @@ def identify(descriptor: int, name: str) -> Identity:
     return Identity(digest.hexdigest(), version.decode("ascii"))
 
 
-def _unpack(entries: tuple[BlobEntry, ...], body: bytes) -> tuple[Blob, ...]:
+def _envelope(text: bytes) -> Envelope:
+    """The manifest, looked at before it is parsed: each value costs far more than its bytes.
+
+    :raises RecordError: it is malformed, or larger than any upgrade's.
+    """
+    values = text.count(b",") + text.count(b"[") + text.count(b"{")
+    if len(text) > limits.PACK_MANIFEST or values > limits.PACK_VALUES:
+        raise RecordError(f"its manifest has {len(text)} bytes and {values} values")
+    envelope = loads(Envelope, text, limits.PACK_TEXT)
+    sizes = [entry.size for entry in envelope.blobs]
+    if len(sizes) > limits.PACK_BLOBS or sum(sizes) > limits.PACK_UNPACKED:
+        raise RecordError(f"its {len(sizes)} blobs unpack to {sum(sizes)} bytes")
+    if any(entry.size < 0 or entry.stored < 0 for entry in envelope.blobs):
+        raise RecordError("a blob has an impossible size")
+    return envelope
+
+
+def _unpack(entries: tuple[BlobEntry, ...], body: memoryview) -> tuple[Blob, ...]:
     blobs = []
     offset = 0
     for entry in entries:
-        if not 0 <= entry.size <= _MAX_BLOB or entry.stored < 0:
-            raise ValueError(f"blob {entry.name} has an impossible size")
         stored = body[offset : offset + entry.stored]
         offset += entry.stored
         # A bound on the output keeps a small file from filling the memory.
-        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << 30)
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.PACK_XZ)
         data = unpacker.decompress(stored, entry.size + 1)
         if len(data) != entry.size or not unpacker.eof or unpacker.unused_data:
-            raise ValueError(f"blob {entry.name} is not {entry.size} bytes of xz")
+            raise ValueError(f"blob {entry.name[:80]!r} is not {entry.size} bytes of xz")
         blobs.append(Blob(entry.name, data))
     if offset != len(body):
         raise ValueError("bytes follow the last blob")

@@ -24,12 +24,18 @@ _BYTES = re.compile(
     r"|(?<![0-9A-Za-z])[0-9a-f]{2}(?:[ :][0-9a-f]{2}){7,}(?![0-9A-Za-z])"
     r"|(?:\\+x[0-9a-fA-F]{2}[^\\\"]{0,2}){3,}"
 )
+# What all of these have; most texts do not, and need not be looked at closely.
+_SUSPECT = re.compile(
+    r"[0-9a-fA-F]{16}|\\x|[0-9a-f]{2}[ :][0-9a-f]{2}[ :][0-9a-f]{2}[ :][0-9a-f]{2}"
+)
 # A commit's name and a pack's digest are hex digits as well.
 _DIGESTS = (40, 64)
 
 
 def public_text(text: str) -> str:
     """``text`` with what looks like a kernel address or a dump of bytes withheld."""
+    if not _SUSPECT.search(text):
+        return text
     return _BYTES.sub(_withheld, _ADDRESS.sub(ADDRESS, text))
 
 

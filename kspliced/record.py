@@ -35,16 +35,33 @@ def dumps(value: Any) -> bytes:
     return text.encode("utf-8")
 
 
-def loads(kind: type[T], data: bytes) -> T:
+def loads(kind: type[T], data: bytes, longest: int = 0) -> T:
     """Parse canonical or other JSON into a record of type ``kind``.
 
+    :param longest: how many characters a text may have, 0 for any number.
     :raises RecordError: for bytes that are not JSON or not of that shape.
     """
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON: {error}") from error
+    if longest:
+        _require_short(value, longest)
     return decode(kind, value)
+
+
+def _require_short(value: Any, longest: int) -> None:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if len(item) > longest:
+                raise RecordError(f"a text has {len(item)} characters: {item[:40]!r}")
+        elif isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += item.keys()
+            waiting += item.values()
 
 
 def decode(kind: type[T], value: Any) -> T:
@@ -65,7 +82,7 @@ def _decode(kind: Any, value: Any, place: str) -> Any:
         try:
             return kind(value)
         except ValueError as error:
-            raise RecordError(f"{place}: {value!r} is not a {kind.__name__}") from error
+            raise RecordError(f"{place}: {value!r:.40} is not a {kind.__name__}") from error
     if kind is float and type(value) is int:
         return float(value)
     if kind in (str, int, float, bool, NoneType) and type(value) is kind:
@@ -103,5 +120,6 @@ def _decode_dataclass(kind: Any, value: Any, place: str) -> Any:
     unknown = sorted(set(value) - set(names))
     missing = sorted(set(names) - set(value))
     if unknown or missing:
+        unknown = [name[:40] for name in unknown[:5]]
         raise RecordError(f"{place}: unknown {unknown}, missing {missing}")
     return kind(**{name: _decode(hints[name], value[name], f"{place}.{name}") for name in names})

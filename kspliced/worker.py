@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from kspliced import limits
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress, ProgressSink, no_progress
 from kspliced.public import public
 from kspliced.record import RecordError, decode, encode
 
-MAX_LINE = 16 << 20
-_MAX_TEXT = 4096
-_MAX_DETAILS = 200
+MAX_LINE = limits.WORKER_LINE
 _TAIL = 4096
 _POLL_SECONDS = 0.25
 
@@ -80,7 +79,8 @@ class Reporter:
 
     def failure(self, error: KsplicedError) -> None:
         """The last line of a failure; its evidence is not in it."""
-        failure = Failure(error.code, error.message, error.remedy, error.details)
+        message, remedy = limits.cut(error.message), limits.cut(error.remedy)
+        failure = Failure(error.code, message, remedy, limits.cut_lines(error.details))
         self._line({"error": encode(failure)})
 
     def _line(self, value: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ def parse_line(line: bytes) -> Message:
             return Result(body)
         if kind == "error":
             failed = decode(Failure, body)
-            details = tuple(clean(text) for text in failed.details[:_MAX_DETAILS])
+            details = limits.cut_lines(tuple(clean(text) for text in failed.details))
             return Failure(failed.code, clean(failed.message), clean(failed.remedy), details)
         raise RecordError(f"unknown kind {kind!r:.40}")
     except (ValueError, RecursionError) as error:
@@ -125,7 +125,7 @@ def parse_line(line: bytes) -> Message:
 def clean(text: str) -> str:
     """``text`` without control characters (a terminal would obey them), of bounded length."""
     kept = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return kept if len(kept) <= _MAX_TEXT else kept[:_MAX_TEXT] + "…"
+    return kept if len(kept) <= limits.TEXT else kept[: limits.TEXT] + "…"
 
 
 class _Lines:

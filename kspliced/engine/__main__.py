@@ -7,6 +7,7 @@ JSON lines on stdout (kspliced/worker.py); the exit status is that of the comman
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 
+from kspliced import limits
 from kspliced.engine import evidence, replay, transactions
 from kspliced.engine.builder import UnitBuilder
 from kspliced.engine.dnf import DnfFetcher
@@ -122,11 +124,24 @@ def main(arguments: list[str]) -> int:
             reporter.result(perform(context, verb, operands))
         except OSError as error:
             raise translate(error) from error
+        except MemoryError as error:
+            raise KsplicedError(
+                Code.FAILED,
+                f"the job needs more than {limits.WORKER_MEMORY >> 20} MiB of memory",
+                "see what it reads; report it if that is an honest pack or package",
+            ) from error
     except KsplicedError as error:
         evidence.keep(paths, error, verb)
         reporter.failure(error)
         return int(error.exit_code)
     return int(ExitCode.DONE)
+
+
+def _bound_memory() -> None:
+    """Whatever is read, and whatever is wrong with our limits, the machine keeps its memory."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = limits.WORKER_MEMORY
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if most < 0 else min(limit, most), most))
 
 
 def _parsed(arguments: list[str]) -> tuple[Path, str, list[str]]:
@@ -161,4 +176,5 @@ def _report_bugs(reporter: Reporter, paths: Paths) -> None:
 
 
 if __name__ == "__main__":
+    _bound_memory()
     sys.exit(main(sys.argv[1:]))

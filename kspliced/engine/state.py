@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
+from kspliced import limits
+from kspliced.engine.budget import fit_problem, fit_record
 from kspliced.engine.files import write_durably
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KsplicedError, StateError
@@ -22,7 +24,6 @@ from kspliced.record import RecordError, decode, encode
 
 SCHEMA = 2
 MAX_HISTORY = 32
-_MAX_BYTES = 64 << 20
 _PART = re.compile(r"ks_[0-9a-f]+_[0-9a-f]{4}")
 
 
@@ -124,10 +125,11 @@ class State:
         one, for (kernel, to_version).
         """
         others = tuple(old for old in self.history if not _supersedes(record, old))
-        return replace(self, history=(*others, record)[-MAX_HISTORY:])
+        return replace(self, history=(*others, fit_record(record))[-MAX_HISTORY:])
 
     def change(self, record: UpdateRecord, changed: UpdateRecord) -> State:
         """The state with ``changed`` in the place of ``record``."""
+        changed = fit_record(changed)
         return replace(self, history=tuple(changed if r is record else r for r in self.history))
 
     def newest(self, accept: Callable[[UpdateRecord], bool]) -> UpdateRecord | None:
@@ -151,7 +153,7 @@ def update_of(module: str) -> str:
 
 def problem_of(error: KsplicedError, time: int) -> Problem:
     """The memory of ``error``."""
-    return Problem(error.code, error.message, error.remedy, error.details, time)
+    return fit_problem(Problem(error.code, error.message, error.remedy, error.details, time))
 
 
 def _with_waiting(value: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +175,7 @@ def load_state(paths: Paths) -> State:
     """
     try:
         with paths.state.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+            content = file.read(limits.STATE_BYTES + 1)
     except FileNotFoundError:
         return State()
     except OSError as error:
@@ -189,7 +191,7 @@ def load_state(paths: Paths) -> State:
 
 
 def _parse(content: bytes) -> State:
-    if len(content) > _MAX_BYTES:
+    if len(content) > limits.STATE_BYTES:
         raise RecordError("too large")
     value = json.loads(content.decode("utf-8"))
     schema = value.get("schema") if isinstance(value, dict) else None
@@ -197,14 +199,43 @@ def _parse(content: bytes) -> State:
         raise RecordError(f"schema {schema!r:.20}; this version of kspliced knows up to {SCHEMA}")
     for step in range(schema, SCHEMA):
         value = _MIGRATIONS[step](value)
-    return decode(State, value)
+    state = decode(State, value)
+    if len(content) > limits.RECORD_REFUSED:
+        # An older version cut nothing.
+        state = replace(state, history=tuple(fit_record(record) for record in state.history))
+    return state
 
 
-def save_state(paths: Paths, state: State) -> None:
+def save_state(paths: Paths, state: State) -> State:
     """Make ``state`` durable: on return it survives a power cut. OSError passes to the caller.
 
-    Only root reads the file; what is in it is public all the same, as the bus shows it.
+    What is written can be read again: what does not fit kspliced/limits.py is cut, and says so, or
+    of the oldest updates left out. Returns the state that was written. Only root reads the file;
+    what is in it is public all the same, as the bus shows it.
     """
+    if state.problem is not None:
+        state = replace(state, problem=fit_problem(state.problem))
+    content = _content(state)
+    if len(content) > limits.STATE_BYTES:
+        state = replace(state, history=tuple(fit_record(record) for record in state.history))
+        content = _content(state)
+    while len(content) > limits.STATE_BYTES:
+        state = replace(state, history=_without_oldest(state.history))
+        content = _content(state)
+    write_durably(paths.state, content, 0o600)
+    return state
+
+
+def _content(state: State) -> bytes:
     value = public(encode(state))
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    write_durably(paths.state, text.encode("utf-8") + b"\n", 0o600)
+    return text.encode("utf-8", "replace") + b"\n"
+
+
+def _without_oldest(history: tuple[UpdateRecord, ...]) -> tuple[UpdateRecord, ...]:
+    """A history without its oldest update that does nothing; the newest and what is live stay."""
+    live = (Stage.LIVE, Stage.APPLYING, Stage.UNDOING)
+    for number, record in enumerate(history[:-1]):
+        if record.stage not in live:
+            return history[:number] + history[number + 1 :]
+    raise StateError(Code.FAILED, "what is live has a larger record than any upgrade", "report it")

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from kspliced.engine.adopt import adopted, applied_modules, pack_problem
+from kspliced.engine.budget import MORE, unlisted
 from kspliced.engine.kernels import (
     installed_kernels,
     running_kernel,
@@ -340,12 +341,13 @@ def count_changes(
     """How many changed units there are, and how many of them are live as a whole."""
     if update is None or not update.to_version:
         return Counts(0, 0, 0)
-    refused = {refusal.unit or refusal.symbol for refusal in update.refused}
+    refused = {r.unit or r.symbol for r in update.refused if r.code != MORE}
     units = {change.unit for change in update.functions}
     held = units & set(update.held)
     running = {c.unit for c in update.functions if c.target == _VMLINUX or c.target in loaded}
     effective = len(units - refused - held) if live else 0
-    return Counts(effective, len(units | refused), len(held - running))
+    total = len(units | refused) + unlisted(update.refused)
+    return Counts(effective, total, len(held - running))
 
 
 def _word(view: _View) -> StatusState:
@@ -395,7 +397,7 @@ def _reboot(view: _View) -> RebootRequired:
     record = view.update if view.live else view.wanted
     if record is not None and record.refused:
         reasons = tuple(
-            Reason(r.code, f"{r.unit} {r.symbol}: {r.reason}".strip()) for r in record.refused
+            Reason(r.code, f"{r.unit} {r.symbol}: {r.reason}".strip(" :")) for r in record.refused
         )
         return RebootRequired(Verdict.YES, reasons)
     if view.live and view.held and record is not None:

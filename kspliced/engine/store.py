@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from kspliced import __version__
+from kspliced import __version__, limits
 from kspliced.engine import evidence
+from kspliced.engine.budget import require_fit
 from kspliced.engine.files import make_private, set_aside, sync_directory, write_durably
 from kspliced.engine.journal import Event, Facts, Journal
 from kspliced.engine.paths import Paths
@@ -34,7 +35,7 @@ from kspliced.record import encode
 _UPDATE_NAME = re.compile(r"ks_[0-9a-f]{8,48}")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+~:-]{0,100}")
 _LOCK_POLL_SECONDS = 0.1
-MAX_PACK = 256 << 20
+MAX_PACK = limits.PACK_BYTES
 # Packs of these stages may be applied (again); those of others are removed.
 _KEPT = {Stage.BUILT, Stage.APPLYING, Stage.LIVE, Stage.UNDOING, Stage.UNDONE, Stage.FAILED}
 
@@ -49,8 +50,7 @@ class Store:
     def save(self, state: State) -> None:
         """Make ``state`` durable and current. OSError passes to the caller."""
         if state != self.state:
-            save_state(self.paths, state)
-            self.state = state
+            self.state = save_state(self.paths, state)
 
     def put(self, record: UpdateRecord) -> None:
         """Make ``record`` durable as the newest of the history. OSError passes to the caller."""
@@ -80,6 +80,7 @@ class Store:
             raise PackError(
                 Code.PACK_MALFORMED, f"{name} holds control characters", "build it again"
             )
+        require_fit(manifest, name)
         check_kernel(pack, running)
         write_durably(self.paths.pack(pack.digest), content)
         return pack

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
+from kspliced import limits
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress
 from kspliced.public import public
@@ -63,12 +64,16 @@ class Job:
         """Run the worker to its end; ``told`` is called after each progress."""
         try:
             value = await self._work((*command, self.order.verb, *self.order.operands), told)
+            result = json.dumps(public(value), separators=(",", ":"), sort_keys=True)
+            if len(result) > limits.WORKER_RESULT:
+                text = f"the worker's result has over {limits.WORKER_RESULT >> 10} KiB"
+                raise KsplicedError(Code.FAILED, text, "see the journal")
         except KsplicedError as error:
             self.failure = Failure(error.code, error.message, error.remedy, error.details)
             cancelled = error.code is Code.CANCELLED
             self.state = JobState.CANCELLED if cancelled else JobState.FAILED
         else:
-            self.result = json.dumps(public(value), separators=(",", ":"), sort_keys=True)
+            self.result = result
             self.progress = Progress(self.progress.phase, 1.0, self.progress.message)
             self.state = JobState.DONE
 

@@ -6,12 +6,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from kspliced import __version__
+from kspliced.engine.budget import MORE, fit_list, fit_refused, more_entries
 from kspliced.engine.state import UpdateRecord
-from kspliced.engine.status import Verdict, status_json
+from kspliced.engine.status import Reason, Status, Verdict, status_json
 from kspliced.errors import KsplicedError
+from kspliced.limits import PUBLISHED_JSON, PUBLISHED_LIST, cut_lines
+from kspliced.model import ChangeKind, FunctionChange
 from kspliced.public import public
 from kspliced.service import api
 from kspliced.service.interface import Interface
@@ -74,7 +78,7 @@ class ManagerObject(BusObject):
             values["Installed"] = status.installed
             values["State"] = status.state.value
             values["RebootRequired"] = status.reboot_required.verdict is Verdict.YES
-            values["StatusJson"] = _dumps(status_json(status))
+            values["StatusJson"] = _bounded_json(status)
         return values
 
     def missing(self) -> KsplicedError:
@@ -89,20 +93,29 @@ class UpdateObject(BusObject):
         self.path = update_path(record)
         self.interface: Interface = api.UPDATE
         self.record = record
+        self._known: tuple[UpdateRecord, dict[str, Any]] | None = None
 
     def values(self) -> dict[str, Any]:
-        """The property values."""
+        """The property values; of long lists the beginning, and how many more there are."""
         record = self.record
+        if self._known is None or self._known[0] is not record:
+            self._known = record, self._values(record)
+        return self._known[1]
+
+    def _values(self, record: UpdateRecord) -> dict[str, Any]:
+        functions = fit_list(record.functions, PUBLISHED_LIST, _more_functions)
+        entries = fit_list(record.entries, PUBLISHED_LIST, more_entries)
+        refused = fit_refused(record.refused, PUBLISHED_LIST)
         return {
             "Id": update_id(record),
             "Digest": record.digest,
             "From": record.kernel.version,
             "To": record.to_version,
             "Stage": record.stage.value,
-            "Functions": [[f.target, f.unit, f.name, f.why] for f in record.functions],
-            "Entries": [[e.version, e.subject, list(e.cves), list(e.bugs)] for e in record.entries],
-            "Refused": [[r.code, r.unit, r.symbol, r.reason, r.evidence] for r in record.refused],
-            "Waiting": list(record.waiting),
+            "Functions": [[f.target, f.unit, f.name, f.why] for f in functions],
+            "Entries": [[e.version, e.subject, list(e.cves), list(e.bugs)] for e in entries],
+            "Refused": [[r.code, r.unit, r.symbol, r.reason, r.evidence] for r in refused],
+            "Waiting": list(cut_lines(record.waiting, PUBLISHED_LIST)),
             "PauseMicroseconds": max(0, record.pause_us),
             "AppliedAt": max(0, record.applied_at),
         }
@@ -131,6 +144,30 @@ class JobObject(BusObject):
             "ErrorDetails": list(failure.details) if failure else [],
             "Result": job.result,
         }
+
+
+def _more_functions(count: int) -> FunctionChange:
+    return FunctionChange("", "", "", ChangeKind.CHANGED, f"{count} more functions")
+
+
+def _bounded_json(status: Status) -> str:
+    """The status as JSON; where it would be too much for the bus, the beginning of long lists."""
+    text = _dumps(status_json(status))
+    if len(text) <= PUBLISHED_JSON or status.update is None:
+        return text
+    update = replace(
+        status.update,
+        functions=fit_list(status.update.functions, PUBLISHED_LIST, _more_functions),
+        entries=fit_list(status.update.entries, PUBLISHED_LIST, more_entries),
+        refused=fit_refused(status.update.refused, PUBLISHED_LIST),
+    )
+    reasons = fit_list(status.reboot_required.reasons, PUBLISHED_LIST, _more_reasons)
+    reboot = replace(status.reboot_required, reasons=reasons)
+    return _dumps(status_json(replace(status, update=update, reboot_required=reboot)))
+
+
+def _more_reasons(count: int) -> Reason:
+    return Reason(MORE, f"{count} more reasons")
 
 
 def _is_plain(name: str) -> bool:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from kspliced import limits
 from kspliced.errors import BusError, Code, KsplicedError
 from kspliced.pack import Identity, identify
 
-MAX_BYTES = 256 << 20
+MAX_BYTES = limits.PACK_BYTES
 _PIECE = 1 << 20
 _PREFIX = "pack-"
 _SUFFIX = ".kspack"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ from kspliced.client import ROOT, parse_status
 from kspliced.engine.state import Stage, State, UpdateRecord, save_state
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import ChangeKind, ChangelogEntry, FunctionChange, KernelId, Refusal
+from kspliced.record import encode
 from tests.dbus.harness import JOB, MANAGER, NOBODY, REPOSITORY, Caller, Machine
 
 UPDATE = "org.kspliced1.Update"
@@ -193,6 +195,35 @@ def test_the_state_on_the_disk_is_followed(machine: Machine) -> None:
     assert live[0] == MANAGER
     assert live[1]["State"].value == "live"
     assert "StatusJson" in live[2] and "StatusJson" not in live[1]
+
+
+def test_a_record_that_is_too_large_for_the_bus(machine: Machine) -> None:
+    """As an older version may have left it: the bus disconnects who sends over 32 MiB."""
+    refused = tuple(Refusal("type_changed", f"fs/{n}.o", "s", "r" * 4000, "") for n in range(9000))
+    content = json.dumps(encode(State(history=(record(refused=refused),))))
+    assert len(content) > 34 << 20
+    machine.paths.lib.mkdir(parents=True, exist_ok=True)
+    machine.paths.state.write_text(content, "utf-8")
+    core_says(machine, "ks_0123456789ab", "applied")
+    machine.start()
+
+    async def read(caller: Caller) -> tuple[str, list[Any]]:
+        manager = await caller.get_all(ROOT, MANAGER)
+        managed = await caller.standard(ROOT, "ObjectManager", "GetManagedObjects")
+        (update,) = managed.values()
+        return manager["StatusJson"], update[UPDATE]["Refused"].value
+
+    text, shown = machine.ask(read, _UID)
+    status = json.loads(text)["update"]
+    assert len(text) < 4 << 20 and sum(map(len, map(str, shown))) < 128 << 10
+    for code, missing, listed in (
+        (status["refused"][-1]["code"], status["refused"][-1]["evidence"], status["refused"]),
+        (shown[-1][0], shown[-1][4], shown),
+    ):
+        assert code == "more" and int(missing) > 0
+        assert len(listed) - 1 + int(missing) == 9000
+    assert status["changes"]["total"] == 9001
+    assert machine.daemon is not None and machine.daemon.poll() is None
 
 
 def test_an_update_without_a_pack_has_an_object_too(machine: Machine) -> None:

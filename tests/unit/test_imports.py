@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[2] / "kspliced"
-EVERYBODY = {"errors", "model", "record", "oserror", "public", ""}
+EVERYBODY = {"errors", "model", "record", "oserror", "public", "limits", ""}
 ARROWS = {
     "errors": set(),
     "model": set(),
     "record": set(),
     "public": set(),
+    "limits": set(),
     "oserror": set(),
     "pack": set(),
     "worker": set(),
@@ -31,6 +32,7 @@ ARROWS = {
         "engine.paths",
         "engine.queue",
         "engine.files",
+        "engine.budget",
         "engine.preconditions",
         "engine.reboot_flag",
         "engine.view",
