@@ -45,6 +45,7 @@ DECLARE_STATIC_CALL(kspliced_core_kernel_text, core_kernel_text);
 DECLARE_STATIC_CALL(kspliced_module_address, __module_address);
 DECLARE_STATIC_CALL(kspliced_module_text_address, __module_text_address);
 DECLARE_STATIC_CALL(kspliced_find_module, find_module);
+DECLARE_STATIC_CALL(kspliced_symbol_size, kallsyms_lookup_size_offset);
 DECLARE_STATIC_CALL(kspliced_get_kprobe, get_kprobe);
 DECLARE_STATIC_CALL(kspliced_wake_up_state, wake_up_state);
 DECLARE_STATIC_CALL(kspliced_ftrace_start, ftrace_rec_iter_start);
@@ -279,6 +280,8 @@ extern const struct kobj_type kspliced_ktype;
 
 /* symbols.c */
 int kspliced_find_symbols(void);
+void kspliced_lock_probes(void);
+void kspliced_unlock_probes(void);
 void kspliced_lock_text(void);
 void kspliced_unlock_text(void);
 void kspliced_lock_entries(void);

@@ -65,7 +65,7 @@ static bool check_trace(struct kspliced_attempt *attempt,
 			site = kspliced_find_site(out, addr);
 		if (!site &&
 		    !(out && kspliced_text_owner(addr) == out->update->owner) &&
-		    !(!trace->reliable && kspliced_return_trampoline(addr)))
+		    !kspliced_return_trampoline(addr))
 			continue;
 		record(attempt, trace, addr, site);
 		return true;
@@ -86,8 +86,9 @@ static void scan(struct kspliced_attempt *attempt, struct task_struct *task,
 	const struct trace found = { .task = task, .entries = &value, .nr = 1 };
 
 	for (; word < end; word++) {
+		/* No address of the kernel is positive. */
 		value = READ_ONCE_NOCHECK(*word);
-		if (check_trace(attempt, &found))
+		if ((long)value < 0 && check_trace(attempt, &found))
 			return;
 	}
 }
@@ -144,8 +145,8 @@ static void check_task(struct kspliced_attempt *attempt,
  * kspliced_check_tasks() - check the stack of every thread that does not run
  * @attempt: the attempt at hand
  *
- * The idle task of a CPU that is offline is left out: it comes back through
- * the start of the CPU, which serialises.
+ * The idle task of a CPU that is offline counts as running, so nobody knows where
+ * its stack ends: all of that is scanned, with what has been left there.
  */
 void kspliced_check_tasks(struct kspliced_attempt *attempt)
 {
@@ -157,6 +158,11 @@ void kspliced_check_tasks(struct kspliced_attempt *attempt)
 		check_task(attempt, task);
 	rcu_read_unlock();
 
-	for_each_online_cpu(cpu)
-		check_task(attempt, static_call(kspliced_idle_task)(cpu));
+	for_each_possible_cpu(cpu) {
+		task = static_call(kspliced_idle_task)(cpu);
+		if (cpu_online(cpu))
+			check_task(attempt, task);
+		else if (task)
+			scan(attempt, task, (unsigned long)task_stack_page(task));
+	}
 }

@@ -83,7 +83,14 @@ static noinline int stop_and_switch(struct kspliced_attempt *attempt)
 {
 	int error = 0;
 
-	/* The kernel's own order: ftrace, CPU hotplug, then text. */
+	/*
+	 * The kernel's own order: kprobes, ftrace, CPU hotplug, then text. That is
+	 * how register_kprobe() and arm_kprobe_ftrace() nest them from 6.1 on, and
+	 * the optimizer of kprobes. Whoever has kprobe_mutex waits for nothing of
+	 * ours: not for kspliced_lock, nor for the list of module notifiers, where
+	 * kprobes takes it inside, and so do we.
+	 */
+	kspliced_lock_probes();
 	kspliced_lock_entries();
 	if (attempt->in && kspliced_for_redirected(attempt->in, NULL, NULL)) {
 		attempt->cause = KSPLICED_REDIRECTED;
@@ -98,6 +105,7 @@ static noinline int stop_and_switch(struct kspliced_attempt *attempt)
 	cpus_read_unlock();
 unlock:
 	kspliced_unlock_entries();
+	kspliced_unlock_probes();
 	return error;
 }
 

@@ -27,6 +27,7 @@ DEFINE_STATIC_CALL_NULL(kspliced_core_kernel_text, core_kernel_text);
 DEFINE_STATIC_CALL_NULL(kspliced_module_address, __module_address);
 DEFINE_STATIC_CALL_NULL(kspliced_module_text_address, __module_text_address);
 DEFINE_STATIC_CALL_NULL(kspliced_find_module, find_module);
+DEFINE_STATIC_CALL_NULL(kspliced_symbol_size, kallsyms_lookup_size_offset);
 DEFINE_STATIC_CALL_NULL(kspliced_get_kprobe, get_kprobe);
 DEFINE_STATIC_CALL_NULL(kspliced_wake_up_state, wake_up_state);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_start, ftrace_rec_iter_start);
@@ -34,7 +35,7 @@ DEFINE_STATIC_CALL_NULL(kspliced_ftrace_next, ftrace_rec_iter_next);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_record, ftrace_rec_iter_record);
 DEFINE_STATIC_CALL_NULL(kspliced_lookup_name, kallsyms_lookup_name);
 
-static struct mutex *text_mutex_found, *ftrace_lock_found;
+static struct mutex *kprobe_mutex_found, *text_mutex_found, *ftrace_lock_found;
 static unsigned long rodata_start, rodata_end, data_start, data_end;
 
 /* Where a return address lies that a tracer hid: rethook's and fgraph's. */
@@ -44,7 +45,10 @@ static const char * const trampoline_names[] = {
 	"return_to_handler",
 };
 
-static unsigned long trampolines[ARRAY_SIZE(trampoline_names)];
+static struct {
+	unsigned long addr;
+	unsigned long size;
+} trampolines[ARRAY_SIZE(trampoline_names)];
 
 /*
  * kallsyms_lookup_name itself is not exported; a kprobe knows its address. It is
@@ -89,6 +93,24 @@ static void *find(const char *name)
 	!!found__;							\
 })
 
+/* A kernel without the tracer has no trampoline of it: none to miss. */
+static int find_trampolines(void)
+{
+	unsigned long addr, offset;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(trampolines); i++) {
+		addr = static_call(kspliced_lookup_name)(trampoline_names[i]);
+		trampolines[i].addr = addr;
+		if (!addr || static_call(kspliced_symbol_size)(addr, &trampolines[i].size,
+							       &offset))
+			continue;
+		pr_err("cannot load: no size of %s\n", trampoline_names[i]);
+		return -ENOENT;
+	}
+	return 0;
+}
+
 /**
  * kspliced_find_symbols() - find every unexported symbol that the core calls
  *
@@ -97,20 +119,20 @@ static void *find(const char *name)
 int kspliced_find_symbols(void)
 {
 	typeof(kallsyms_lookup_name) *lookup = find_lookup_name();
-	int i;
 
 	if (!lookup)
 		return -ENOENT;
 	static_call_update(kspliced_lookup_name, lookup);
 
+	kprobe_mutex_found = find("kprobe_mutex");
 	text_mutex_found = find("text_mutex");
 	ftrace_lock_found = find("ftrace_lock");
 	rodata_start = (unsigned long)find("__start_rodata");
 	rodata_end = (unsigned long)find("__end_rodata");
 	data_start = (unsigned long)find("_sdata");
 	data_end = (unsigned long)find("_edata");
-	if (!text_mutex_found || !ftrace_lock_found || !rodata_start || !rodata_end ||
-	    !data_start || !data_end ||
+	if (!kprobe_mutex_found || !text_mutex_found || !ftrace_lock_found ||
+	    !rodata_start || !rodata_end || !data_start || !data_end ||
 	    !FIND_CALL(kspliced_text_poke, text_poke_kgdb) ||
 	    !FIND_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable) ||
 	    !FIND_CALL(kspliced_stop_machine, stop_machine_cpuslocked) ||
@@ -119,6 +141,7 @@ int kspliced_find_symbols(void)
 	    !FIND_CALL(kspliced_module_address, __module_address) ||
 	    !FIND_CALL(kspliced_module_text_address, __module_text_address) ||
 	    !FIND_CALL(kspliced_find_module, find_module) ||
+	    !FIND_CALL(kspliced_symbol_size, kallsyms_lookup_size_offset) ||
 	    !FIND_CALL(kspliced_get_kprobe, get_kprobe) ||
 	    !FIND_CALL(kspliced_wake_up_state, wake_up_state) ||
 	    !FIND_CALL(kspliced_ftrace_start, ftrace_rec_iter_start) ||
@@ -126,10 +149,26 @@ int kspliced_find_symbols(void)
 	    !FIND_CALL(kspliced_ftrace_record, ftrace_rec_iter_record))
 		return -ENOENT;
 
-	/* A kernel without the tracer has no trampoline of it: none to miss. */
-	for (i = 0; i < ARRAY_SIZE(trampolines); i++)
-		trampolines[i] = static_call(kspliced_lookup_name)(trampoline_names[i]);
-	return 0;
+	return find_trampolines();
+}
+
+/**
+ * kspliced_lock_probes() - keep everybody else from registering and arming kprobes
+ *
+ * register_kprobe() copies the instruction under text_mutex and arms the probe
+ * later, under that again: only this lock is held all the time between.
+ */
+void kspliced_lock_probes(void)
+{
+	mutex_lock(kprobe_mutex_found);
+}
+
+/**
+ * kspliced_unlock_probes() - let others register and arm kprobes again
+ */
+void kspliced_unlock_probes(void)
+{
+	mutex_unlock(kprobe_mutex_found);
 }
 
 /**
@@ -165,19 +204,21 @@ void kspliced_unlock_entries(void)
 }
 
 /**
- * kspliced_return_trampoline() - is this a return address that a tracer put?
- * @addr: a word of a stack
+ * kspliced_return_trampoline() - does an address lie where a tracer hides another?
+ * @addr: a return address, or a word of a stack
  *
- * Behind it hides the real return address, which a scan does not see.
+ * The trampoline's start stands in place of a return address; one inside it is
+ * on the stack of a thread that the trampoline has asked where to return to.
+ * There the unwinder of 6.1 takes the stack for ended, and vouches for it.
  *
- * Return: true if it is one.
+ * Return: true if it does.
  */
 bool kspliced_return_trampoline(unsigned long addr)
 {
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(trampolines); i++)
-		if (trampolines[i] && addr == trampolines[i])
+		if (addr - trampolines[i].addr < trampolines[i].size)
 			return true;
 	return false;
 }

@@ -47,3 +47,23 @@ def test_idle_tasks_are_named(lab: Lab) -> None:
             assert re.fullmatch(r"watched\+0x[0-9a-f]+\treliable", where)
             assert re.search(r"schedule_idle\+\S+ do_idle\+\S+ cpu_startup_entry\+", stacks[who])
         assert lab.write("update_a", "nudge") in (0, errno.ESRCH)
+
+
+def test_idle_tasks_of_processors_that_are_offline(lab: Lab) -> None:
+    """Their stacks have what they were in when they went, for the undo as well."""
+    lab.load("update_a", watched="do_idle")
+    lab.load("update_b")
+    cpu = "/sys/devices/system/cpu/cpu1/online"
+    lab.machine.check(f"echo 0 > {cpu}")
+    assert lab.write("update_a", "apply") == errno.EBUSY
+    lines = lab.read("update_a", "conflicts").splitlines()
+    places = dict(line.split("\t", 1) for line in lines)
+    assert set(places) == {"0 swapper/0", "0 swapper/1"}
+    assert re.fullmatch(r"watched\+0x[0-9a-f]+\tscan", places["0 swapper/1"])
+    # What no idle task is in changes all the same.
+    assert lab.write("update_b", "apply") == 0
+    lab.machine.check(f"echo 1 > {cpu}")
+    assert lab.machine.check("taskset 2 cat /proc/victim") == "3000\n"
+    lab.machine.check(f"echo 0 > {cpu}")
+    assert lab.write("update_b", "reverse") == 0
+    lab.machine.check(f"echo 1 > {cpu}")

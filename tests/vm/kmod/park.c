@@ -19,6 +19,13 @@ void park_wait(void)
 }
 EXPORT_SYMBOL_GPL(park_wait);
 
+unsigned long park_return(unsigned long value)
+{
+	park_wait();
+	return value;
+}
+EXPORT_SYMBOL_GPL(park_return);
+
 void park_nap(void)
 {
 	schedule_timeout_interruptible(MAX_SCHEDULE_TIMEOUT);

@@ -3,6 +3,7 @@
 #define PARK_H
 
 void park_wait(void);	/* sleep until the park is open */
+unsigned long park_return(unsigned long value);	/* the same, and return it */
 void park_nap(void);	/* sleep until somebody wakes the thread */
 void park_open(void);
 void park_close(void);

@@ -4,6 +4,8 @@
  * victim_hooks gives if there is one; /proc/victim_table the constants of
  * victim_table. Writing "hook" to /proc/victim takes the hook away, or puts it
  * back. At "hand" an update hands a string to the kernel, until "back" is written.
+ * "hidden", with the addresses of return_to_handler() and ftrace_return_to_handler(),
+ * is as "sleep", where those two were between the thread and victim_sleeper().
  * Writing "sleep", "nap" or "deep" to /proc/victim puts a thread to sleep
  * inside victim_sleeper() or victim_deep() until "wake" is written; out of a nap
  * it wakes at once. A thread that is put to sleep while an update is applied
@@ -38,6 +40,28 @@ asm(".pushsection .text\n"
 void victim_opaque(void);
 STACK_FRAME_NON_STANDARD(victim_opaque);
 
+/*
+ * Sleeps as a thread does that return_to_handler() has asked where to return to:
+ * its return address is the one behind that call, in @trampoline. That goes on
+ * to the label, which is what it is told.
+ */
+asm(".pushsection .text\n"
+    ".type victim_hidden, @function\n"
+    "victim_hidden:\n"
+    "	push	%rbp\n"
+    "	mov	%rsp, %rbp\n"
+    "	sub	$256, %rsp\n"
+    "	push	%rdi\n"
+    "	lea	1f(%rip), %rdi\n"
+    "	jmp	park_return\n"
+    "1:	mov	%rbp, %rsp\n"
+    "	pop	%rbp\n"
+    "	jmp	__x86_return_thunk\n"
+    ".size victim_hidden, . - victim_hidden\n"
+    ".popsection");
+void victim_hidden(unsigned long trampoline);
+STACK_FRAME_NON_STANDARD(victim_hidden);
+
 const int victim_table[4] = { 10, 11, 12, 13 };
 
 struct victim_hooks {
@@ -54,12 +78,16 @@ static noinline int victim_value(int number)
 
 ALLOW_ERROR_INJECTION(victim_value, ERRNO);
 
-enum { SLEEP, DEEP, NAP };
+enum { SLEEP, DEEP, NAP, HIDDEN };
+
+static unsigned long trampoline;
 
 static noinline int victim_sleeper(long how)
 {
 	if (how == NAP)
 		park_nap();
+	else if (how == HIDDEN)
+		victim_hidden(trampoline);
 	else
 		park_wait();
 	return 1;
@@ -91,6 +119,30 @@ static int start(long how)
 	thread = get_task_struct(started);
 	wake_up_process(thread);
 	return 0;
+}
+
+/* The address behind the call of @asked in the code at @code */
+static unsigned long behind_call(const u8 *code, unsigned long asked)
+{
+	s32 displacement;
+	int i;
+
+	for (i = 0; i < 64; i++) {
+		memcpy(&displacement, code + i + 1, sizeof(displacement));
+		if (code[i] == 0xe8 && (unsigned long)code + i + 5 + displacement == asked)
+			return (unsigned long)code + i + 5;
+	}
+	return 0;
+}
+
+static int hide(const char *word)
+{
+	unsigned long code, asked;
+
+	if (sscanf(word, "hidden %lu %lu", &code, &asked) != 2)
+		return -EINVAL;
+	trampoline = behind_call((const u8 *)code, asked);
+	return trampoline ? start(HIDDEN) : -ENOENT;
 }
 
 static int stop(void)
@@ -145,7 +197,7 @@ static int open(struct inode *inode, struct file *file)
 static ssize_t write(struct file *file, const char __user *from, size_t count,
 		     loff_t *offset)
 {
-	char word[16] = "";
+	char word[64] = "";
 	int error = -EINVAL;
 
 	if (count >= sizeof(word) || copy_from_user(word, from, count))
@@ -162,6 +214,8 @@ static ssize_t write(struct file *file, const char __user *from, size_t count,
 		error = start(SLEEP);
 	else if (!thread && sysfs_streq(word, "deep"))
 		error = start(DEEP);
+	else if (!thread && !strncmp(word, "hidden", 6))
+		error = hide(word);
 	else if (!thread && sysfs_streq(word, "nap"))
 		error = start(NAP);
 	return error ?: count;
