@@ -16,11 +16,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from tests.vm import guest_tools, kmod_build, kmod_lab
+from tests.vm import fresh, guest_tools, kmod_build, kmod_lab
 from tests.vm.initramfs import Initramfs
 from tests.vm.kmod_build import KERNELS, Kernel, Modules
 from tests.vm.kmod_lab import UPDATES, Place
@@ -34,7 +34,7 @@ CALLS = 100_000
 ICOUNT = ("-icount", "shift=0")
 
 LIVE_PATCH = "/sys/kernel/livepatch/bench_livepatch"
-UPDATE = f"{UPDATES}/bench_update"
+UPDATE = "bench_update"
 
 # What the update's may be at most, as a part of the live patch's.
 EFFECT_LIMIT = 0.1
@@ -103,10 +103,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class Bench:
-    """A guest with the core and the functions, whose places are ``places``."""
+    """A guest with the core and the functions, whose places are ``places``.
+
+    An update that was applied stays loaded, so each has a name of its own; ``names`` are those.
+    """
 
     machine: Initramfs
+    modules: Modules
     places: tuple[Place, ...]
+    names: list[str] = field(default_factory=list)
 
     def update(self, functions: int) -> int:
         """Load and apply the update; returns the nanoseconds."""
@@ -114,20 +119,33 @@ class Bench:
         addrs = ",".join(str(place.addr) for place in places)
         sizes = ",".join(str(place.size) for place in places)
         parameters = f"addrs={addrs} sizes={sizes}"
-        return self._effect(f"update.ko '{parameters}' {UPDATE}/control apply", functions)
+        name = self._named()
+        return self._effect(f"{name}.ko '{parameters}' {UPDATES}/{name}/control apply", functions)
+
+    def _named(self) -> str:
+        """A copy of the update's module, under a new name."""
+        name = fresh.name(UPDATE, len(self.names))
+        content = self.modules.files[f"{UPDATE}.ko"].read_bytes()
+        writes = "".join(
+            f"printf {name} | dd of=/{name}.ko bs=1 seek={at} conv=notrunc 2> /dev/null\n"
+            for at in fresh.offsets(content, UPDATE)
+        )
+        self.machine.check(f"cp /{UPDATE}.ko /{name}.ko\n{writes}")
+        self.names.append(name)
+        return name
 
     def pause(self) -> int:
         """Nanoseconds that the update which is applied held all CPUs."""
-        return int(self.machine.check(f"cat {UPDATE}/pause_ns"))
+        return int(self.machine.check(f"cat {UPDATES}/{self.names[-1]}/pause_ns"))
 
     def no_update(self) -> None:
         """Reverse it."""
-        self.machine.check(f"echo reverse > {UPDATE}/control")
+        self.machine.check(f"echo reverse > {UPDATES}/{self.names[-1]}/control")
 
     def live_patch(self, functions: int) -> int:
         """Load the live patch and wait until no thread is in transition; the nanoseconds."""
         transition = f"{LIVE_PATCH}/transition"
-        return self._effect(f"livepatch.ko count={functions} {transition}", functions)
+        return self._effect(f"bench_livepatch.ko count={functions} {transition}", functions)
 
     def no_live_patch(self) -> None:
         """Disable and unload it."""
@@ -137,7 +155,7 @@ class Bench:
         )
 
     def _effect(self, words: str, functions: int) -> int:
-        text = self.machine.check(f"/effect /bench_{words}; cat /proc/bench", 150)
+        text = self.machine.check(f"/effect /{words}; cat /proc/bench", 150)
         nanoseconds, replaced, _ = map(int, text.split())
         assert replaced == functions, f"{replaced} functions are new, not {functions}: {words}"
         return nanoseconds
@@ -172,7 +190,7 @@ def bench(
         machine.check("insmod /kspliced.ko; insmod /bench_victim.ko")
         sizes = kmod_lab.sizes_in(modules.files["bench_victim.ko"])
         places = kmod_lab.find(machine, NAMES, sizes)
-        yield Bench(machine, tuple(places[name] for name in NAMES))
+        yield Bench(machine, modules, tuple(places[name] for name in NAMES))
 
 
 def spread(nanoseconds: list[int]) -> Spread:
