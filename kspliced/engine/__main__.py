@@ -22,6 +22,7 @@ from kspliced.engine.builder import UnitBuilder
 from kspliced.engine.dnf import DnfFetcher
 from kspliced.engine.edges import Cancel, Context, Fetcher, Job
 from kspliced.engine.fetch import AptFetcher
+from kspliced.engine.fetch_unit import in_unit
 from kspliced.engine.journal import Event, Facts, SystemJournal
 from kspliced.engine.kernels import running_kernel
 from kspliced.engine.live import RunningKernel
@@ -70,7 +71,7 @@ def _fetcher(paths: Paths) -> Fetcher:
         rpm = of_rpm(running_kernel(paths))
     except KsplicedError:
         rpm = False
-    return DnfFetcher(paths) if rpm else AptFetcher(paths)
+    return DnfFetcher(paths, download=in_unit) if rpm else AptFetcher(paths, download=in_unit)
 
 
 def system_context(paths: Paths, job: Job) -> Context:

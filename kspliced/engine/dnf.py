@@ -12,6 +12,7 @@ from pathlib import Path
 from kspliced.engine.command import require_space, run
 from kspliced.engine.edges import Job
 from kspliced.engine.fetch import PackageFetcher, publish, succeed
+from kspliced.engine.fetch_unit import Download
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KsplicedError, SourceError
 from kspliced.model import KernelId
@@ -34,6 +35,7 @@ class DnfFetcher(PackageFetcher):
     paths: Paths
     options: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    download: Download = run
 
     def _source(self, running: KernelId, version: str, job: Job) -> Path:
         directory = self.paths.sources / f"source-{version}"
@@ -99,7 +101,7 @@ class DnfFetcher(PackageFetcher):
         options = ("-q", "-y", f"--setopt=logdir={logs}", *self.options)
         command = ("dnf", *options, "download", f"--destdir={partial}")
         try:
-            done = run((*command, *arguments), job.cancel, _SECONDS, None)
+            done = self.download((*command, *arguments), job.cancel, _SECONDS, None)
             if "No such command" in "".join(done.errors):
                 raise SourceError(
                     Code.TOOL_MISSING,

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 from kspliced.engine.command import Finished, require_space, run
 from kspliced.engine.download import announced, claim
 from kspliced.engine.edges import BuildOrder, Job
+from kspliced.engine.fetch_unit import Download
 from kspliced.engine.files import sync_directory
 from kspliced.engine.kernels import installed_images, installed_version, loaded_modules
 from kspliced.engine.origin import Origins
@@ -127,10 +128,12 @@ class PackageFetcher:
 
 @dataclass(frozen=True)
 class AptFetcher(PackageFetcher):
-    """The fetcher of a Debian machine. ``options`` go to apt-get (tests point it elsewhere)."""
+    """The fetcher of a Debian machine. ``options`` go to apt-get (tests point it elsewhere);
+    ``download`` runs what needs the network."""
 
     paths: Paths
     options: tuple[str, ...] = ()
+    download: Download = run
 
     def _source(self, running: KernelId, version: str, job: Job) -> Path:
         directory = self.paths.sources / f"source-{version}"
@@ -227,7 +230,7 @@ class AptFetcher(PackageFetcher):
             old.mkdir(parents=True)
         _give_to_apt(partial)
         try:
-            succeed(run((*verb, *arguments[1:]), job.cancel, _APT_SECONDS, partial))
+            succeed(self.download((*verb, *arguments[1:]), job.cancel, _APT_SECONDS, partial))
             claim(partial, whole, files)
         except (OSError, KsplicedError):
             shutil.rmtree(whole)

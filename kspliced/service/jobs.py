@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,8 +16,6 @@ from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress
 from kspliced.public import public
 from kspliced.worker import MAX_LINE, Failure, Result, parse_line
-
-_LOW_PRIORITY = 19
 
 
 class JobState(str, Enum):
@@ -86,9 +83,6 @@ class Job:
             text = f"cannot start the worker: {error.strerror}"
             raise KsplicedError(Code.FAILED, text, "see the journal") from error
         self._process = process
-        if self.order.background:
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, process.pid, _LOW_PRIORITY)
         if self._cancelled:
             self.cancel()
         try:
