@@ -30,6 +30,8 @@ struct kspliced_attempt *kspliced_attempt_new(struct kspliced_live *in,
 	if (attempt) {
 		attempt->in = in;
 		attempt->out = out;
+		/* Until somebody decides: 0 would mean success. */
+		attempt->cause = KSPLICED_UNEXPECTED;
 	}
 	return attempt;
 }

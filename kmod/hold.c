@@ -7,6 +7,7 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/poll.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -211,6 +212,21 @@ static int verdict(const struct module *mod, long left)
 	return -EBUSY;
 }
 
+/*
+ * Killable, and no hindrance to suspend: the loader is frozen where it waits.
+ * It holds the module notifiers' lock for reading, which nobody needs who is to
+ * be frozen after it but others that wait for it here or there.
+ *
+ * Return: as wait_event_killable_timeout().
+ */
+static long wait_for_loader(struct kspliced_held *held, long timeout)
+{
+	return ___wait_event(loaders,
+			     ___wait_cond_timeout(READ_ONCE(held->woken)),
+			     (TASK_KILLABLE | TASK_FREEZABLE_UNSAFE), 0, timeout,
+			     __ret = schedule_timeout(__ret));
+}
+
 /**
  * kspliced_hold_load() - let the load of a module wait if the applied update wants it
  * @mod: a module in state MODULE_STATE_COMING
@@ -236,7 +252,7 @@ int kspliced_hold_load(struct module *mod)
 	update_readers();
 	mutex_unlock(&kspliced_lock);
 
-	left = wait_event_killable_timeout(loaders, READ_ONCE(held.woken), left);
+	left = wait_for_loader(&held, left);
 
 	mutex_lock(&kspliced_lock);
 	list_del(&held.list);

@@ -287,6 +287,8 @@ void kspliced_unlock_text(void);
 void kspliced_lock_entries(void);
 void kspliced_unlock_entries(void);
 bool kspliced_return_trampoline(unsigned long addr);
+const char *kspliced_text_reserved(void *start, void *end);
+bool kspliced_no_breakpoint(unsigned long addr);
 bool kspliced_core_rodata(unsigned long addr);
 bool kspliced_core_data(unsigned long addr);
 
@@ -314,6 +316,8 @@ int kspliced_make_sites(struct kspliced_live *live);
 struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
 					 unsigned long addr);
 void kspliced_forget_sites(struct kspliced_live *live, const char *target);
+const struct kspliced_span *kspliced_clash(const struct kspliced_live *in,
+					   const struct kspliced_live *out);
 
 /* validate.c */
 int kspliced_validate(const struct kspliced_update *update);

@@ -5,6 +5,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/bsearch.h>
+#include <linux/kprobes.h>
 #include <linux/slab.h>
 #include <linux/sort.h>
 #include <linux/string.h>
@@ -30,6 +31,8 @@ static int compare_address(const void *key, const void *element)
 	return addr - span->addr >= span->size;
 }
 
+NOKPROBE_SYMBOL(compare_address);
+
 /**
  * kspliced_find_site() - the site of an update whose span holds an address
  * @live: a registered update
@@ -42,6 +45,51 @@ struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
 {
 	return bsearch((const void *)addr, live->sites, live->nr_sites,
 		       sizeof(*live->sites), compare_address);
+}
+
+NOKPROBE_SYMBOL(kspliced_find_site);	/* a breakpoint asks, poke.c */
+
+/* The site of an update whose jump holds @addr, or NULL. */
+static const struct kspliced_site *find_jump(const struct kspliced_live *live,
+					     unsigned long addr)
+{
+	const struct kspliced_site *site = kspliced_find_site(live, addr);
+
+	if (!site || !site->span->new_addr ||
+	    addr - kspliced_jump_addr(site->span) >= JMP32_INSN_SIZE)
+		return NULL;
+	return site;
+}
+
+/**
+ * kspliced_clash() - do jumps of two updates overlap without being in one place?
+ * @in: the update that is to be applied
+ * @out: the one that is to leave
+ *
+ * Putting the original bytes of the one back would then break the other.
+ *
+ * Return: the first span of @in for which it is so, or NULL.
+ */
+const struct kspliced_span *kspliced_clash(const struct kspliced_live *in,
+					   const struct kspliced_live *out)
+{
+	const struct kspliced_site *first, *last;
+	const struct kspliced_span *span;
+	unsigned long addr;
+	u32 i;
+
+	for (i = 0; i < in->nr_sites; i++) {
+		span = in->sites[i].span;
+		if (!span->new_addr)
+			continue;
+		addr = kspliced_jump_addr(span);
+		first = find_jump(out, addr);
+		last = find_jump(out, addr + JMP32_INSN_SIZE - 1);
+		if ((first && kspliced_jump_addr(first->span) != addr) ||
+		    (last && kspliced_jump_addr(last->span) != addr))
+			return span;
+	}
+	return NULL;
 }
 
 /**

@@ -141,6 +141,12 @@ static void check_task(struct kspliced_attempt *attempt,
 	check_stack(attempt, task, attempt->entries, nr, task->thread.sp);
 }
 
+/* Nothing that is found from here on would be shown, and all CPUs wait. */
+static bool is_full(const struct kspliced_attempt *attempt)
+{
+	return atomic_read(&attempt->nr_conflicts) >= KSPLICED_MAX_REPORTS;
+}
+
 /**
  * kspliced_check_tasks() - check the stack of every thread that does not run
  * @attempt: the attempt at hand
@@ -154,8 +160,12 @@ void kspliced_check_tasks(struct kspliced_attempt *attempt)
 	int cpu;
 
 	rcu_read_lock();
-	for_each_process_thread(process, task)
+	for_each_process_thread(process, task) {
 		check_task(attempt, task);
+		if (is_full(attempt))
+			goto unlock;
+	}
+unlock:
 	rcu_read_unlock();
 
 	for_each_possible_cpu(cpu) {

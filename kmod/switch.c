@@ -10,6 +10,7 @@
 #include <linux/error-injection.h>
 #include <linux/ktime.h>
 #include <linux/math64.h>
+#include <linux/panic.h>
 #include <linux/processor.h>
 #include <linux/rcupdate.h>
 #include <linux/string.h>
@@ -137,6 +138,8 @@ static void commit(struct kspliced_attempt *attempt,
 		memset(&attempt->out->pins, 0, sizeof(attempt->out->pins));
 	}
 	if (attempt->in) {
+		/* Who reads of an oops sees that the source does not tell all. */
+		add_taint(TAINT_LIVEPATCH, LOCKDEP_STILL_OK);
 		kspliced_keep(attempt->in);
 		WRITE_ONCE(attempt->in->stage, KSPLICED_APPLIED);
 	}
@@ -147,8 +150,16 @@ static void commit(struct kspliced_attempt *attempt,
 static enum kspliced_cause prepare(struct kspliced_live *in,
 				   struct kspliced_live *out)
 {
+	const struct kspliced_span *clash;
 	enum kspliced_cause cause;
 
+	clash = in && out ? kspliced_clash(in, out) : NULL;
+	if (clash) {
+		pr_err("update %s: its jump in %s overlaps that of %s\n",
+		       in->update->owner->name, clash->name,
+		       out->update->owner->name);
+		return KSPLICED_UNEXPECTED;
+	}
 	cause = in ? kspliced_pin(in) : KSPLICED_OK;
 	if (cause != KSPLICED_OK)
 		return cause;

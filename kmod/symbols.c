@@ -10,8 +10,10 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/jump_label.h>
 #include <linux/memory.h>
 #include <linux/sched/task.h>
+#include <asm/alternative.h>
 
 #include "kspliced.h"
 
@@ -33,10 +35,20 @@ DEFINE_STATIC_CALL_NULL(kspliced_wake_up_state, wake_up_state);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_start, ftrace_rec_iter_start);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_next, ftrace_rec_iter_next);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_record, ftrace_rec_iter_record);
+DEFINE_STATIC_CALL_NULL(kspliced_blacklisted, within_kprobe_blacklist);
+DEFINE_STATIC_CALL_NULL(kspliced_jump_label_lock, jump_label_lock);
+DEFINE_STATIC_CALL_NULL(kspliced_jump_label_unlock, jump_label_unlock);
+DEFINE_STATIC_CALL_NULL(kspliced_jump_label_reserved, jump_label_text_reserved);
+DEFINE_STATIC_CALL_NULL(kspliced_static_call_reserved, static_call_text_reserved);
+#ifdef KSPLICED_HAVE_LOCK_PREFIXES
+DEFINE_STATIC_CALL_NULL(kspliced_alternatives_reserved, alternatives_text_reserved);
+#endif
+DEFINE_STATIC_CALL_NULL(kspliced_ftrace_reserved, ftrace_text_reserved);
 DEFINE_STATIC_CALL_NULL(kspliced_lookup_name, kallsyms_lookup_name);
 
 static struct mutex *kprobe_mutex_found, *text_mutex_found, *ftrace_lock_found;
 static unsigned long rodata_start, rodata_end, data_start, data_end;
+static unsigned long ro_after_init_start, ro_after_init_end;
 
 /* Where a return address lies that a tracer hid: rethook's and fgraph's. */
 static const char * const trampoline_names[] = {
@@ -80,7 +92,9 @@ static void *find(const char *name)
 	void *addr = (void *)static_call(kspliced_lookup_name)(name);
 
 	if (!addr)
-		pr_err("cannot load: this kernel has no %s\n", name);
+		pr_err("cannot load: this kernel has no %s%s\n", name,
+		       IS_ENABLED(CONFIG_KALLSYMS_ALL) ? "" :
+		       "; the core needs CONFIG_KALLSYMS_ALL");
 	return addr;
 }
 
@@ -129,10 +143,13 @@ int kspliced_find_symbols(void)
 	ftrace_lock_found = find("ftrace_lock");
 	rodata_start = (unsigned long)find("__start_rodata");
 	rodata_end = (unsigned long)find("__end_rodata");
+	ro_after_init_start = (unsigned long)find("__start_ro_after_init");
+	ro_after_init_end = (unsigned long)find("__end_ro_after_init");
 	data_start = (unsigned long)find("_sdata");
 	data_end = (unsigned long)find("_edata");
 	if (!kprobe_mutex_found || !text_mutex_found || !ftrace_lock_found ||
-	    !rodata_start || !rodata_end || !data_start || !data_end ||
+	    !rodata_start || !rodata_end || !ro_after_init_start ||
+	    !ro_after_init_end || !data_start || !data_end ||
 	    !FIND_CALL(kspliced_text_poke, text_poke_kgdb) ||
 	    !FIND_CALL(kspliced_stack_trace, stack_trace_save_tsk_reliable) ||
 	    !FIND_CALL(kspliced_stop_machine, stop_machine_cpuslocked) ||
@@ -146,7 +163,16 @@ int kspliced_find_symbols(void)
 	    !FIND_CALL(kspliced_wake_up_state, wake_up_state) ||
 	    !FIND_CALL(kspliced_ftrace_start, ftrace_rec_iter_start) ||
 	    !FIND_CALL(kspliced_ftrace_next, ftrace_rec_iter_next) ||
-	    !FIND_CALL(kspliced_ftrace_record, ftrace_rec_iter_record))
+	    !FIND_CALL(kspliced_ftrace_record, ftrace_rec_iter_record) ||
+	    !FIND_CALL(kspliced_blacklisted, within_kprobe_blacklist) ||
+	    !FIND_CALL(kspliced_jump_label_lock, jump_label_lock) ||
+	    !FIND_CALL(kspliced_jump_label_unlock, jump_label_unlock) ||
+	    !FIND_CALL(kspliced_jump_label_reserved, jump_label_text_reserved) ||
+	    !FIND_CALL(kspliced_static_call_reserved, static_call_text_reserved) ||
+#ifdef KSPLICED_HAVE_LOCK_PREFIXES
+	    !FIND_CALL(kspliced_alternatives_reserved, alternatives_text_reserved) ||
+#endif
+	    !FIND_CALL(kspliced_ftrace_reserved, ftrace_text_reserved))
 		return -ENOENT;
 
 	return find_trampolines();
@@ -224,14 +250,67 @@ bool kspliced_return_trampoline(unsigned long addr)
 }
 
 /**
+ * kspliced_text_reserved() - may somebody else change the text where a jump goes?
+ * @start: the jump's first byte
+ * @end: its last byte
+ *
+ * The kernel's own tables are asked, as kprobes does
+ * (check_kprobe_address_safe()). May sleep.
+ *
+ * Return: what is wrong with the place, or NULL.
+ */
+const char *kspliced_text_reserved(void *start, void *end)
+{
+	const char *why = NULL;
+
+	static_call(kspliced_jump_label_lock)();
+	mutex_lock(text_mutex_found);
+	if (static_call(kspliced_jump_label_reserved)(start, end))
+		why = "the jump overlaps a jump label";
+	else if (static_call(kspliced_static_call_reserved)(start, end))
+		why = "the jump overlaps a static call";
+#ifdef KSPLICED_HAVE_LOCK_PREFIXES
+	else if (static_call(kspliced_alternatives_reserved)(start, end))
+		why = "the jump overlaps a lock prefix";
+#endif
+	else if (static_call(kspliced_ftrace_reserved)(start, end))
+		why = "the jump overlaps the slot of the function tracer";
+	mutex_unlock(text_mutex_found);
+	static_call(kspliced_jump_label_unlock)();
+	return why;
+}
+
+/**
+ * kspliced_no_breakpoint() - does the kernel keep breakpoints off an address?
+ * @addr: any value
+ *
+ * May sleep.
+ *
+ * Return: true if handling a breakpoint there might run into it again.
+ */
+bool kspliced_no_breakpoint(unsigned long addr)
+{
+	bool listed;
+
+	mutex_lock(kprobe_mutex_found);	/* a module may take its part of the list away */
+	listed = static_call(kspliced_blacklisted)(addr);
+	mutex_unlock(kprobe_mutex_found);
+	return listed;
+}
+
+/**
  * kspliced_core_rodata() - does an address lie in vmlinux's read-only data?
  * @addr: any value
+ *
+ * What is read-only only after init lies among it, and does not count: start-up
+ * has written to it.
  *
  * Return: true if it does.
  */
 bool kspliced_core_rodata(unsigned long addr)
 {
-	return addr >= rodata_start && addr < rodata_end;
+	return addr >= rodata_start && addr < rodata_end &&
+	       !(addr >= ro_after_init_start && addr < ro_after_init_end);
 }
 
 /**
@@ -244,6 +323,6 @@ bool kspliced_core_rodata(unsigned long addr)
  */
 bool kspliced_core_data(unsigned long addr)
 {
-	return kspliced_core_rodata(addr) ||
+	return (addr >= rodata_start && addr < rodata_end) ||
 	       (addr >= data_start && addr < data_end);
 }

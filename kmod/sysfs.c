@@ -259,19 +259,26 @@ static void holds_text(struct window *window, struct kspliced_live *live)
 		     hold->required ? "required" : "optional", hold->seconds);
 }
 
+/* Since Linux 6.16 what describes a file is constant (Kbuild). */
+#ifdef KSPLICED_HAVE_CONST_BIN_ATTRIBUTE
+#define BIN_CONST	const
+#else
+#define BIN_CONST
+#endif
+
 #define TEXT_FILE(name, mode)						\
 static ssize_t name##_read(struct file *file, struct kobject *kobj,	\
-			   struct bin_attribute *attr, char *buf,	\
-			   loff_t offset, size_t count)			\
+			   BIN_CONST struct bin_attribute *attr,	\
+			   char *buf, loff_t offset, size_t count)	\
 {									\
 	return read_text(kobj, buf, offset, count, name##_text);	\
 }									\
-static struct bin_attribute name##_file =		\
+static BIN_CONST struct bin_attribute name##_file =			\
 	__BIN_ATTR(name, mode, name##_read, NULL, 0)
 
-TEXT_FILE(conflicts, 0444);
+TEXT_FILE(conflicts, 0400);
 TEXT_FILE(stacks, 0400);
-TEXT_FILE(mismatch, 0444);
+TEXT_FILE(mismatch, 0400);
 TEXT_FILE(probes, 0444);
 TEXT_FILE(redirected, 0400);
 TEXT_FILE(spans, 0400);
@@ -280,7 +287,7 @@ TEXT_FILE(original, 0400);
 TEXT_FILE(lost, 0444);
 TEXT_FILE(holds, 0444);
 
-static struct bin_attribute *update_texts[] = {
+static BIN_CONST struct bin_attribute *BIN_CONST update_texts[] = {
 	&conflicts_file,
 	&stacks_file,
 	&mismatch_file,
@@ -417,11 +424,18 @@ static ssize_t register_crc_show(struct kobject *kobj,
 				 struct kobj_attribute *attr, char *buf)
 {
 #ifdef CONFIG_MODVERSIONS
-	if (THIS_MODULE->num_gpl_syms == 2 && THIS_MODULE->gpl_crcs)
+#ifdef KSPLICED_HAVE_GPL_CRCS
+	const typeof(*THIS_MODULE->gpl_crcs) *crcs = THIS_MODULE->gpl_crcs;
+	unsigned int nr = THIS_MODULE->num_gpl_syms;
+#else
+	const u32 *crcs = THIS_MODULE->crcs;
+	unsigned int nr = THIS_MODULE->num_syms;
+#endif
+
+	if (nr == 2 && crcs)
 		return sysfs_emit(buf,
 				  "kspliced_register_update 0x%08x\nkspliced_unregister_update 0x%08x\n",
-				  (u32)THIS_MODULE->gpl_crcs[0],
-				  (u32)THIS_MODULE->gpl_crcs[1]);
+				  (u32)crcs[0], (u32)crcs[1]);
 #endif
 	return 0;
 }
@@ -451,7 +465,7 @@ static void held_line(const struct kspliced_held *held, void *window)
 }
 
 static ssize_t held_read(struct file *file, struct kobject *kobj,
-			 struct bin_attribute *attr, char *buf,
+			 BIN_CONST struct bin_attribute *attr, char *buf,
 			 loff_t offset, size_t count)
 {
 	struct window window = { .buf = buf, .offset = offset, .count = count };
@@ -462,9 +476,13 @@ static ssize_t held_read(struct file *file, struct kobject *kobj,
 	return window.filled;
 }
 
-static struct bin_attribute held_file = __BIN_ATTR(held, 0400, held_read, NULL, 0);
+static BIN_CONST struct bin_attribute held_file =
+	__BIN_ATTR(held, 0400, held_read, NULL, 0);
 
-static struct bin_attribute *root_texts[] = { &held_file, NULL };
+static BIN_CONST struct bin_attribute *BIN_CONST root_texts[] = {
+	&held_file,
+	NULL
+};
 
 static const struct attribute_group root_group = {
 	.attrs = root_attrs,

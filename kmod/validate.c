@@ -51,6 +51,15 @@ static const char *check_place(const struct kspliced_span *span)
 	return why;
 }
 
+/* Why the kernel would not have a jump at @addr, or NULL: by its own tables. */
+static const char *check_reserved(unsigned long addr)
+{
+	if (kspliced_no_breakpoint(addr))
+		return "the jump is where the kernel allows no breakpoint";
+	return kspliced_text_reserved((void *)addr,
+				      (void *)(addr + JMP32_INSN_SIZE - 1));
+}
+
 /* Why the jump of a span cannot be written, or NULL. */
 static const char *check_jump(const struct kspliced_span *span,
 			      const struct module *owner)
@@ -71,7 +80,7 @@ static const char *check_jump(const struct kspliced_span *span,
 	for (i = 0; i < JMP32_INSN_SIZE; i++)
 		if (span->mask[span->jump_offset + i] != 0xff)
 			return "the jump overlaps bytes that the kernel may rewrite";
-	return NULL;
+	return check_reserved(kspliced_jump_addr(span));
 }
 
 static const char *check_span(const struct kspliced_span *span,

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -33,6 +35,17 @@ def test_compiler_and_sparse(kernel: Kernel, tmp_path: Path) -> None:
     checked = set(re.findall(r"CHECK +\S*/(\w+\.c)$", said, re.MULTILINE))
     assert checked == {path.name for path in SOURCES if path.suffix == ".c"}
     assert not [line for line in said.splitlines() if COMPLAINT.search(line)]
+
+
+def test_the_newest_kernel_of_the_archive(tmp_path: Path) -> None:
+    """What changed in the kernel's interface is probed for in its headers (kmod/Kbuild)."""
+    kernel = kmod_build.newest()
+    # The next release's compiler sees this tree only.
+    place = kmod_build.TREE / "build/kmod-newest" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    shutil.rmtree(place, ignore_errors=True)
+    said = kmod_build.build_core(kmod_build.headers(kernel), place, "-j2", "W=1")
+    assert not [line for line in said.splitlines() if COMPLAINT.search(line)]
+    assert (place / "kspliced.ko").exists()
 
 
 def test_style() -> None:

@@ -71,6 +71,16 @@ class Modules:
     symvers: str
 
 
+def newest() -> Kernel:
+    """The newest kernel that the archive has for this release or the next: of its backports."""
+    package, version = trixie.newest_backport("linux-headers-amd64")
+    release = package.removeprefix("linux-headers-")
+    kbuild = f"linux-kbuild-{release.removesuffix('-amd64')}={version}"
+    kernel = Kernel(release, version, kbuild)
+    trixie.fetch(f"{kernel.headers}={version}", f"{kernel.common}={version}", kbuild)
+    return kernel
+
+
 def fetch(kernel: Kernel) -> None:
     """Have the packages of a kernel that this machine's own apt does not offer."""
     if kernel == TRIXIE:
@@ -93,11 +103,11 @@ def headers(kernel: Kernel) -> Path:
             kernel.kbuild,
         ):
             cache.command("dpkg-deb", "-x", deb, folder)
-        # Its one line names the place where the package would be installed.
+        # Its lines name the places where the packages would be installed.
         makefile = folder / "usr/src" / kernel.headers / "Makefile"
-        makefile.write_text(
-            f"include $(dir $(lastword $(MAKEFILE_LIST)))../{kernel.common}/Makefile\n"
-        )
+        here = "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))"
+        output = f"KBUILD_OUTPUT := {here}\n" if "KBUILD_OUTPUT" in makefile.read_text() else ""
+        makefile.write_text(f"{output}include {here}../{kernel.common}/Makefile\n")
 
     return cache.made(f"headers-{kernel.version}", make) / "usr/src" / kernel.headers
 

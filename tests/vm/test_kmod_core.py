@@ -81,8 +81,8 @@ def test_files_of_an_update(lab: Lab) -> None:
         for line in lab.machine.check(f"cd {lab.at('update_a')}; stat -c '%a %n' *").splitlines()
     )
     assert modes == {
-        "stage": "444", "control": "200", "abort_cause": "444", "conflicts": "444",
-        "mismatch": "444", "pause_ns": "444", "spans": "400", "original": "400",
+        "stage": "444", "control": "200", "abort_cause": "444", "conflicts": "400",
+        "mismatch": "400", "pause_ns": "444", "spans": "400", "original": "400",
         "stacks": "400", "probes": "444", "redirected": "400", "data": "400",
         "lost": "444", "holds": "444", "resident": "444",
     }  # fmt: skip

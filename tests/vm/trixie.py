@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from debian.deb822 import Packages
 
 from tests.vm import cache, image
 from tests.vm.errors import HarnessError
@@ -27,8 +30,11 @@ def root() -> Path:
 
 
 def _sources() -> str:
-    """The archive's trixie suites: this machine's own sources, with the next release's name."""
-    return image.apt_sources().replace(image.SUITE, "trixie")
+    """The archive's trixie suites: this machine's own sources, with the next release's name; and
+    its backports, of which apt takes nothing unasked."""
+    lines = image.apt_sources().replace(image.SUITE, "trixie").splitlines()
+    backports = [line.replace(" trixie ", " trixie-backports ") for line in lines[:1]]
+    return "".join(f"{line}\n" for line in (*lines, *backports))
 
 
 def _make(folder: Path) -> None:
@@ -45,6 +51,22 @@ def _make(folder: Path) -> None:
         "-",
         stdin=_sources(),
     )
+
+
+def newest_backport(package: str) -> tuple[str, str]:
+    """What of the same kind the newest version of a metapackage in trixie's backports depends on:
+    ``linux-headers-7.3.4+deb13-amd64`` of ``linux-headers-amd64``; name and version.
+
+    Raises HarnessError where the archive has none.
+    """
+    shown = run(["sh", "-ec", f"apt-get -q update >&2; apt-cache show {package}"])
+    kind = package.removesuffix("amd64")
+    for stanza in Packages.iter_paragraphs(shown.splitlines(), use_apt_pkg=False):
+        pattern = rf"({re.escape(kind)}\S+) \(= (\S*~bpo\S*)\)"
+        found = re.search(pattern, stanza.get("Depends", ""))
+        if found is not None:
+            return found[1], found[2]
+    raise HarnessError(f"trixie's backports have no {package}")
 
 
 def fetch(*specs: str) -> None:

@@ -50,6 +50,10 @@ static bool diverted;
 module_param(diverted, bool, 0400);
 MODULE_PARM_DESC(diverted, "have the further function return what the others do");
 
+static unsigned int later;
+module_param(later, uint, 0400);
+MODULE_PARM_DESC(later, "how many bytes behind its place the first jump goes");
+
 static char *wrong = "";
 module_param(wrong, charp, 0400);
 MODULE_PARM_DESC(wrong, "what to get wrong on purpose");
@@ -216,6 +220,7 @@ static int __init update_init(void)
 		if (i >= NR_SPANS || !addrs[i] || sizes[i] < 2 * FENTRY_SIZE || sizes[i] > MAX_SIZE)
 			return -ERANGE;
 	fill(0, (unsigned long)new_value);
+	spans[0].jump_offset += later;
 	fill(1, (unsigned long)new_sleeper);
 	fill(2, (unsigned long)new_deep);
 	fill(3, (unsigned long)new_cmdline_proc_show);

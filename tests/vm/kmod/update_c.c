@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * An update by hand of a module that comes late: comer_value() gives 2000. The
- * test passes where that is; what stands there at load time is expected.
+ * An update by hand of one function, of a module that comes late if nothing else
+ * is said: comer_value() gives 2000. The test passes where that is; what stands
+ * there at load time is expected.
  */
 #include <linux/module.h>
 #include <linux/string.h>
@@ -22,6 +23,10 @@ static unsigned int head;
 module_param(head, uint, 0400);
 MODULE_PARM_DESC(head, "where its jump goes");
 
+static char *target = "comer";
+module_param(target, charp, 0400);
+MODULE_PARM_DESC(target, "the module that has it, or vmlinux");
+
 static u8 expect[MAX_SIZE];
 static u8 mask[MAX_SIZE];
 
@@ -30,10 +35,13 @@ static noinline int new_value(int number)
 	return 2000 + number;
 }
 
+/* A parameter's text does not lie in the module. */
+static char owner[MODULE_NAME_LEN];
+
 static struct kspliced_span spans[] = {
 	{
 		.name = "comer_value",
-		.target = "comer",
+		.target = owner,
 		.new_addr = (unsigned long)new_value,
 		.expect = expect,
 		.mask = mask,
@@ -50,6 +58,8 @@ static struct kspliced_update update = {
 static int __init update_init(void)
 {
 	if (!addr || size > MAX_SIZE || head >= size)
+		return -ERANGE;
+	if (strscpy(owner, target, sizeof(owner)) < 0)
 		return -ERANGE;
 	spans[0].addr = addr;
 	spans[0].size = size;
