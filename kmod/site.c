@@ -43,6 +43,12 @@ NOKPROBE_SYMBOL(compare_address);
 struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
 					 unsigned long addr)
 {
+	/* Most addresses of a stack are no match for any, and all CPUs wait. */
+	if (!live->nr_sites ||
+	    compare_address((const void *)addr, live->sites) < 0 ||
+	    compare_address((const void *)addr,
+			    &live->sites[live->nr_sites - 1]) > 0)
+		return NULL;
 	return bsearch((const void *)addr, live->sites, live->nr_sites,
 		       sizeof(*live->sites), compare_address);
 }

@@ -43,11 +43,12 @@ STACK_FRAME_NON_STANDARD(victim_opaque);
 /*
  * Sleeps as a thread does that return_to_handler() has asked where to return to:
  * its return address is the one behind that call, in @trampoline. That goes on
- * to the label, which is what it is told.
+ * to the label, which is what it is told. The real one is where nobody finds it.
  */
 asm(".pushsection .text\n"
     ".type victim_hidden, @function\n"
     "victim_hidden:\n"
+    "	notq	(%rsp)\n"
     "	push	%rbp\n"
     "	mov	%rsp, %rbp\n"
     "	sub	$256, %rsp\n"
@@ -56,6 +57,7 @@ asm(".pushsection .text\n"
     "	jmp	park_return\n"
     "1:	mov	%rbp, %rsp\n"
     "	pop	%rbp\n"
+    "	notq	(%rsp)\n"
     "	jmp	__x86_return_thunk\n"
     ".size victim_hidden, . - victim_hidden\n"
     ".popsection");
