@@ -300,7 +300,7 @@ def log_size(lab: Lab) -> int:
 @pytest.mark.parametrize("order", ORDERS)
 def test_fmod_ret_keeps_overriding(lab: Lab, order: str) -> None:
     """Its program runs before the function, which is new or not: neither runs after it."""
-    lab.machine.check("rmmod update_a")
+    lab.machine.check(f"rmmod {lab.name('update_a')}")
     lab.load("update_a", watched=CHECK, diverted=1)
     original = log_size(lab)
     attached = applied = False
