@@ -15,7 +15,15 @@ from kspliced.errors import Code, ExitCode, KsplicedError
 from kspliced.kernel.image import KernelImage
 from kspliced.kernel.live import LiveKernel
 from kspliced.kernel.offline import OfflineKernel, read_module_file
-from kspliced.match import Explanation, Matched, Mismatch, NoMatchError, explain, match
+from kspliced.match import (
+    Explanation,
+    Matched,
+    Mismatch,
+    NoMatchError,
+    check_coherence,
+    explain,
+    match,
+)
 from kspliced.pack import Pack, read_pack
 
 _LISTED = 20
@@ -27,6 +35,7 @@ def run(arguments: Namespace) -> ExitCode:
     :raises KsplicedError: what match() and read_pack() raise; KERNEL_UNREADABLE without root.
     """
     pack = read_pack(Path(arguments.PACK))
+    check_coherence(pack)
     shown = not arguments.json and sys.stderr.isatty()
     with _kernel(pack, arguments.image) as kernel:
         try:

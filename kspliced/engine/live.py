@@ -66,13 +66,14 @@ class RunningKernel:
         """The module to load: the pack matched against the running kernel and linked, as far as its
         targets are loaded.
 
-        :raises KsplicedError: NO_MATCH, AMBIGUOUS, UNRESOLVED, TARGET_NOT_LOADED, CORE_ABI,
-            KERNEL_UNREADABLE.
+        :raises KsplicedError: PACK_MALFORMED, NO_MATCH, AMBIGUOUS, UNRESOLVED, TARGET_NOT_LOADED,
+            CORE_ABI, KERNEL_UNREADABLE.
         """
         from kspliced.kernel.live import LiveKernel
-        from kspliced.match import link, match
+        from kspliced.match import check_coherence, link, match
         from kspliced.match.known import from_bytes, to_bytes
 
+        check_coherence(pack)
         core, updates = self._core, self.updates()
         taken = frozenset(u.module for u in updates if u.lost)
         applied = [u.module for u in updates if u.stage is CoreStage.APPLIED]

@@ -21,7 +21,7 @@ from types import TracebackType
 from kspliced.elf.read import read_object
 from kspliced.kernel.core import SymbolCrc
 from kspliced.kernel.live import LiveKernel
-from kspliced.match import Matched, link, match
+from kspliced.match import Matched, check_coherence, link, match
 from kspliced.model import Linked
 from kspliced.pack import Pack
 from tests.vm import kmod_build, shipped
@@ -222,6 +222,7 @@ class ScenarioGuest:
 
     def match(self, pack: Pack) -> Matched:
         """Match a pack against the guest."""
+        check_coherence(pack)
         targets = tuple(dict.fromkeys(unit.target for unit in pack.manifest.units))
         with self.snapshot(targets) as kernel:
             return match(pack, kernel)

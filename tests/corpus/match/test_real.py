@@ -6,9 +6,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
-import shutil
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +13,16 @@ from typing import Any
 
 import pytest
 
-from kspliced.build.pipeline import build
-from kspliced.build.request import BuildRequest
 from kspliced.elf.read import read_object
 from kspliced.errors import PackError
 from kspliced.kernel.core import SymbolCrc
 from kspliced.kernel.image import KernelSymbol
-from kspliced.kernel.offline import ModuleFile, OfflineKernel
-from kspliced.match import Cause, NoMatchError, link, match
-from kspliced.model import no_progress
-from kspliced.pack import Pack, pack_bytes, parse_pack
-from tests.vm import cache, real
-from tests.vm.case import FAULTY_FUNCTION, OLD_RELEASE, OLD_VERSION
+from kspliced.kernel.offline import OfflineKernel
+from kspliced.match import Cause, NoMatchError, check_coherence, link, match
+from kspliced.pack import Pack, parse_pack
+from tests.corpus.match import real_pack
+from tests.corpus.match.real_pack import laid_out
+from tests.vm.case import FAULTY_FUNCTION
 from tests.vm.guest import FULL_CPU, Guest
 from tests.vm.image import Image, base
 
@@ -39,30 +34,7 @@ TRACING = "/sys/kernel/tracing"
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A pack that replaces one function, from the real tree with one line changed."""
-    folder = tmp_path_factory.mktemp("tree") / "new"
-    shutil.copytree(real.tree(), folder, symlinks=True, copy_function=os.link)
-    path = folder / "fs/ext4/mballoc.c"
-    text = path.read_text()
-    path.unlink()
-    head, body = text.split(f"\n{FAULTY_FUNCTION}(", 1)
-    changed = body.replace("might_sleep();", 'might_sleep();\n\tprintk("%p", sb);', 1)
-    assert changed != body
-    path.write_text(f"{head}\n{FAULTY_FUNCTION}({changed}")
-    kernel = real.kernel()
-    request = BuildRequest(
-        from_source=real.tree(),
-        to_source=folder,
-        config=kernel / f"boot/config-{OLD_RELEASE}",
-        headers=kernel,
-        targets=("ext4",),
-        only=(),
-        jobs=2,
-        workdir=None,
-    )
-    result = build(request, no_progress)
-    assert result.manifest is not None, result.refused
-    return pack_bytes(result.manifest, result.blobs)[0]
+    return real_pack.content(tmp_path_factory.mktemp("tree"))
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +44,11 @@ def pack(content: bytes) -> Pack:
 
 @pytest.fixture(scope="module")
 def shipped() -> bytes:
-    (deb,) = cache.debs(f"linux-image-{OLD_RELEASE}={OLD_VERSION}")
-    name = f"./lib/modules/{OLD_RELEASE}/kernel/fs/ext4/ext4.ko"
-    pipe = f"dpkg-deb --fsys-tarfile {deb} | tar -xO {name}"
-    command = ["bash", "-o", "pipefail", "-c", pipe]
-    return subprocess.run(command, check=True, capture_output=True).stdout
+    return real_pack.shipped()
 
 
-def laid_out(module: bytes) -> OfflineKernel:
-    return OfflineKernel(OLD_RELEASE, [ModuleFile("ext4", module)])
+def test_its_manifest_and_its_parts_agree(pack: Pack) -> None:
+    check_coherence(pack)
 
 
 def test_every_function_of_the_unit_matches_what_was_shipped(pack: Pack, shipped: bytes) -> None:
