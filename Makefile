@@ -15,7 +15,7 @@ PYTEST = $(PYTHON) -m pytest
 SHARED = -n $(shell nproc) --dist loadfile
 CYCLES = 1000
 
-.PHONY: check clean demo bench lint setup soak test test-full
+.PHONY: check clean demo bench lint setup soak test test-full torture
 
 check: lint
 	$(PYTEST) $(SHARED) -m "not vm" tests
@@ -39,6 +39,9 @@ bench: setup
 
 soak: setup
 	$(PYTHON) -m tests.vm.soak $(CYCLES)
+
+torture: setup
+	$(PYTHON) -m tests.torture
 
 setup:
 	@tests/setup.sh

@@ -35,9 +35,9 @@ def run(arguments: Namespace) -> ExitCode:
     :raises KsplicedError: what match() and read_pack() raise; KERNEL_UNREADABLE without root.
     """
     pack = read_pack(Path(arguments.PACK))
-    check_coherence(pack)
     shown = not arguments.json and sys.stderr.isatty()
     with _kernel(pack, arguments.image) as kernel:
+        check_coherence(pack)
         try:
             with output.progress(shown) as sink:
                 matched = match(pack, kernel, sink)

@@ -189,6 +189,11 @@ class Guest:
         qmp = self._qmp
         self._until_up(lambda: qmp.execute("system_reset"))
 
+    def save_disk(self, target: Path) -> None:
+        """Write the disk of a guest that is switched off to ``target``, for an image of its own."""
+        overlay = self._runtime() / "disk.qcow2"
+        command("qemu-img", "convert", "-q", "-O", "raw", overlay, target)
+
     def boot_files(self, release: str) -> Boot:
         """Read an installed kernel and its initramfs out of the running guest."""
         folder = self._runtime()
