@@ -26,6 +26,10 @@ _MALFORMED = (
     *(ELFError, ValueError, KeyError, IndexError, struct.error, OverflowError),
     *(TypeError, AttributeError, AssertionError, UnicodeDecodeError, RecursionError),
 )
+# From here on a section's number does not fit in a symbol, which says so by the last one (ELF, gABI
+# chapter 4, "Extended Section Header Table Index"); no compiler makes an object of so many.
+_SHN_LORESERVE = 0xFF00
+_SHN_XINDEX = 0xFFFF
 _RELA = struct.Struct("<QQq")
 _SYM = struct.Struct("<IBBHQQ")
 
@@ -52,6 +56,10 @@ def _read(data: bytes) -> Object:
         raise ValueError("not ELF64 little-endian x86-64")
     if elf["e_type"] != "ET_REL":
         raise ValueError("not relocatable")
+    if elf.num_sections() >= _SHN_LORESERVE:
+        raise ValueError(
+            f"{elf.num_sections()} sections, more than the {_SHN_LORESERVE - 1} allowed"
+        )
     headers = [(section.name, section.header) for section in elf.iter_sections()]
     symbols: tuple[Symbol, ...] = ()
     relocations: dict[int, tuple[Relocation, ...]] = {}
@@ -105,7 +113,7 @@ def _string(strings: bytes, offset: int) -> str:
 def _symbols(table: bytes, strings: bytes, nr_sections: int) -> tuple[Symbol, ...]:
     result = []
     for index, (name, info, other, shndx, value, size) in enumerate(_SYM.iter_unpack(table)):
-        if shndx < 0xFF00 and shndx >= nr_sections:
+        if shndx == _SHN_XINDEX or nr_sections <= shndx < _SHN_LORESERVE:
             raise ValueError("a symbol names a section that does not exist")
         result.append(
             Symbol(

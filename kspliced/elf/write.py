@@ -14,6 +14,7 @@ _SYM = struct.Struct("<IBBHQQ")
 _RELA = struct.Struct("<QQq")
 _IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)
 _ET_REL, _EM_X86_64 = 1, 62
+_SHN_LORESERVE = 0xFF00  # numbers from here on mean something else (read.py)
 _SHT_SYMTAB, _SHT_STRTAB, _SHT_RELA = 2, 3, 4
 _SHF_INFO_LINK = 0x40
 
@@ -143,6 +144,8 @@ def _assemble(headers: list[_Header]) -> bytes:
                 header.entsize,
             )
         )
+    if len(rows) >= _SHN_LORESERVE:
+        raise ValueError(f"{len(rows)} sections, more than the {_SHN_LORESERVE - 1} allowed")
     body += bytes(-len(body) % 8)
     body[: _EHDR.size] = _EHDR.pack(
         _IDENT,

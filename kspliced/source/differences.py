@@ -22,11 +22,24 @@ class FileDiff:
 def differences(old: Path, new: Path, paths: Iterable[str]) -> Iterator[FileDiff]:
     """The differences of ``paths`` below two trees; files that are the same are left out.
 
+    So is what neither tree has: documentation and other files that nothing is built of are not kept
+    (source/snapshot.py), and one that is removed has no new text either.
+
     :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
     """
     for path in paths:
+        if not (old / path).is_file() and not (new / path).is_file():
+            continue
         labels = ("--label", f"a/{path}", "--label", f"b/{path}")
-        command = ("diff", "-uN", *labels, "--", str(old / path), str(new / path))
+        command = (
+            "diff",
+            "-uN",
+            "--no-dereference",
+            *labels,
+            "--",
+            str(old / path),
+            str(new / path),
+        )
         try:
             done = subprocess.run(command, capture_output=True, check=False)
         except OSError as error:

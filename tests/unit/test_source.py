@@ -23,6 +23,7 @@ from kspliced.source.cache import SourceCache
 from kspliced.source.changelog import News, read_news
 from kspliced.source.compare import ChangeType, FileChange, Tree
 from kspliced.source.compare import compare as differing
+from kspliced.source.differences import differences
 from kspliced.source.functions import touched_functions
 from kspliced.source.lines import keep_line_numbers
 from kspliced.source.members import Member, tar_members
@@ -135,6 +136,29 @@ def test_differences(tmp_path: Path) -> None:
     written = {str(p.relative_to(tmp_path / "new")) for p in (tmp_path / "new").rglob("*.?")}
     assert written == {"b.c", "c/f.c"}
     assert (tmp_path / "new/b.c").read_bytes() == b"two"
+
+
+def test_what_neither_tree_has_is_no_difference(tmp_path: Path) -> None:
+    """Documentation is not kept: one that goes is in neither tree, and was an error."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    files = {
+        "kept.c": (b"int a;\n", b"int b;\n"),
+        "gone.c": (b"int a;\n", None),
+        "come.c": (None, b"int b;\n"),
+        "bytes.c": (b"\xff\xfe\0", b"\xff\0"),
+        "latin.c": (b"/* \xe9 */\n", b"/* \xe8 */\n"),
+        "empty.c": (b"", b"x\n"),
+        "Documentation/gone.rst": (None, None),
+    }
+    for name, (before, after) in files.items():
+        for top, content in ((old, before), (new, after)):
+            (top / name).parent.mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                (top / name).write_bytes(content)
+    (old / "link").symlink_to("nowhere")
+    paths = [*files, "link", "never"]
+    found = {diff.path for diff in differences(old, new, paths)}
+    assert found == set(files) - {"Documentation/gone.rst"}
 
 
 @given(st.permutations(list(OLD.items())))
