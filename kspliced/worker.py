@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from kspliced import limits
 from kspliced.errors import Code, KsplicedError
+from kspliced.lines import split_lines
 from kspliced.model import Progress, ProgressSink, no_progress
 from kspliced.public import public
 from kspliced.record import RecordError, decode, encode
@@ -185,7 +186,7 @@ def run_worker(
     if isinstance(lines.last, Failure):
         raise lines.last.error()
     if lines.last is None or process.returncode != 0:
-        details = tuple(clean(line) for line in tail.decode("utf-8", "replace").splitlines()[-20:])
+        details = tuple(clean(line) for line in split_lines(tail.decode("utf-8", "replace"))[-20:])
         raise WorkerLost(command[0], process.returncode, details)
     return lines.last.value
 

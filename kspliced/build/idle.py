@@ -16,6 +16,7 @@ from pathlib import Path
 from posixpath import basename
 from typing import TypeVar
 
+from kspliced.lines import split_lines
 from kspliced.plan.conditions import Configuration
 
 _T = TypeVar("_T")
@@ -75,7 +76,7 @@ def _differing(
 
 def _statements(text: str) -> Iterator[str]:
     """The logical lines of a makefile, without comments."""
-    for line in re.sub(r"\\\n\s*", " ", text).splitlines():
+    for line in split_lines(re.sub(r"\\\n\s*", " ", text)):
         code = line.partition("#")[0].strip()
         if code:
             yield code
@@ -93,7 +94,7 @@ def _unused(line: str, configuration: Configuration) -> bool:
 
 def _entries(text: str) -> Iterator[_Entry]:
     head, lines = "", list[str]()
-    for line in _without_help(text.splitlines()):
+    for line in _without_help(split_lines(text)):
         if _BEGINS.match(line):
             yield _Entry(head, tuple(lines))
             head, lines = line.strip(), []

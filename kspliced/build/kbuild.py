@@ -20,6 +20,7 @@ from posixpath import normpath, relpath
 from kspliced.build.assembler_reads import AssemblerReads
 from kspliced.build.compiled import FRESH, CompilerCache
 from kspliced.errors import BuildError, Code, SourceError
+from kspliced.lines import split_lines
 from kspliced.model import KernelId
 
 # BTF instead of DWARF: what the layout of types is compared by.
@@ -168,7 +169,7 @@ def check_compiler(headers: Headers) -> None:
             f"{headers.compiler}, which built the running kernel, is not installed",
             f"install {headers.compiler}",
         ) from error
-    installed = (done.stdout.splitlines() or [""])[0].strip()
+    installed = (split_lines(done.stdout) or [""])[0].strip()
     if installed != headers.compiler_version:
         raise BuildError(
             Code.COMPILER_MISMATCH,
@@ -261,7 +262,7 @@ class Kbuild:
         for unit in units:
             if not self.object_path(unit).is_file():
                 # What the whole directory needs was not made.
-                failed.setdefault(unit.path, _first_error(output.splitlines()))
+                failed.setdefault(unit.path, _first_error(split_lines(output)))
         if any(word in output for word in _FULL) or (code and not failed):
             raise _failure("compiling", output)
         return failed
@@ -359,7 +360,7 @@ def _failures(output: str) -> dict[str, str]:
     """By object, the first error of those of which make said that they failed or were left."""
     failed: dict[str, str] = {}
     said: list[str] = []
-    for line in output.splitlines():
+    for line in split_lines(output):
         match = _FAILED.search(line)
         if match is None:
             said.append(line.strip())
@@ -379,7 +380,7 @@ def _first_error(lines: list[str]) -> str:
 
 
 def _failure(what: str, output: str) -> BuildError:
-    lines = [line for line in output.splitlines() if line.strip()]
+    lines = [line for line in split_lines(output) if line.strip()]
     errors = [line for line in lines if "error:" in line] or lines[-5:]
     first = _first_error(lines) or "make failed without a word"
     return compile_error(f"{what} failed: {first}", output, tuple(errors[:20]))
@@ -397,7 +398,7 @@ def compile_error(message: str, said: str, details: tuple[str, ...]) -> BuildErr
 def _listings(output: str) -> dict[str, Listing]:
     rows: dict[str, list[list[str]]] = {}
     failed: set[str] = set()
-    for line in output.splitlines():
+    for line in split_lines(output):
         words = line.split()
         if len(words) >= 2 and words[1] in ("y", "m", "multi", "down"):
             rows.setdefault(words[0], []).append(words[1:])

@@ -11,6 +11,7 @@ from importlib.resources import files
 
 from kspliced.build.fates import Decision
 from kspliced.build.plan import Component, EntryStatus, Lines, Plan, PlannedEntry
+from kspliced.lines import split_lines
 
 _WORDS = {
     "live": "can go live",
@@ -175,7 +176,7 @@ def _holds(hunk: str, lines: Lines) -> bool:
 def _diff(path: str, text: str | None) -> str:
     if text is None:
         return f"<p><code>{escape(path)}</code></p>"
-    lines = text.splitlines()
+    lines = split_lines(text)
     marked = (f'<span class="{_side(line)}">{escape(line)}</span>' for line in lines[:_MOST_LINES])
     more = len(lines) - _MOST_LINES
     rest = f"<p>and {more} further lines</p>" if more > 0 else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kspliced.engine.edges import Cancel
 from kspliced.errors import Code, KsplicedError
+from kspliced.lines import split_lines
 from kspliced.worker import clean
 
 _POLL_SECONDS = 0.25
@@ -58,7 +59,7 @@ def run(argv: tuple[str, ...], cancel: Cancel, seconds: float, directory: Path |
             process.communicate()
             cancel.check()
             raise KsplicedError(Code.FAILED, f"{argv[0]} did not end within {seconds:.0f} s")
-    lines = (clean(line).strip() for line in errors.decode("utf-8", "replace").splitlines())
+    lines = (clean(line).strip() for line in split_lines(errors.decode("utf-8", "replace")))
     return Finished(
         process.returncode, output.decode("utf-8", "replace"), tuple(line for line in lines if line)
     )

@@ -15,6 +15,7 @@ from kspliced.engine.fetch import PackageFetcher, publish, succeed
 from kspliced.engine.fetch_unit import Download
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KsplicedError, SourceError
+from kspliced.lines import split_lines
 from kspliced.model import KernelId
 
 _SECONDS = 3600.0
@@ -127,7 +128,7 @@ class DnfFetcher(PackageFetcher):
         command = ("rpmkeys", *self.keys, "--checksig", str(file))
         done = run(command, job.cancel, _UNPACK_SECONDS, None)
         if done.status != 0 or not done.output.strip().endswith(_TRUSTED):
-            lines = (*done.output.splitlines(), *done.errors)
+            lines = (*split_lines(done.output), *done.errors)
             raise SourceError(
                 Code.SOURCE_UNAVAILABLE,
                 f"{file.name} is damaged, or not signed with a key that rpm trusts",

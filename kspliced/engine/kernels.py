@@ -21,6 +21,7 @@ from kspliced.engine.versions import (
 )
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.modules import Modules, read_modules
+from kspliced.lines import split_lines
 from kspliced.model import KernelId
 
 # "#1 SMP PREEMPT_DYNAMIC Debian 6.1.192-1 (2026-11-14)"
@@ -228,7 +229,7 @@ def _packages(dpkg: Path, start: bytes) -> Iterator[dict[str, str]]:
 
 
 def _fields(stanza: str) -> dict[str, str]:
-    pairs = (line.partition(": ") for line in stanza.splitlines() if not line.startswith(" "))
+    pairs = (line.partition(": ") for line in split_lines(stanza) if not line.startswith(" "))
     return {name: value for name, _, value in pairs}
 
 

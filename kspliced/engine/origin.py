@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kspliced.errors import Code, SourceError
+from kspliced.lines import split_lines
 
 _FORMAT = "$(SOURCESENTRY)|$(REPO_URI)|$(RELEASE)|$(ORIGIN)"
 _SIGNED_BY = re.compile(r"\bsigned-by=([^\s\]]+)", re.IGNORECASE)
@@ -57,7 +58,7 @@ class Origins:
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        lines = ask(_ARCHIVES).splitlines()
+        lines = split_lines(ask(_ARCHIVES))
         self._archives = tuple(dict.fromkeys(a for line in lines for a in _archive(line)))
 
     def require_same(
@@ -100,7 +101,7 @@ class Origins:
         if not names:
             return ()
         rows = (
-            self._row(line) for line in self._ask(("apt-cache", "madison", *names)).splitlines()
+            self._row(line) for line in split_lines(self._ask(("apt-cache", "madison", *names)))
         )
         return tuple(row for row in rows if row and (row.package, row.version) in wanted)
 
@@ -143,7 +144,7 @@ def _signed_by(entry: str) -> str:
         place = int(number) - 1
         if name.endswith(".sources"):
             return _normal(_field(_stanzas(text)[place]))
-        found = _SIGNED_BY.search(text.splitlines()[place])
+        found = _SIGNED_BY.search(split_lines(text)[place])
         return _normal(found[1].replace(",", " ")) if found else ""
     except (OSError, ValueError, IndexError) as error:
         text = f"apt's source list {name[:200]} cannot be read: {error}"
@@ -154,7 +155,7 @@ def _signed_by(entry: str) -> str:
 
 def _stanzas(text: str) -> list[list[str]]:
     stanzas: list[list[str]] = [[]]
-    for line in text.splitlines():
+    for line in split_lines(text):
         if line.startswith("#"):
             continue
         if line.strip():

@@ -30,6 +30,7 @@ from kspliced.engine.view import (
     unknown,
 )
 from kspliced.errors import Code, KsplicedError, PreconditionError
+from kspliced.lines import split_lines
 from kspliced.model import CORE_ABI, KernelId
 
 # A packed source of 6.1 takes 800 MB in the cache, the temporary trees 300 MB.
@@ -286,7 +287,7 @@ def options(view: View) -> Precondition:
     config = view.config()
     if not config:
         return unknown(code, f"there is no configuration of {view.release}")
-    lines = set(config.splitlines())
+    lines = set(split_lines(config))
     missing = [f"CONFIG_{name}" for name in _OPTIONS if f"CONFIG_{name}=y" not in lines]
     if missing:
         text = f"the kernel is made without {', '.join(missing)}"
@@ -380,7 +381,7 @@ def _offered(view: View, running: KernelId | None, *packages: str) -> frozenset[
     text = view.ask(("apt-cache", "madison", *packages))
     if text is None:
         return None
-    rows = (line.split("|") for line in text.splitlines())
+    rows = (line.split("|") for line in split_lines(text))
     return frozenset(row[1].strip() for row in rows if len(row) > 1)
 
 

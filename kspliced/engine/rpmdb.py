@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from kspliced.engine.paths import Paths
 from kspliced.errors import Code, KernelError
+from kspliced.lines import split_lines
 
 _PROVIDE = "kernel-uname-r"
 _FORMAT = "[%{=VERSION}-%{=RELEASE} %{PROVIDENAME} %{PROVIDEVERSION}\n]"
@@ -36,5 +37,5 @@ def kernels(paths: Paths) -> tuple[tuple[str, str], ...]:
     except (OSError, subprocess.TimeoutExpired) as error:
         text = f"cannot ask rpm which kernels are installed: {error}"
         raise KernelError(Code.KERNEL_UNREADABLE, text, "see whether `rpm -qa` works") from error
-    lines = (line.split(" ") for line in done.stdout.decode("utf-8", "replace").splitlines())
+    lines = (line.split(" ") for line in split_lines(done.stdout.decode("utf-8", "replace")))
     return tuple((words[2], words[0]) for words in lines if words[1:2] == [_PROVIDE] and words[2:])

@@ -34,6 +34,7 @@ from kspliced.engine.state import (
 from kspliced.engine.versions import compare_versions
 from kspliced.engine.view import Precondition, View
 from kspliced.errors import Code, KsplicedError
+from kspliced.lines import split_lines
 from kspliced.model import Hold, KernelId, Progress, Refusal
 from kspliced.record import encode
 
@@ -161,7 +162,7 @@ def core_redirected(paths: Paths) -> frozenset[Redirection]:
     found = set()
     for file in (paths.core / "updates").glob("*/redirected"):
         try:
-            lines = file.read_text("utf-8", "replace").splitlines()
+            lines = split_lines(file.read_text("utf-8", "replace"))
         except OSError:
             # The update went while we looked.
             continue
@@ -299,7 +300,7 @@ class _View:
 def loaded_modules(paths: Paths) -> frozenset[str]:
     """The names of /proc/modules; none where it cannot be read."""
     try:
-        lines = (paths.proc / "modules").read_text("utf-8", "replace").splitlines()
+        lines = split_lines((paths.proc / "modules").read_text("utf-8", "replace"))
     except OSError:
         return frozenset()
     return frozenset(line.split()[0] for line in lines if line.split())
@@ -308,7 +309,7 @@ def loaded_modules(paths: Paths) -> frozenset[str]:
 def held_modules(paths: Paths) -> frozenset[Hold]:
     """The modules whose loads the core holds now; none where it is not loaded."""
     try:
-        lines = (paths.core / "held").read_text("utf-8", "replace").splitlines()
+        lines = split_lines((paths.core / "held").read_text("utf-8", "replace"))
     except OSError:
         return frozenset()
     fields = (line.split("\t") for line in lines)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.load import delete_module, init_module
+from kspliced.lines import split_lines
 from kspliced.model import CORE_ABI, Hold
 
 CORE_PATH = Path("/sys/kernel/kspliced")
@@ -180,7 +181,7 @@ class Core:
     def crcs(self) -> tuple[SymbolCrc, ...]:
         """Checksums for the update module's ``__versions``; none without MODVERSIONS."""
         found = []
-        for line in self._read("register_crc").splitlines():
+        for line in split_lines(self._read("register_crc")):
             match = _CRC.fullmatch(line)
             if match is None:
                 raise self._malformed("register_crc", line)
@@ -215,7 +216,7 @@ class Core:
         """Who was in the way of the last attempt."""
         stacks = self._stacks(update)
         found = []
-        for line in self._read(f"updates/{_checked(update)}/conflicts").splitlines():
+        for line in split_lines(self._read(f"updates/{_checked(update)}/conflicts")):
             match = _CONFLICT.fullmatch(line)
             if match is None:
                 raise self._malformed("conflicts", line)
@@ -228,7 +229,7 @@ class Core:
     def _stacks(self, update: str) -> dict[str, tuple[str, ...]]:
         """The stack of each conflict, by the thread's id and name."""
         found = {}
-        for line in self._read(f"updates/{_checked(update)}/stacks").splitlines():
+        for line in split_lines(self._read(f"updates/{_checked(update)}/stacks")):
             match = _STACK.fullmatch(line)
             if match is None:
                 raise self._malformed("stacks", line)
@@ -238,7 +239,7 @@ class Core:
     def mismatches(self, update: str) -> tuple[SpanMismatch, ...]:
         """What differed in the last attempt that ended with no_match."""
         found = []
-        for line in self._read(f"updates/{_checked(update)}/mismatch").splitlines():
+        for line in split_lines(self._read(f"updates/{_checked(update)}/mismatch")):
             match = _MISMATCH.fullmatch(line)
             try:
                 if match is None:
@@ -252,7 +253,7 @@ class Core:
     def probes(self, update: str) -> tuple[Probe, ...]:
         """The kprobes in the way of the last attempt."""
         found = []
-        for line in self._read(f"updates/{_checked(update)}/probes").splitlines():
+        for line in split_lines(self._read(f"updates/{_checked(update)}/probes")):
             match = _PROBE.fullmatch(line)
             if match is None:
                 raise self._malformed("probes", line)
@@ -262,7 +263,7 @@ class Core:
     def redirected(self, update: str) -> tuple[Redirected, ...]:
         """Functions of an update that a live patch, or the like, redirects now."""
         found = []
-        for line in self._read(f"updates/{_checked(update)}/redirected").splitlines():
+        for line in split_lines(self._read(f"updates/{_checked(update)}/redirected")):
             match = _REDIRECTED.fullmatch(line)
             if match is None:
                 raise self._malformed("redirected", line)
@@ -278,7 +279,7 @@ class Core:
         """The addresses of all spans and data of an update."""
         found = set()
         for name in ("spans", "data"):
-            for line in self._read(f"updates/{_checked(update)}/{name}").splitlines():
+            for line in split_lines(self._read(f"updates/{_checked(update)}/{name}")):
                 address = line.partition("\t")[0]
                 try:
                     found.add(int(address, 16))
@@ -289,12 +290,12 @@ class Core:
     def parts(self, update: str) -> tuple[Part, ...]:
         """The spans and data of an update, but those that went with their module."""
         found = []
-        for line in self._read(f"updates/{_checked(update)}/spans").splitlines():
+        for line in split_lines(self._read(f"updates/{_checked(update)}/spans")):
             words = line.split("\t")
             if len(words) != 6:
                 raise self._malformed("spans", line)
             found.append(Part(words[4], words[5], words[3] not in ("0", "0x0")))
-        for line in self._read(f"updates/{_checked(update)}/data").splitlines():
+        for line in split_lines(self._read(f"updates/{_checked(update)}/data")):
             words = line.split("\t")
             if len(words) != 4:
                 raise self._malformed("data", line)
@@ -304,7 +305,7 @@ class Core:
     def held(self) -> tuple[Held, ...]:
         """The modules whose loads wait."""
         found = []
-        for line in self._read("held").splitlines() if self._has("held") else ():
+        for line in split_lines(self._read("held")) if self._has("held") else ():
             match = _HELD.fullmatch(line)
             if match is None:
                 raise self._malformed("held", line)

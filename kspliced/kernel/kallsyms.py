@@ -13,6 +13,7 @@ from bisect import bisect_left, bisect_right
 
 from kspliced.errors import Code, KernelError
 from kspliced.kernel.image import KernelSymbol
+from kspliced.lines import split_lines
 from kspliced.model import VMLINUX
 
 _NAME = 19  # 16 digits, a blank, the type letter, a blank
@@ -30,8 +31,8 @@ class Kallsyms:
     def __init__(self, text: bytes) -> None:
         first = text.find(b"\t[")
         core = len(text) if first < 0 else text.rfind(b"\n", 0, first) + 1
-        self._core = text[:core].splitlines()
-        self._rest = text[core:].splitlines()
+        self._core = split_lines(text[:core])
+        self._rest = split_lines(text[core:])
         self._check()
         self._core_names: dict[bytes, int] | None = None
         self._core_repeated: dict[bytes, list[int]] = {}

@@ -15,6 +15,7 @@ from kspliced.kernel.kallsyms import Kallsyms
 from kspliced.kernel.kcore import Kcore
 from kspliced.kernel.memory import ModuleMemory, VmlinuxMemory
 from kspliced.kernel.overlay import overlaid, read_originals
+from kspliced.lines import split_lines
 from kspliced.model import VMLINUX
 
 _LARGEST_TABLE = 1 << 20
@@ -138,7 +139,7 @@ class LiveKernel:
     def _modules(self) -> frozenset[str]:
         """Live modules and held ones, from ``NAME SIZE REFS USERS STATE ADDRESS [TAINT]``."""
         found = set()
-        for line in self._text("modules").splitlines():
+        for line in split_lines(self._text("modules")):
             words = line.split()
             if len(words) < 6:
                 raise KernelError(

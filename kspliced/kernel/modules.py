@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kspliced.lines import split_lines
+
 # Documentation/admin-guide/tainted-kernels.rst: not of the kernel's own tree.
 _OUT_OF_TREE = "O"
 
@@ -24,7 +26,7 @@ class Modules:
 
 def read_modules(text: str) -> Modules:
     """What the content of /proc/modules says; also lines of names alone, or of names and taints."""
-    rows = [line.split() for line in text.splitlines() if line.strip()]
+    rows = [line.split() for line in split_lines(text) if line.strip()]
     rows = [row for row in rows if row[0] != "kspliced" and not row[0].startswith("ks_")]
     foreign = (row[0] for row in rows if _tainted(row[-1]))
     return Modules(tuple(row[0] for row in rows), tuple(foreign))

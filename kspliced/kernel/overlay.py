@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kspliced.errors import Code, KernelError
+from kspliced.lines import split_lines
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ def parse_originals(text: str) -> tuple[Original, ...]:
     :raises ValueError: a line is not ``0xADDR<TAB>hex digits``.
     """
     found = []
-    for line in text.splitlines():
+    for line in split_lines(text):
         address, tab, digits = line.partition("\t")
         if not tab or not digits:
             raise ValueError(f"malformed line {line!r}")

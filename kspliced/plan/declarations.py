@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 from kspliced.errors import Code, SourceError
+from kspliced.lines import split_lines
+from kspliced.source.functions import function_lines
 
 
 class DeclarationKind(str, Enum):
@@ -84,8 +86,24 @@ def declarations(top: Path, paths: Iterable[str]) -> tuple[Declaration, ...]:
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace").strip()
         raise SourceError(Code.SOURCE_UNREADABLE, f"ctags failed: {words:.200}")
-    rows = (_parse(line) for line in done.stdout.decode("utf-8", "replace").splitlines())
-    return tuple(row for row in rows if row is not None)
+    rows = (_parse(line) for line in split_lines(done.stdout.decode("utf-8", "replace")))
+    return tuple(_own_names(top, [row for row in rows if row is not None]))
+
+
+def _own_names(top: Path, found: Iterable[Declaration]) -> Iterator[Declaration]:
+    """Functions that ctags takes for what a macro without a semicolon before them declares, as
+    what they are: such a function begins further down, and ends at the same line."""
+    spans: dict[str, dict[int, tuple[str, int]]] = {}
+    for one in found:
+        if one.kind is DeclarationKind.FUNCTION:
+            if one.path not in spans:
+                text = (top / one.path).read_bytes().decode("utf-8", "replace")
+                spans[one.path] = {end: (name, start) for name, start, end in function_lines(text)}
+            name, start = spans[one.path].get(one.end, (one.name, one.start))
+            if name != one.name and one.start < start:
+                yield replace(one, name=name, start=start)
+                continue
+        yield one
 
 
 def _parse(line: str) -> Declaration | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kspliced.lines import split_lines
 from kspliced.plan.conditions import Configuration, Resolved
 from kspliced.plan.declarations import Declaration, DeclarationKind
 from kspliced.plan.text import code_lines, identifiers
@@ -111,7 +112,7 @@ def read_text(
     compiled = (
         Resolved(code, frozenset()) if configuration is None else configuration.compiled(code)
     )
-    raw = data.splitlines(keepends=True)
+    raw = split_lines(data, keepends=True)
     return SourceText(raw, compiled.lines, tuple(found), compiled.decided)
 
 

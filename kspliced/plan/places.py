@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from kspliced.lines import split_lines
 from kspliced.plan.passages import ChangedFile
 from kspliced.plan.subject import WORD, Subject, says_something
 
 # What subsystems are called in subjects, and where they are: beginnings of paths.
 _DIRECTORIES = {
     line.split()[0]: tuple(line.split()[1:])
-    for line in """
+    for line in split_lines(
+        """
     acpi drivers/acpi/ include/acpi/ arch/x86/kernel/acpi/ drivers/pci/pci-acpi
     acpica drivers/acpi/acpica/ include/acpi/
     alsa sound/ include/sound/
@@ -80,9 +82,8 @@ _DIRECTORIES = {
     vfs fs/
     wifi drivers/net/wireless/ net/mac80211/ net/wireless/ include/net/mac80211 include/net/cfg80211
     xfrm net/xfrm/ net/ipv4/xfrm net/ipv6/xfrm include/net/xfrm include/net/netns/xfrm
-    """.replace("\n        ", " ")
-    .strip()
-    .splitlines()
+    """.replace("\n        ", " ").strip()
+    )
 }
 # Words of subjects that paths have otherwise.
 _ALIASES = {

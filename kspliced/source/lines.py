@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kspliced.errors import Code, SourceError
+from kspliced.lines import split_lines
 
 _HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", re.MULTILINE)
+
+_RETURN = re.compile(rb"\r(?!\n)")
 
 
 @dataclass(frozen=True, order=True)
@@ -62,7 +65,7 @@ def keep_line_numbers(old: Path, new: Path) -> bytes:
     A directive goes before the first line behind a hunk that starts a declaration or statement
     outside any comment, string, parenthesis or continued line, where C allows one.
     """
-    lines = new.read_bytes().splitlines(keepends=True)
+    lines = split_lines(new.read_bytes(), keepends=True)
     safe = _safe_lines(lines)
     directives: dict[int, int] = {}
     for hunk in hunks(old, new):
@@ -73,7 +76,10 @@ def keep_line_numbers(old: Path, new: Path) -> bytes:
         old_next = hunk.old_start - 1 + hunk.old_count + (hunk.old_count == 0)
         place = next((n for n in range(new_next, len(lines)) if safe[n]), None)
         if place is not None:
-            directives[place] = old_next + 1 + place - new_next
+            line = old_next + place - new_next
+            # The compiler also counts carriage returns, which diff(1) does not.
+            before = b"".join(split_lines(old.read_bytes(), keepends=True)[:line])
+            directives[place] = line + 1 + len(_RETURN.findall(before))
     return b"".join(_with_directives(lines, directives))
 
 

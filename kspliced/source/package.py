@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from kspliced.errors import Code, SourceError
+from kspliced.lines import split_lines
 from kspliced.source.members import Member, tar_members, tree_member, tree_paths
 
 _INNER = "./usr/src/linux-source-*.tar.xz"
@@ -185,7 +186,7 @@ def _pipeline(*commands: list[str], name: Path) -> Iterator[IO[bytes]]:
         failed = [p for p in processes if p.wait() != 0]
         if failed:
             errors.seek(0)
-            words = errors.read(2000).decode("utf-8", "replace").strip().splitlines()
+            words = split_lines(errors.read(2000).decode("utf-8", "replace").strip())
             raise _damaged(name, words[0] if words else f"{failed[0].args!r:.40} failed")
 
 

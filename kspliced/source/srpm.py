@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kspliced.errors import Code, SourceError
+from kspliced.lines import split_lines
 from kspliced.source.members import Member
 from kspliced.source.package import TreeSource, file_key
 
@@ -105,7 +106,7 @@ class SrpmSource:
         except OSError as error:
             why = f"{command[0]} is not installed"
             raise SourceError(Code.TOOL_MISSING, why, "install rpm-build") from error
-        words = done.stdout.decode("utf-8", "replace").strip().splitlines()[-_WORDS:]
+        words = split_lines(done.stdout.decode("utf-8", "replace").strip())[-_WORDS:]
         if done.returncode != 0:
             raise _unreadable(self._path, _cause(words), tuple(words))
         return tuple(words)
@@ -149,7 +150,7 @@ def _versioned(name: str, seconds: int, text: str) -> tuple[str, str, str]:
 
 def _bullets(text: str) -> str:
     """The lines of an entry, each indented, its items as they are."""
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    return "\n".join(f"  {line}" for line in split_lines(text))
 
 
 def _cause(words: list[str]) -> str:

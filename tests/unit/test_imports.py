@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[2] / "kspliced"
-EVERYBODY = {"errors", "model", "record", "oserror", "public", "limits", ""}
+EVERYBODY = {"errors", "model", "record", "oserror", "public", "limits", "lines", ""}
 ARROWS = {
     "errors": set(),
     "model": set(),
     "record": set(),
     "public": set(),
     "limits": set(),
+    "lines": set(),
     "oserror": set(),
     "pack": set(),
     "worker": set(),
