@@ -301,7 +301,9 @@ def log_size(lab: Lab) -> int:
 def test_fmod_ret_keeps_overriding(lab: Lab, order: str) -> None:
     """Its program runs before the function, which is new or not: neither runs after it."""
     lab.machine.check(f"rmmod {lab.name('update_a')}")
-    lab.load("update_a", watched=CHECK, diverted=1)
+    if lab.load("update_a", watched=CHECK, diverted=1):
+        assert "the jump overlaps a" in lab.machine.check("dmesg | tail -n 1")
+        pytest.skip("this kernel patches the start of its security hooks: nothing can replace them")
     original = log_size(lab)
     attached = applied = False
     for step in order.split():
