@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 SHN_UNDEF = 0
+SHN_LORESERVE = 0xFF00  # from here on, no number of a section
 SHN_ABS = 0xFFF1
 SHN_COMMON = 0xFFF2
 

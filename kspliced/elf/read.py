@@ -10,6 +10,9 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from kspliced.elf.object import (
+    SHN_ABS,
+    SHN_COMMON,
+    SHN_LORESERVE,
     SHT_NOBITS,
     Binding,
     Object,
@@ -20,16 +23,12 @@ from kspliced.elf.object import (
 )
 from kspliced.errors import BuildError, Code
 
-_TABLES = {"SHT_NULL", "SHT_SYMTAB", "SHT_STRTAB", "SHT_RELA", "SHT_GROUP", "SHT_SYMTAB_SHNDX"}
+_TABLES = {"SHT_NULL", "SHT_SYMTAB", "SHT_STRTAB", "SHT_RELA", "SHT_GROUP"}
 # pyelftools trusts its input in places, so garbage can end in any of these.
 _MALFORMED = (
     *(ELFError, ValueError, KeyError, IndexError, struct.error, OverflowError),
     *(TypeError, AttributeError, AssertionError, UnicodeDecodeError, RecursionError),
 )
-# From here on a section's number does not fit in a symbol, which says so by the last one (ELF, gABI
-# chapter 4, "Extended Section Header Table Index"); no compiler makes an object of so many.
-_SHN_LORESERVE = 0xFF00
-_SHN_XINDEX = 0xFFFF
 _RELA = struct.Struct("<QQq")
 _SYM = struct.Struct("<IBBHQQ")
 
@@ -56,14 +55,16 @@ def _read(data: bytes) -> Object:
         raise ValueError("not ELF64 little-endian x86-64")
     if elf["e_type"] != "ET_REL":
         raise ValueError("not relocatable")
-    if elf.num_sections() >= _SHN_LORESERVE:
-        raise ValueError(
-            f"{elf.num_sections()} sections, more than the {_SHN_LORESERVE - 1} allowed"
-        )
+    # gABI, "Extended section numbering": the true numbers are elsewhere, and symbols need a table.
+    extended = elf["e_shoff"] and not elf["e_shnum"]
+    if extended or elf["e_shstrndx"] >= SHN_LORESERVE or elf["e_shnum"] >= SHN_LORESERVE:
+        raise ValueError(f"{SHN_LORESERVE} sections or more are not supported")
     headers = [(section.name, section.header) for section in elf.iter_sections()]
     symbols: tuple[Symbol, ...] = ()
     relocations: dict[int, tuple[Relocation, ...]] = {}
     for _, header in headers:
+        if header.sh_type == "SHT_SYMTAB_SHNDX":
+            raise ValueError("symbols with extended section numbers are not supported")
         if header.sh_type == "SHT_SYMTAB":
             strings = _content(data, headers[header.sh_link][1])
             symbols = _symbols(_content(data, header), strings, len(headers))
@@ -113,7 +114,9 @@ def _string(strings: bytes, offset: int) -> str:
 def _symbols(table: bytes, strings: bytes, nr_sections: int) -> tuple[Symbol, ...]:
     result = []
     for index, (name, info, other, shndx, value, size) in enumerate(_SYM.iter_unpack(table)):
-        if shndx == _SHN_XINDEX or nr_sections <= shndx < _SHN_LORESERVE:
+        if shndx >= SHN_LORESERVE and shndx not in (SHN_ABS, SHN_COMMON):
+            raise ValueError(f"a symbol is in section {shndx:#x}, which is reserved")
+        if shndx < SHN_LORESERVE and shndx >= nr_sections:
             raise ValueError("a symbol names a section that does not exist")
         result.append(
             Symbol(

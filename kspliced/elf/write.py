@@ -6,7 +6,16 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from kspliced.elf.object import SHT_NOBITS, Binding, Object, Relocation, Section, Symbol
+from kspliced.elf.object import (
+    SHN_LORESERVE,
+    SHT_NOBITS,
+    Binding,
+    Object,
+    Relocation,
+    Section,
+    Symbol,
+)
+from kspliced.errors import BuildError, Code
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _SHDR = struct.Struct("<IIQQQQIIQQ")
@@ -14,7 +23,6 @@ _SYM = struct.Struct("<IBBHQQ")
 _RELA = struct.Struct("<QQq")
 _IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)
 _ET_REL, _EM_X86_64 = 1, 62
-_SHN_LORESERVE = 0xFF00  # numbers from here on mean something else (read.py)
 _SHT_SYMTAB, _SHT_STRTAB, _SHT_RELA = 2, 3, 4
 _SHF_INFO_LINK = 0x40
 
@@ -53,6 +61,7 @@ def write_object(obj: Object) -> bytes:
     and hold all local ones before the others (gABI, chapter 4, "Symbol Table").
 
     :raises ValueError: when they are not.
+    :raises BuildError: OBJECT_MALFORMED for more sections than the header can number.
     """
     if [s.index for s in obj.sections] != list(range(1, len(obj.sections) + 1)):
         raise ValueError("sections must be numbered 1..n")
@@ -63,6 +72,14 @@ def write_object(obj: Object) -> bytes:
     with_relocations = [section for section in obj.sections if section.relocations]
     symtab_index = len(headers) + len(with_relocations) + 1
     headers += [_rela_header(section, symtab_index) for section in with_relocations]
+    # Also the null section, and the tables of symbols, their names and the sections' names.
+    count = len(headers) + 4
+    if count > SHN_LORESERVE - 1:
+        raise BuildError(
+            Code.OBJECT_MALFORMED,
+            f"an object of {count} sections cannot be written",
+            f"make the update smaller: it may have fewer than {SHN_LORESERVE} sections",
+        )
     strings = _Strings()
     symtab = b"".join(_symbol(symbol, strings) for symbol in obj.symbols)
     headers.append(
@@ -144,8 +161,6 @@ def _assemble(headers: list[_Header]) -> bytes:
                 header.entsize,
             )
         )
-    if len(rows) >= _SHN_LORESERVE:
-        raise ValueError(f"{len(rows)} sections, more than the {_SHN_LORESERVE - 1} allowed")
     body += bytes(-len(body) % 8)
     body[: _EHDR.size] = _EHDR.pack(
         _IDENT,

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 
 from kspliced.elf.disasm import is_branch, operand_distance
 from kspliced.elf.module import DATA, RODATA, TEXT, ModuleWriter, Place, Reference
-from kspliced.elf.object import Object
 from kspliced.elf.read import read_object
 from kspliced.elf.write import write_object
 from kspliced.elf.x86 import R_X86_64_64, R_X86_64_PLT32
@@ -117,30 +114,3 @@ def test_branches_are_told_from_operands() -> None:
     assert operand_distance(compare, 2) == 5
     store = b"\x90\xc7\x05\0\0\0\0\x01\0\0\0"  # movl $1,0(%rip)
     assert operand_distance(store, 3) == 8
-
-
-def many_sections(count: int) -> bytes:
-    """An object with a symbol in each of ``count`` sections."""
-    source = "".join(f'.section .text.f{n},"ax"\nf{n}: ret\n' for n in range(count))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "many.o"
-        subprocess.run(["as", "-o", path, "-"], input=source.encode(), check=True)
-        return path.read_bytes()
-
-
-def test_more_sections_than_a_symbol_can_name() -> None:
-    """The number then stands elsewhere, and the symbol's own says so; it was taken as it is."""
-    few = read_object(many_sections(300))
-    assert sum(symbol.name.startswith("f") for symbol in few.symbols if symbol.defined) == 300
-    with pytest.raises(KsplicedError) as caught:
-        read_object(many_sections(66_000), "many.o")
-    assert caught.value.code is Code.OBJECT_MALFORMED
-    assert "sections" in caught.value.message
-
-
-def test_no_object_of_so_many_sections_is_written() -> None:
-    good = read_object(GOOD)
-    section = next(s for s in good.sections if s.data)
-    many = tuple(replace(section, index=n, relocations=()) for n in range(1, 65_300))
-    with pytest.raises(ValueError, match="sections"):
-        write_object(Object(many, good.symbols[:1]))
