@@ -22,6 +22,22 @@ def main(arguments: Sequence[str]) -> int:
 
     :raises SystemExit: from argparse, for --help and --version.
     """
+    try:
+        code = _answered(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has enough.
+        _give_up_output()
+    except OSError as error:
+        _give_up_output()
+        why = f"cannot write the answer: {error.strerror or error}"
+        print_error(KsplicedError(Code.IO, why, "make room there, or send it elsewhere"))
+    return int(ExitCode.FAILED)
+
+
+def _answered(arguments: Sequence[str]) -> int:
+    """The same, whose output may fail: OSError passes to the caller."""
     as_json = "--json" in arguments
     try:
         parsed = parser().parse_args(arguments)
@@ -34,10 +50,14 @@ def main(arguments: Sequence[str]) -> int:
         return int(error.exit_code)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has enough; Python must not complain about it at its end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.FAILED)
+    except SystemExit:
+        sys.stdout.flush()  # what argparse wrote, while its failure can be told
+        raise
+
+
+def _give_up_output() -> None:
+    """Python must not complain about what is left of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,18 +29,12 @@ def differences(old: Path, new: Path, paths: Iterable[str]) -> Iterator[FileDiff
     :raises SourceError: TOOL_MISSING, SOURCE_UNREADABLE.
     """
     for path in paths:
-        if not (old / path).is_file() and not (new / path).is_file():
+        if not any(map(_is_entry, (old / path, new / path))):
             continue
         labels = ("--label", f"a/{path}", "--label", f"b/{path}")
-        command = (
-            "diff",
-            "-uN",
-            "--no-dereference",
-            *labels,
-            "--",
-            str(old / path),
-            str(new / path),
-        )
+        # A directory in its place is nothing that could be compared.
+        files = [str(t / path) if _is_entry(t / path) else os.devnull for t in (old, new)]
+        command = ("diff", "-uN", "--no-dereference", *labels, "--", *files)
         try:
             done = subprocess.run(command, capture_output=True, check=False)
         except OSError as error:
@@ -51,3 +46,8 @@ def differences(old: Path, new: Path, paths: Iterable[str]) -> Iterator[FileDiff
             raise SourceError(Code.SOURCE_UNREADABLE, f"cannot compare {path}: {words:.200}")
         if done.returncode == 1:
             yield FileDiff(path, done.stdout.decode("utf-8", "replace"))
+
+
+def _is_entry(path: Path) -> bool:
+    """Whether there is a file or a link, wherever that leads."""
+    return path.is_symlink() or path.is_file()

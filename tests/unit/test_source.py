@@ -155,10 +155,13 @@ def test_what_neither_tree_has_is_no_difference(tmp_path: Path) -> None:
             (top / name).parent.mkdir(parents=True, exist_ok=True)
             if content is not None:
                 (top / name).write_bytes(content)
-    (old / "link").symlink_to("nowhere")
-    paths = [*files, "link", "never"]
+    for top in (old, new):
+        (top / "link").symlink_to(f"nowhere/{top.name}")
+    (old / "file").write_bytes(b"int a;\n")
+    (new / "file").mkdir()
+    paths = [*files, "link", "file", "never"]
     found = {diff.path for diff in differences(old, new, paths)}
-    assert found == set(files) - {"Documentation/gone.rst"}
+    assert found == {*files, "link", "file"} - {"Documentation/gone.rst"}
 
 
 @given(st.permutations(list(OLD.items())))
