@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kspliced.errors import Code, SourceError
 from kspliced.lines import split_lines
+from kspliced.plan.text import code_lines
 from kspliced.source.functions import function_lines
 
 
@@ -36,6 +37,7 @@ TYPES = frozenset(
 )
 
 
+_STATIC = re.compile(r"\bstatic\b")
 # include/linux/syscalls.h, compat.h, filter.h: macros that define a function, with its name.
 _DEFINES = re.compile(
     r"/\^(?:(COMPAT_SYSCALL_DEFINE\d)|(SYSCALL_DEFINE\d)|BPF_CALL_\d)\s*\(\s*(\w+)"
@@ -94,14 +96,18 @@ def _own_names(top: Path, found: Iterable[Declaration]) -> Iterator[Declaration]
     """Functions that ctags takes for what a macro without a semicolon before them declares, as
     what they are: such a function begins further down, and ends at the same line."""
     spans: dict[str, dict[int, tuple[str, int]]] = {}
+    code: dict[str, list[str]] = {}
     for one in found:
         if one.kind is DeclarationKind.FUNCTION:
             if one.path not in spans:
                 text = (top / one.path).read_bytes().decode("utf-8", "replace")
+                code[one.path] = code_lines(text)
                 spans[one.path] = {end: (name, start) for name, start, end in function_lines(text)}
             name, start = spans[one.path].get(one.end, (one.name, one.start))
             if name != one.name and one.start < start:
-                yield replace(one, name=name, start=start)
+                head = "\n".join(code[one.path][start - 1 : one.end]).partition("{")[0]
+                local = _STATIC.search(head) is not None
+                yield replace(one, name=name, start=start, local=local)
                 continue
         yield one
 

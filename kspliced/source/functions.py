@@ -30,6 +30,7 @@ _ATTRIBUTE = re.compile(
 # include/linux/syscalls.h, compat.h: the function that holds the body of a system call.
 _SYSCALL = re.compile(r"(?:\w+_)??(COMPAT_)?SYSCALL_DEFINE\d$")
 _STATEMENTS = frozenset(["if", "else", "for", "while", "do", "switch", "return", "sizeof"])
+_TAGGED = frozenset(["struct", "union", "enum"])
 _TYPES = frozenset(
     {"void", "int", "char", "long", "short", "unsigned", "signed", "float", "double"}
 )
@@ -135,14 +136,16 @@ def _named(call: _Call) -> str:
 
 
 def _calls(head: list[_Token]) -> Iterator[_Call]:
-    """What is called or declared in ``head``, but attributes; nothing if a value is assigned."""
+    """What is called or declared in ``head``, but attributes; nothing if a value is assigned, or if
+    a type is all that stands behind the last one."""
     found: list[_Call] = []
-    before, line, index = "", 0, 0
+    before, line, index, tagged = "", 0, 0, False
     while index < len(head):
         token, after = head[index], head[index + 1 : index + 2]
         if token.text == "=":
             return
         line = line or token.line
+        tagged = tagged or token.text in _TAGGED
         if token.text == "(" or not (after and after[0].text == "("):
             end = _closing(head, index) if token.text == "(" else index
             before = token.text if token.text != "(" else before
@@ -152,11 +155,11 @@ def _calls(head: list[_Token]) -> Iterator[_Call]:
         words = (*(inner.text for inner in head[index + 2 : end + 1]), ")", ")")
         if not _ATTRIBUTE.match(token.text):
             found.append(_Call(token.text, words, bool(before), line))
-            before, line = "", 0
+            before, line, tagged = "", 0, False
         elif "typeof" in token.text:
             before = token.text
         index = end + 1
-    yield from found
+    yield from () if tagged else found
 
 
 def _closing(head: list[_Token], index: int) -> int:

@@ -71,6 +71,24 @@ def test_the_plan_names_it_as_well(tmp_path: Path, macro: str) -> None:
     assert found["st_remove"].local
 
 
+@pytest.mark.parametrize("macro", MACROS)
+@pytest.mark.parametrize("static", ["", "static "])
+def test_the_plan_knows_whose_it_is(tmp_path: Path, macro: str, static: str) -> None:
+    (tmp_path / "st.c").write_text(f"{macro}{static}int f(int n)\n{{\n\treturn n;\n}}\n")
+    local = [one.local for one in declarations(tmp_path, ["st.c"]) if one.name == "f"]
+    assert local == [bool(static)]
+
+
+@pytest.mark.parametrize("macro", ("", *MACROS))
+@pytest.mark.parametrize(
+    "head",
+    ["struct x\n{", "struct x {", "union x {", "enum __packed x {", "struct __aligned(8) x {"],
+)
+def test_a_type_behind_a_macro_is_no_function(macro: str, head: str) -> None:
+    text = f"{macro}{head}\n\tA\n}};\n{REMOVE}"
+    assert {one[0] for one in function_lines(text)} - {"st_show"} == {"st_remove"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
