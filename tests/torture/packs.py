@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
 from kspliced import limits
@@ -180,7 +181,17 @@ def _begin(make: Callable[[], Subject]) -> None:
 
 def _try(seed: int) -> tuple[Trial, int]:
     trial = tried(*_state, seed)
-    return trial, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return trial, _peak()
+
+
+def _peak() -> int:
+    """Bytes that this process has had in memory at most.
+
+    VmHWM counts since exec(); ru_maxrss would count what the process that began this one had.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def campaign(
@@ -194,7 +205,8 @@ def campaign(
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     harm: list[Trial] = []
     peak = 0
-    context = multiprocessing.get_context("fork")
+    # A new interpreter each: what the caller has in memory is none of a pack's.
+    context = multiprocessing.get_context("spawn")
     with context.Pool(initializer=_begin, initargs=(make,)) as pool:
         results: Iterator[tuple[Trial, int]] = pool.imap_unordered(
             _try, range(first_seed, first_seed + count), chunksize=16
