@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kspliced.engine.builder_cache import cache_of, inputs, keep_only, packed_bytes
+from kspliced.engine.builder_cache import cache_of, inputs, keep_only
 from kspliced.engine.builder_unit import Confined, stopped, transient_unit, without_result
-from kspliced.engine.command import require_space
 from kspliced.engine.edges import BuildOrder, Built, Job
 from kspliced.engine.files import read_regular
 from kspliced.engine.paths import Paths
-from kspliced.engine.preconditions import BUILD_BYTES, BUILD_FILES
+from kspliced.engine.room import BUILD_BYTES, BUILD_FILES, packed_bytes, require_space
 from kspliced.engine.store import MAX_PACK
 from kspliced.errors import BuildError, Code, KsplicedError
 from kspliced.kernel.modules import listed

@@ -9,7 +9,6 @@ one directory mounted that is named by their digest, and cannot see those of oth
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
@@ -70,12 +69,3 @@ def _entries(place: Path) -> list[Path]:
         return list(place.iterdir())
     except FileNotFoundError:
         return []
-
-
-def packed_bytes(cache: Path) -> int:
-    """What of the room that a build needs an earlier one of the same inputs has taken."""
-    total = 0
-    for content in cache.glob("sources/*/content"):
-        if not content.is_symlink():
-            total += os.lstat(content).st_blocks * 512
-    return total

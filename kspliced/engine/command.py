@@ -63,27 +63,3 @@ def run(argv: tuple[str, ...], cancel: Cancel, seconds: float, directory: Path |
     return Finished(
         process.returncode, output.decode("utf-8", "replace"), tuple(line for line in lines if line)
     )
-
-
-def require_space(directory: Path, needed: int, purpose: str, files: int = 0) -> None:
-    """Refuse to start what would fill the disk: ``needed`` bytes, and inodes for ``files``, where
-    ``directory`` is or will be. OSError passes to the caller.
-
-    :raises KsplicedError: NO_SPACE, naming how much is needed and how much is free, and where.
-    """
-    existing = next(path for path in (directory, *directory.parents) if path.exists())
-    status = os.statvfs(existing)
-    free = status.f_bavail * status.f_frsize
-    if free < needed:
-        raise KsplicedError(
-            Code.NO_SPACE,
-            f"{purpose} needs {needed >> 20} MiB in {directory}, where {free >> 20} MiB are free",
-            f"free {(needed - free + (1 << 20) - 1) >> 20} MiB there",
-        )
-    # A file system that makes inodes as it needs them (btrfs) counts none.
-    if status.f_files and status.f_favail < files:
-        raise KsplicedError(
-            Code.NO_SPACE,
-            f"{purpose} needs {files} inodes in {directory}, where {status.f_favail} are free",
-            f"remove {files - status.f_favail} files there",
-        )

@@ -9,11 +9,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from kspliced.engine.command import require_space, run
+from kspliced.engine.command import run
 from kspliced.engine.edges import Job
 from kspliced.engine.fetch import PackageFetcher, publish, succeed
 from kspliced.engine.fetch_unit import Download
 from kspliced.engine.paths import Paths
+from kspliced.engine.room import require_space
 from kspliced.errors import Code, KsplicedError, SourceError
 from kspliced.lines import split_lines
 from kspliced.model import KernelId

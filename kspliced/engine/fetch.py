@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from kspliced.engine.command import Finished, require_space, run
+from kspliced.engine.command import Finished, run
 from kspliced.engine.download import announced, claim
 from kspliced.engine.edges import BuildOrder, Job
 from kspliced.engine.fetch_unit import Download
@@ -26,6 +26,7 @@ from kspliced.engine.files import sync_directory
 from kspliced.engine.kernels import installed_images, installed_version, loaded_modules
 from kspliced.engine.origin import Origins
 from kspliced.engine.paths import Paths
+from kspliced.engine.room import require_space
 from kspliced.engine.versions import series
 from kspliced.errors import Code, KsplicedError, SourceError
 from kspliced.model import KernelId

@@ -18,6 +18,7 @@ from kspliced.engine.kernels import (
     switched_off,
 )
 from kspliced.engine.paths import Paths
+from kspliced.engine.room import BUILD_BYTES, BUILD_FILES, lacking, packed_bytes
 from kspliced.engine.versions import of_rpm, series
 from kspliced.engine.view import (
     Finding,
@@ -33,10 +34,6 @@ from kspliced.errors import Code, KsplicedError, PreconditionError
 from kspliced.lines import split_lines
 from kspliced.model import CORE_ABI, KernelId
 
-# A packed source of 6.1 takes 800 MB in the cache, the temporary trees 300 MB.
-BUILD_BYTES = 3 << 29
-# 48 000 files of the source that may be laid out, 10 000 directories, the objects of 300 units.
-BUILD_FILES = 80_000
 # What the core finds and calls (kmod/symbols.c), what matching reads, and the reliable unwinder.
 _OPTIONS = (
     "SMP",
@@ -388,27 +385,13 @@ def _offered(view: View, running: KernelId | None, *packages: str) -> frozenset[
 def room(view: View) -> Precondition:
     """There is room where the builder works."""
     code, cache = Code.NO_SPACE, view.paths.cache
-    place = next(path for path in (cache, *cache.parents) if there(path))
     try:
-        status = os.statvfs(place)
-        kept = sum(file.lstat().st_blocks * 512 for file in cache.glob("*/sources/*/content"))
+        needed = max(0, BUILD_BYTES - sum(map(packed_bytes, cache.glob("*"))))
+        lack = lacking(cache, needed, "building an update", BUILD_FILES)
     except OSError as error:
         return unknown(code, f"the room in {cache} is not known: {error.strerror}")
-    free, needed = status.f_bavail * status.f_frsize, max(0, BUILD_BYTES - kept)
-    if free < needed:
-        return failed(
-            code,
-            f"building an update needs {needed >> 20} MiB in {cache}, where {free >> 20} MiB are "
-            "free",
-            f"free {((needed - free) >> 20) + 1} MiB there",
-        )
-    if status.f_files and status.f_favail < BUILD_FILES:
-        return failed(
-            code,
-            f"building an update needs {BUILD_FILES} inodes in {cache}, where "
-            f"{status.f_favail} are free",
-            f"remove {BUILD_FILES - status.f_favail} files there",
-        )
+    if lack is not None:
+        return failed(code, lack.words, lack.remedy)
     return ok(code, f"{cache} has room for a build")
 
 

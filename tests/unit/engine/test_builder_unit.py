@@ -18,7 +18,7 @@ from kspliced.engine.builder import UnitBuilder
 from kspliced.engine.builder_cache import cache_of, keep_only
 from kspliced.engine.builder_unit import Confined, properties, transient_unit
 from kspliced.engine.edges import BuildOrder, Built, Cancel, Job
-from kspliced.engine.preconditions import BUILD_BYTES
+from kspliced.engine.room import BUILD_BYTES
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress
 from tests.unit.engine.fakes import NEWER, RUNNING, Machine, manifest, pack_content

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kspliced.engine.command import require_space
 from kspliced.engine.edges import Cancel, Job
 from kspliced.engine.fetch import AptFetcher
 from kspliced.engine.paths import Paths
+from kspliced.engine.room import require_space
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import Progress
 from tests.unit.engine.fakes import NEWER, RUNNING, Machine

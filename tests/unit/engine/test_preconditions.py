@@ -11,7 +11,8 @@ import pytest
 from kspliced.cli import main as command
 from kspliced.engine import preconditions, queue, replay, transactions
 from kspliced.engine.journal import Event
-from kspliced.engine.preconditions import ALL, BUILD_BYTES, evaluate, first_failed, stamp
+from kspliced.engine.preconditions import ALL, evaluate, first_failed, stamp
+from kspliced.engine.room import BUILD_BYTES
 from kspliced.engine.state import load_state
 from kspliced.engine.status import StatusState, Verdict, current_status, status_json
 from kspliced.engine.view import Finding, View
