@@ -12,10 +12,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kspliced import __version__
 from kspliced.engine.kernels import boot_id
 from kspliced.engine.paths import Paths
-from kspliced.engine.state import Problem, Stage, State, UpdateRecord, update_of
+from kspliced.engine.state import Problem, Stage, State, UpdateRecord, blank_record, update_of
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import VMLINUX, ChangeKind, FunctionChange, Group, KernelId
 
@@ -130,24 +129,8 @@ def _unknown(module: str, running: KernelId, parts: tuple[Part, ...] | None) -> 
         for part in parts or ()
         if part.replaced
     )
-    return UpdateRecord(
-        update=update_of(module),
-        digest="",
-        kernel=running,
-        to_version="",
-        stage=Stage.LIVE,
-        wanted=True,
-        functions=functions,
-        entries=(),
-        refused=(),
-        pause_us=0,
-        applied_at=0,
-        boot_id="",
-        made_by=__version__,
-        pinned=True,
-        waiting=(),
-        held=(),
-        problem=None,
+    return replace(
+        blank_record(running, ""), update=update_of(module), functions=functions, pinned=True
     )
 
 

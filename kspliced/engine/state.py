@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from kspliced import limits
+from kspliced import __version__, limits
 from kspliced.engine.budget import fit_problem, fit_record
 from kspliced.engine.files import write_durably
 from kspliced.engine.paths import Paths
@@ -135,6 +135,29 @@ class State:
     def newest(self, accept: Callable[[UpdateRecord], bool]) -> UpdateRecord | None:
         """The newest record that ``accept`` takes, or None."""
         return next((record for record in reversed(self.history) if accept(record)), None)
+
+
+def blank_record(kernel: KernelId, to_version: str) -> UpdateRecord:
+    """The record of an update of which nothing is known or done yet, in stage FAILED."""
+    return UpdateRecord(
+        update="",
+        digest="",
+        kernel=kernel,
+        to_version=to_version,
+        stage=Stage.FAILED,
+        wanted=True,
+        functions=(),
+        entries=(),
+        refused=(),
+        pause_us=0,
+        applied_at=0,
+        boot_id="",
+        made_by=__version__,
+        pinned=False,
+        waiting=(),
+        held=(),
+        problem=None,
+    )
 
 
 def _supersedes(new: UpdateRecord, old: UpdateRecord) -> bool:

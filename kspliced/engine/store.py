@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from kspliced import __version__, limits
+from kspliced import limits
 from kspliced.engine import evidence
 from kspliced.engine.budget import require_fit
 from kspliced.engine.files import make_private, set_aside, sync_directory, write_durably
@@ -22,6 +22,7 @@ from kspliced.engine.state import (
     Stage,
     State,
     UpdateRecord,
+    blank_record,
     load_state,
     problem_of,
     save_state,
@@ -191,22 +192,13 @@ def check_kernel(pack: Pack, running: KernelId) -> None:
 def record_of(pack: Pack) -> UpdateRecord:
     """A fresh record of a pack, in stage BUILT."""
     manifest = pack.manifest
-    return UpdateRecord(
+    return replace(
+        blank_record(manifest.kernel, manifest.to_version),
         update=manifest.update,
         digest=pack.digest,
-        kernel=manifest.kernel,
-        to_version=manifest.to_version,
         stage=Stage.BUILT,
-        wanted=True,
         functions=manifest.functions,
         entries=manifest.entries,
         refused=manifest.refused,
-        pause_us=0,
-        applied_at=0,
-        boot_id="",
-        made_by=__version__,
         pinned=manifest.pinned,
-        waiting=(),
-        held=(),
-        problem=None,
     )

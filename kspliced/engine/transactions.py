@@ -24,7 +24,7 @@ from kspliced.engine.kernels import (
 from kspliced.engine.policy import APPLY_ANYWAY, Action, Decision, blamed_units, decide
 from kspliced.engine.preconditions import BUILDING, SWITCHING, WRITING, container, require
 from kspliced.engine.resident import require_room
-from kspliced.engine.state import Stage, UpdateRecord
+from kspliced.engine.state import Stage, UpdateRecord, blank_record
 from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
 from kspliced.engine.switch import (
     Outcome,
@@ -367,7 +367,7 @@ def _build(
     :raises KsplicedError: REFUSED and NOTHING_TO_DO are recorded as results, all else as failures.
     """
     require(context.paths, BUILDING)
-    blank = _blank(running, newest.version)
+    blank = blank_record(running, newest.version)
     try:
         order = replace(context.fetcher.order(running, newest, context.job), exclude=exclude)
         context.job.at("build", 0.2, f"building {running.version} to {newest.version}")
@@ -410,29 +410,6 @@ def _build(
         Facts(update=record.update, from_=running.version, to=newest.version),
     )
     return record, pack
-
-
-def _blank(running: KernelId, to_version: str) -> UpdateRecord:
-    """A record of an update without a pack."""
-    return UpdateRecord(
-        update="",
-        digest="",
-        kernel=running,
-        to_version=to_version,
-        stage=Stage.FAILED,
-        wanted=True,
-        functions=(),
-        entries=(),
-        refused=(),
-        pause_us=0,
-        applied_at=0,
-        boot_id="",
-        made_by=__version__,
-        pinned=False,
-        waiting=(),
-        held=(),
-        problem=None,
-    )
 
 
 def _journal_refusal(
