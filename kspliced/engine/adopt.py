@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING
 
 from kspliced.engine.kernels import boot_id
 from kspliced.engine.paths import Paths
-from kspliced.engine.state import Problem, Stage, State, UpdateRecord, blank_record, update_of
+from kspliced.engine.state import (
+    LIVE_STAGES,
+    Problem,
+    Stage,
+    State,
+    UpdateRecord,
+    blank_record,
+    update_of,
+)
 from kspliced.errors import Code, KsplicedError
 from kspliced.model import VMLINUX, ChangeKind, FunctionChange, Group, KernelId
 
 if TYPE_CHECKING:
     from kspliced.kernel.core import Part
     from kspliced.pack import Pack
-
-# What a record is in while its update is live; switches that were interrupted are for recover().
-_LIVE = (Stage.LIVE, Stage.APPLYING, Stage.UNDOING)
 
 
 def applied_modules(paths: Paths) -> frozenset[str]:
@@ -54,16 +59,16 @@ def adopted(paths: Paths, state: State, running: KernelId, now: float) -> State:
 def _adopted(paths: Paths, state: State, running: KernelId, module: str, now: int) -> State:
     update = update_of(module)
     mine = [r for r in state.history if r.update == update and r.kernel == running]
-    mine.sort(key=lambda record: record.stage in _LIVE)
+    mine.sort(key=lambda record: record.stage in LIVE_STAGES)
     record = mine[-1] if mine else None
-    if record is not None and record.stage in _LIVE and record.digest:
+    if record is not None and record.stage in LIVE_STAGES and record.digest:
         return state
     pack = _pack_of(paths, update, running, record.digest if record is not None else "")
-    if record is not None and record.stage in _LIVE and pack is None:
+    if record is not None and record.stage in LIVE_STAGES and pack is None:
         return state
     live = _record(paths, record, module, pack, running, now)
     for old in state.history:
-        if old.stage in _LIVE and old.update != update and old.kernel == running:
+        if old.stage in LIVE_STAGES and old.update != update and old.kernel == running:
             state = state.change(old, replace(old, stage=Stage.REPLACED))
     return state.put(live)
 

@@ -47,6 +47,10 @@ class Stage(str, Enum):
     EMPTY = "empty"
 
 
+# What a record is in while its update is live; switches that were interrupted are for recover().
+LIVE_STAGES = (Stage.LIVE, Stage.APPLYING, Stage.UNDOING)
+
+
 class Guard(str, Enum):
     """The boot-loop guard: REPLAYING when a boot replays, TRIPPED when it never became healthy.
 
@@ -257,8 +261,7 @@ def _content(state: State) -> bytes:
 
 def _without_oldest(history: tuple[UpdateRecord, ...]) -> tuple[UpdateRecord, ...]:
     """A history without its oldest update that does nothing; the newest and what is live stay."""
-    live = (Stage.LIVE, Stage.APPLYING, Stage.UNDOING)
     for number, record in enumerate(history[:-1]):
-        if record.stage not in live:
+        if record.stage not in LIVE_STAGES:
             return history[:number] + history[number + 1 :]
     raise StateError(Code.FAILED, "what is live has a larger record than any upgrade", "report it")
