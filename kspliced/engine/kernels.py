@@ -57,10 +57,15 @@ class Installed:
 
 @dataclass(frozen=True)
 class _Image:
-    """A kernel that dpkg or rpm knows, and whether it is of the distribution's own source."""
+    """A kernel that dpkg or rpm knows, and whether it is of the distribution's own source.
+
+    ``name`` and ``version`` are its package's; for rpm, which finds kernels by what they provide,
+    they are the kernel's.
+    """
 
     kernel: KernelId
-    package: str
+    name: str
+    version: str
     distribution: bool
 
 
@@ -102,7 +107,7 @@ def installed_kernels(paths: Paths, running: KernelId) -> Installed:
             continue
         if not image.distribution:
             if compare_versions(kernel.version, running.version, running) > 0:
-                ignored.append(image.package)
+                ignored.append(_printable(f"{image.name} {image.version}"))
         elif series(kernel.release) == series(running.release):
             if compare_versions(kernel.version, newest.version, running) > 0:
                 newest = kernel
@@ -116,12 +121,10 @@ def installed_kernels(paths: Paths, running: KernelId) -> Installed:
 def distribution_images(paths: Paths, running: KernelId) -> frozenset[str]:
     """The packages of the distribution's installed images of the running one's flavour and series:
     what an update can bring to it."""
-    want = (flavour(running.release), series(running.release))
     return frozenset(
-        image.package.partition(" ")[0]
-        for image in _kernels(paths, running)
-        if image.distribution
-        and (flavour(image.kernel.release), series(image.kernel.release)) == want
+        image.name
+        for image in _distribution(paths, running)
+        if series(image.kernel.release) == series(running.release)
     )
 
 
@@ -134,13 +137,9 @@ def installed_version(paths: Paths, package: str) -> str | None:
 
 
 def installed_images(paths: Paths, running: KernelId) -> tuple[tuple[str, str], ...]:
-    """Name and version of Debian's installed packages of kernels of the running one's flavour."""
-    found = []
-    for image in _images(paths.dpkg, running.arch):
-        if image.distribution and flavour(image.kernel.release) == flavour(running.release):
-            name, _, version = image.package.partition(" ")
-            found.append((name, version))
-    return tuple(found)
+    """Name and version of the distribution's installed packages of kernels of the running one's
+    flavour."""
+    return tuple((image.name, image.version) for image in _distribution(paths, running))
 
 
 def boot_id(paths: Paths) -> str:
@@ -186,24 +185,30 @@ def source_version(source: str, version: str) -> str:
     return _BINNMU.sub("", version)
 
 
+def _distribution(paths: Paths, running: KernelId) -> Iterator[_Image]:
+    """The distribution's installed kernels of the running one's flavour, of any series."""
+    for image in _kernels(paths, running):
+        if image.distribution and flavour(image.kernel.release) == flavour(running.release):
+            yield image
+
+
 def _kernels(paths: Paths, running: KernelId) -> Iterator[_Image]:
     if of_rpm(running):
         for release, version in rpmdb.kernels(paths):
-            yield _Image(KernelId(release, version, running.arch), release, True)
+            yield _Image(KernelId(release, version, running.arch), release, version, True)
     else:
         yield from _images(paths.dpkg, running.arch)
 
 
 def _images(dpkg: Path, arch: str) -> Iterator[_Image]:
     for fields in _packages(dpkg, b"Package: linux-image-"):
-        package = fields.get("Package", "")
+        package, version = fields.get("Package", ""), fields.get("Version", "")
         match = _IMAGE.fullmatch(package)
         if match and not match["release"].endswith("-dbg"):
             source = fields.get("Source", "")
-            version = source_version(source, fields.get("Version", ""))
-            kernel = KernelId(match["release"], version, arch)
-            ours = _SOURCE.fullmatch(source) is not None and _ARCHIVE.fullmatch(version) is not None
-            yield _Image(kernel, _printable(f"{package} {version}"), ours)
+            kernel = KernelId(match["release"], source_version(source, version), arch)
+            ours = _SOURCE.fullmatch(source) and _ARCHIVE.fullmatch(kernel.version)
+            yield _Image(kernel, package, version, ours is not None)
 
 
 def _packages(dpkg: Path, start: bytes) -> Iterator[dict[str, str]]:

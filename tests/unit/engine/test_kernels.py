@@ -12,6 +12,8 @@ import pytest
 from debian.debian_support import NativeVersion
 
 from kspliced.engine.kernels import (
+    distribution_images,
+    installed_images,
     installed_kernels,
     installed_version,
     loaded_modules,
@@ -179,6 +181,19 @@ def test_a_self_built_image_is_ignored_with_a_word(machine: Machine, source: str
     found = installed_kernels(machine.paths, RUNNING)
     assert found.newest == NEWER and found.other_series is None
     assert found.ignored == ("linux-image-6.1.200-amd64 6.1.200-1",)
+
+
+def test_an_image_that_was_built_again_has_its_packages_version(machine: Machine) -> None:
+    """apt's lists, which are asked who offers it, have that one."""
+    name = "linux-image-6.1.0-56-amd64-unsigned"
+    stanza = (
+        f"\nPackage: {name}\nStatus: install ok installed\nArchitecture: amd64\n"
+        "Source: linux (6.1.192-2)\nVersion: 6.1.192-2+b1\n"
+    )
+    with (machine.paths.dpkg / "status").open("a") as file:
+        file.write(stanza)
+    assert (name, "6.1.192-2+b1") in installed_images(machine.paths, RUNNING)
+    assert name in distribution_images(machine.paths, RUNNING)
 
 
 def test_no_procfs(tmp_path: Path) -> None:
