@@ -8,7 +8,6 @@ it may touch, engine/builder_cache.py what it finds of builds before).
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from kspliced.engine.files import read_regular
 from kspliced.engine.paths import Paths
 from kspliced.engine.room import BUILD_BYTES, BUILD_FILES, packed_bytes, require_space
 from kspliced.engine.store import MAX_PACK
+from kspliced.engine.transient import stop
 from kspliced.errors import BuildError, Code, KsplicedError
 from kspliced.kernel.modules import listed
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
@@ -78,11 +78,11 @@ class UnitBuilder:
                 self.wrap(confined),
                 job.part(0.2, 0.84),
                 lambda: job.cancel.wanted,
-                lambda: _stop(confined.unit),
+                lambda: stop(confined.unit),
             )
         except WorkerLost as error:
             # Where systemd-run alone went, the unit may be there still.
-            _stop(confined.unit)
+            stop(confined.unit)
             raise without_result(error) from error
         except KsplicedError as error:
             if error.code is Code.CANCELLED and not job.cancel.wanted:
@@ -91,7 +91,7 @@ class UnitBuilder:
 
     def _sweep(self) -> None:
         """End a builder whose worker was killed, and remove what it left: we hold the lock."""
-        _stop(f"{_UNIT}*.service")
+        stop(f"{_UNIT}*.service")
         for places in (self.paths.cache.glob("*/*.kspack"), self.paths.run.glob("targets-*")):
             for file in places:
                 file.unlink(missing_ok=True)
@@ -121,17 +121,6 @@ def _command(order: BuildOrder, targets: Path, output: Path, cache: Path) -> tup
         "--progress",
         "json",
         *(f"--exclude={unit}" for unit in order.exclude),
-    )
-
-
-def _stop(unit: str) -> None:
-    """Stop the unit with everything in it; systemd-run then ends by itself."""
-    subprocess.run(
-        ["systemctl", "stop", unit],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
     )
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kspliced
+from kspliced.engine.transient import HARDENED, command
 from kspliced.errors import BuildError, Code, KsplicedError
 from kspliced.worker import WorkerLost
 
 CACHE_NAME = "kspliced"
 _PROPERTIES = (
+    *HARDENED,
     "DynamicUser=yes",
     "User=kspliced-build",
     "CacheDirectoryMode=0755",
@@ -24,45 +26,22 @@ _PROPERTIES = (
     "PrivateIPC=yes",
     "IPAddressDeny=any",
     "RestrictAddressFamilies=AF_UNIX",
-    "ProtectSystem=strict",
-    "ProtectHome=yes",
-    "PrivateTmp=yes",
-    "PrivateDevices=yes",
     "DevicePolicy=closed",
-    "ProtectKernelTunables=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectControlGroups=yes",
-    "ProtectClock=yes",
-    "ProtectHostname=yes",
-    "ProtectProc=invisible",
     "PrivateUsers=yes",
     "KeyringMode=private",
-    "NoNewPrivileges=yes",
     "CapabilityBoundingSet=",
     "AmbientCapabilities=",
-    "RestrictSUIDSGID=yes",
-    "RestrictNamespaces=yes",
-    "RestrictRealtime=yes",
-    "LockPersonality=yes",
     "MemoryDenyWriteExecute=yes",
     "RemoveIPC=yes",
-    "SystemCallArchitectures=native",
-    "SystemCallFilter=@system-service",
     # Compilers, make and ccache need no socket, not of the bus either. (A transient unit cannot
     # have RestrictAddressFamilies=none, which systemd 252 takes in unit files only.) @privileged
     # stays: make sets its own user and group again, archivers own their files.
     "SystemCallFilter=~@network-io",
-    "SystemCallErrorNumber=EPERM",
-    "UMask=0022",
     "MemoryMax=2G",
     "TasksMax=512",
     "LimitFSIZE=4G",
     "LimitCORE=0",
     "RuntimeMaxSec=4h",
-    # Stopping the daemon stops the build, should the worker not be there to do it.
-    "PartOf=kspliced.service",
-    "Nice=10",
     "CPUWeight=20",
     "IOWeight=20",
     "OOMScoreAdjust=500",
@@ -133,15 +112,13 @@ def properties(confined: Confined) -> tuple[str, ...]:
 
 def transient_unit(confined: Confined) -> list[str]:
     """The command that runs a command in a hardened transient service."""
-    options = [f"--property={value}" for value in properties(confined)]
-    environment = [
-        f"--setenv=PYTHONPATH={Path(kspliced.__file__).resolve().parent.parent}",
-        f"--setenv=TMPDIR={confined.cache}",
-        "--setenv=PYTHONDONTWRITEBYTECODE=1",
-    ]
-    run = ["systemd-run", "--pipe", "--wait", "--collect", f"--unit={confined.unit}"]
-    run += ["--description=kspliced builder", *options, *environment]
-    return [*run, "--", *confined.command]
+    environment = (
+        f"PYTHONPATH={Path(kspliced.__file__).resolve().parent.parent}",
+        f"TMPDIR={confined.cache}",
+        "PYTHONDONTWRITEBYTECODE=1",
+    )
+    unit, name, argv = confined.unit, "kspliced builder", confined.command
+    return list(command(unit, name, properties(confined), environment, argv))
 
 
 def without_result(error: WorkerLost) -> KsplicedError:
