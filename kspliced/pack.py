@@ -31,7 +31,6 @@ FORMAT = 5
 _MAGIC = b"KSPLPACK"
 _HEADER = struct.Struct("<8sIIQ32s")
 _DIGEST_OFFSET = 24
-_MAX_PACK = limits.PACK_BYTES
 _BLANK = bytes(32)
 _REBUILD = "build it again, or fetch it again"
 # Record names no member of the manifest like that twice, and text in it has its quotes escaped.
@@ -93,7 +92,7 @@ def pack_bytes(manifest: Manifest, blobs: tuple[Blob, ...]) -> tuple[bytes, str]
     envelope = dumps(Envelope(manifest, entries))
     body = envelope + b"".join(stored)
     total = _HEADER.size + len(body)
-    content = bytearray(_HEADER.pack(_MAGIC, FORMAT, len(envelope), total, bytes(32)) + body)
+    content = bytearray(_HEADER.pack(_MAGIC, FORMAT, len(envelope), total, _BLANK) + body)
     digest = hashlib.sha256(content)
     content[_DIGEST_OFFSET : _DIGEST_OFFSET + 32] = digest.digest()
     return bytes(content), digest.hexdigest()
@@ -121,7 +120,7 @@ def read_pack(path: Path) -> Pack:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_PACK + 1)
+            content = file.read(limits.PACK_BYTES + 1)
     except OSError as error:
         raise PackError(
             Code.IO, f"cannot read {path}: {error.strerror}", "name a readable pack"
@@ -134,9 +133,7 @@ def parse_pack(content: bytes, name: str) -> Pack:
 
     :raises PackError: PACK_MALFORMED, PACK_FORMAT.
     """
-    if len(content) < _HEADER.size or content[:8] != _MAGIC:
-        raise PackError(Code.PACK_MALFORMED, f"{name} is not a kspliced pack", _REBUILD)
-    _, version, manifest_size, total, stored_digest = _HEADER.unpack_from(content)
+    version, manifest_size, total, stored_digest = _header(content, name)
     if total != len(content):
         raise PackError(
             Code.PACK_MALFORMED, f"{name} has {len(content)} bytes, not {total}", _REBUILD
@@ -185,13 +182,11 @@ def identify(descriptor: int, name: str) -> Identity:
     :raises PackError: PACK_MALFORMED.
     """
     header = os.pread(descriptor, _HEADER.size, 0)
-    if len(header) < _HEADER.size or header[:8] != _MAGIC:
-        raise PackError(Code.PACK_MALFORMED, f"{name} is not a kspliced pack", _REBUILD)
-    _, _, manifest_size, total, stored_digest = _HEADER.unpack(header)
-    digest = hashlib.sha256(header[:_DIGEST_OFFSET] + bytes(32))
+    _, manifest_size, total, stored_digest = _header(header, name)
+    digest = hashlib.sha256(header[:_DIGEST_OFFSET] + _BLANK)
     versions: dict[int, bytes] = {}
     offset, end, before = _HEADER.size, _HEADER.size + manifest_size, b""
-    while offset < _MAX_PACK and (piece := os.pread(descriptor, _PIECE, offset)):
+    while offset < limits.PACK_BYTES and (piece := os.pread(descriptor, _PIECE, offset)):
         digest.update(piece)
         if offset < end:
             text = before + piece[: end - offset]
@@ -205,6 +200,18 @@ def identify(descriptor: int, name: str) -> Identity:
         raise PackError(Code.PACK_MALFORMED, f"{name} does not name one version", _REBUILD)
     (version,) = versions.values()
     return Identity(digest.hexdigest(), version.decode("ascii"))
+
+
+def _header(content: bytes, name: str) -> tuple[int, int, int, bytes]:
+    """What the header at the beginning of ``content`` says: the format, the lengths of the manifest
+    and of the whole file, and its digest.
+
+    :raises PackError: PACK_MALFORMED when there is none.
+    """
+    if len(content) < _HEADER.size or not content.startswith(_MAGIC):
+        raise PackError(Code.PACK_MALFORMED, f"{name} is not a kspliced pack", _REBUILD)
+    _, version, manifest_size, total, digest = _HEADER.unpack_from(content)
+    return version, manifest_size, total, digest
 
 
 def _envelope(text: bytes) -> Envelope:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kspliced import limits
 from kspliced.engine.builder_cache import cache_of, inputs, keep_only
 from kspliced.engine.builder_unit import Confined, stopped, transient_unit, without_result
 from kspliced.engine.edges import BuildOrder, Built, Job
 from kspliced.engine.files import read_regular
 from kspliced.engine.paths import Paths
 from kspliced.engine.room import BUILD_BYTES, BUILD_FILES, packed_bytes, require_space
-from kspliced.engine.store import MAX_PACK
 from kspliced.engine.transient import stop
 from kspliced.errors import BuildError, Code, KsplicedError
 from kspliced.kernel.modules import listed
@@ -65,7 +65,7 @@ class UnitBuilder:
             try:
                 value = self._run(Confined(unit, command, cache, (*reads, targets)), job)
                 built, has_pack = _parse(value)
-                content = read_regular(output, MAX_PACK) if has_pack else None
+                content = read_regular(output, limits.PACK_BYTES) if has_pack else None
             finally:
                 targets.unlink(missing_ok=True)
                 output.unlink(missing_ok=True)

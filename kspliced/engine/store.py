@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from kspliced import limits
 from kspliced.engine import evidence
 from kspliced.engine.budget import require_fit
 from kspliced.engine.files import make_private, set_aside, sync_directory, write_durably
@@ -36,7 +35,6 @@ from kspliced.record import encode
 _UPDATE_NAME = re.compile(r"ks_[0-9a-f]{8,48}")
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+~:-]{0,100}")
 _LOCK_POLL_SECONDS = 0.1
-MAX_PACK = limits.PACK_BYTES
 # Packs of these stages may be applied (again); those of others are removed.
 _KEPT = {Stage.BUILT, Stage.APPLYING, Stage.LIVE, Stage.UNDOING, Stage.UNDONE, Stage.FAILED}
 

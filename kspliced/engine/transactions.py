@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from kspliced import __version__
+from kspliced import __version__, limits
 from kspliced.engine import queue
 from kspliced.engine.edges import Context
 from kspliced.engine.files import read_regular
@@ -25,7 +25,7 @@ from kspliced.engine.policy import APPLY_ANYWAY, Action, Decision, blamed_units,
 from kspliced.engine.preconditions import BUILDING, SWITCHING, WRITING, container, require
 from kspliced.engine.resident import require_room
 from kspliced.engine.state import Stage, UpdateRecord, blank_record
-from kspliced.engine.store import MAX_PACK, Store, check_kernel, opened, record_of
+from kspliced.engine.store import Store, check_kernel, opened, record_of
 from kspliced.engine.switch import (
     Outcome,
     adopt,
@@ -113,7 +113,7 @@ def apply(context: Context, file: Path | None) -> Outcome:
         _refuse_switched_off(context)
         if file is not None:
             running = running_kernel(context.paths)
-            pack = store.take_pack(read_regular(file, MAX_PACK), str(file), running)
+            pack = store.take_pack(read_regular(file, limits.PACK_BYTES), str(file), running)
             _clear_guard(store)
             return _apply_pack(context, store, record_of(pack), pack)
         _clear_guard(store)
