@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from kspliced import limits
 from kspliced.service.interface import Arg, Emits, Interface, Method, Property, Signal, file_xml
 
 ACTION_APPLY = "org.kspliced1.apply"
@@ -49,8 +50,8 @@ MANAGER = Interface(
         Method(
             "ApplyPack",
             f"{ACTION_APPLY_PACK}: make a pack live, which is to run any code as the kernel. The "
-            "caller opens the file, with its own rights; it must be a regular file of at most 256 "
-            "MiB.",
+            "caller opens the file, with its own rights; it must be a regular file of at most "
+            f"{limits.PACK_BYTES // limits.MIB} MiB.",
             ACTION_APPLY_PACK,
             inputs=(Arg("pack", "h"),),
             outputs=_JOB,

@@ -15,7 +15,6 @@ from kspliced import limits
 from kspliced.errors import BusError, Code, KsplicedError
 from kspliced.pack import Identity, identify
 
-MAX_BYTES = limits.PACK_BYTES
 _PIECE = 1 << 20
 _PREFIX = "pack-"
 _SUFFIX = ".kspack"
@@ -57,7 +56,8 @@ class Offer:
     async def take(self, directory: Path) -> Path:
         """A copy of the regular file in ``directory``. OSError passes to the caller.
 
-        :raises KsplicedError: PACK_MALFORMED over 256 MiB, or when it is not what describe() told.
+        :raises KsplicedError: PACK_MALFORMED over limits.PACK_BYTES, or when it is not what
+            describe() told.
         """
         own = os.dup(self._descriptor)
         return await _on_a_thread(lambda: _copy(own, directory, self._asked))
@@ -120,10 +120,9 @@ def _write(source: int, target: int) -> None:
     offset = 0
     while piece := os.pread(source, _PIECE, offset):
         offset += len(piece)
-        if offset > MAX_BYTES:
-            raise BusError(
-                Code.PACK_MALFORMED, f"the pack is over {MAX_BYTES} bytes", "name a pack"
-            )
+        if offset > limits.PACK_BYTES:
+            text = f"the pack has over {limits.PACK_BYTES // limits.MIB} MiB"
+            raise BusError(Code.PACK_MALFORMED, text, "name a pack")
         view = memoryview(piece)
         while view:
             view = view[os.write(target, view) :]
