@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from kspliced.build.kbuild import Unit
 from kspliced.build.nmi import Exposed
 from kspliced.build.workspace import source_of
+from kspliced.model import Refusal
 from kspliced.plan.components import Component, Texts
 from kspliced.plan.declarations import DeclarationKind
 from kspliced.plan.edits import Edit, SourceText
@@ -82,6 +83,28 @@ def of_symbol(
     )
 
 
+def of_import(
+    symbol: str,
+    functions: Iterable[str],
+    source: str,
+    components: tuple[Component, ...],
+    texts: Texts,
+) -> tuple[Component, ...]:
+    """Those whose new lines, or a header's that they change, use the symbol ``symbol`` which the
+    code of ``source`` did not use before; or else those that the ``functions`` are due to."""
+
+    def uses(component: Component) -> bool:
+        edits = (*component.edits(source), *(header.edit for header in component.headers))
+        return any(symbol in identifiers(edit.new_lines) for edit in edits)
+
+    found = tuple(component for component in components if uses(component))
+    if found:
+        return found
+    for name in functions:
+        found += of_symbol(name, source, components, reached(texts, source, name, INLINED))
+    return tuple(dict.fromkeys(found)) or components
+
+
 def of_change(
     name: str, source: str, components: tuple[Component, ...], reached: frozenset[str]
 ) -> tuple[Component, ...]:
@@ -144,6 +167,14 @@ def of_interrupts(
             for component in of_change(one.name, source, components, mentioned):
                 found.setdefault(component.id, []).append(one)
     return found
+
+
+def charge(
+    guilty: dict[str, list[Refusal]], components: Iterable[Component], refusal: Refusal
+) -> None:
+    """Add a refusal to what is said of each of ``components``, by name."""
+    for component in components:
+        guilty.setdefault(component.id, []).append(refusal)
 
 
 def _naming(symbol: str, source: str, components: tuple[Component, ...]) -> tuple[Component, ...]:

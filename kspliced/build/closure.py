@@ -112,6 +112,20 @@ class Closure:
                 found |= {t.name for t in site.targets if t.entity is None}
         return frozenset(found)
 
+    def users(self, name: str) -> tuple[str, ...]:
+        """What of the update refers to a name of external linkage."""
+        found = {
+            written.changed.post.name
+            for written in self._written
+            if any(_names(t, name) for _, t in new_references(self._diff, written))
+        }
+        for entity in self._carried:
+            targets = [target for _, target in self._post.references(entity)]
+            targets += [target for site in self._post.sites(entity) for target in site.targets]
+            if any(_names(target, name) for target in targets):
+                found.add(entity.parent or entity.name)
+        return tuple(sorted(found - {""}))
+
     def lent(self, name: str) -> bool:
         """Whether the update knows where something of external linkage is that the kernel has
         under no such name."""
@@ -197,6 +211,10 @@ class Closure:
         if entity.kind is EntityKind.DATA and not self._is_new(entity):
             return ()
         return (entity,)
+
+
+def _names(target: Target, name: str) -> bool:
+    return target.entity is None and target.name == name
 
 
 def takes_address(target: Target) -> bool:

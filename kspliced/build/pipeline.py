@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from kspliced.build.closed import Listed, read_exports, read_running
 from kspliced.build.compiled import compiler_cache
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import Parts, emit_parts
@@ -219,6 +220,7 @@ class _Pipeline:
         self._request, self._headers, self._old = request, headers, old
         self._workspace, self._stages = workspace, stages
         self._configuration = Configuration.parse((headers.top / ".config").read_text("utf-8"))
+        self._running = read_running(request.symbols)
         self._kbuilds: dict[str, Kbuild] = {}
         self._compiled = compiler_cache(request.cache / "compiled" if request.cache else None)
 
@@ -325,10 +327,16 @@ class _Pipeline:
                     frozenset(request.foreign),
                 ),
                 Compiled(compiled.result, self._compile_more),
+                self._listed,
                 remembered,
                 lambda text: self._stages.say("compile", text),
             )
             return found, upgrade
+
+    def _listed(self) -> Listed:
+        """The symbols that the kernel is said to have."""
+        exports = read_exports(self._headers.top / "Module.symvers")
+        return Listed(exports, self._running)
 
     def _remembered(self, upgrade: _Upgrade) -> Remembered:
         """What is known of this search."""
@@ -337,6 +345,7 @@ class _Pipeline:
             return Remembered(None, "")
         globs = (request.targets, request.only, request.exclude, request.foreign)
         wish = (request.policy.value, *(" ".join(some) for some in globs))
+        wish += (" ".join(sorted(self._running)),)
         entries = tuple(" ".join((e.subject, *e.cves)) for e in upgrade.news.entries)
         entries += (upgrade.news.problem, upgrade.to_version)
         paths = (change.path for change in upgrade.changes)

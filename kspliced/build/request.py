@@ -23,6 +23,8 @@ class BuildRequest:
     leave out; ``jobs``: parallel compilers;
     ``workdir``: where the temporary trees go (needs some 300 MB), None for the default;
     ``cache``: a folder for packed sources (source.cache, 700 MB each), None to keep nothing;
+    ``symbols``: the running kernel's, as /proc/kallsyms has them, or without addresses; None if it
+    is not known that the kernel runs here;
     ``diffs``: tell the differences of the changed files, too; ``known``: keys of results that the
     caller has, of which only the key is wanted."""
 
@@ -38,6 +40,7 @@ class BuildRequest:
     policy: Policy = Policy.CONSERVATIVE
     exclude: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
+    symbols: Path | None = None
     diffs: bool = False
     known: frozenset[str] = frozenset()
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from kspliced.build import blame
+from kspliced.build.closed import Listed, Proofs, charges_for_missing
 from kspliced.build.doubted import doubts_about, loops
 from kspliced.build.fates import LATER, Decision, Fate, each, header_fates, header_paths
 from kspliced.build.hot import HotTree, around_headers
@@ -58,6 +60,7 @@ def search(
     configuration: Configuration,
     wish: Wish,
     compiled: Compiled,
+    listed: Callable[[], Listed],
     remembered: Remembered,
     say: Callable[[str], None],
 ) -> Found:
@@ -103,6 +106,7 @@ def search(
         kbuild,
         wish,
         pre,
+        listed,
         remembered,
         say,
     ).run()
@@ -120,6 +124,7 @@ class _Search:
         kbuild: Callable[[str], Kbuild],
         wish: Wish,
         pre: Olds,
+        listed: Callable[[], Listed],
         remembered: Remembered,
         say: Callable[[str], None],
     ) -> None:
@@ -141,6 +146,7 @@ class _Search:
         self._settled = self._surveyed = self._before.settled
         self._hot = HotTree(texts, workspace.heat)
         self._plain = PlainProofs(self._compile_plain)
+        self._proofs = Proofs(listed, self._olds)
         self._doubted: dict[str, tuple[Component, tuple[Doubt, ...]]] = {}
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
@@ -171,7 +177,8 @@ class _Search:
             # All that can be said of this tree, so that it takes fewer of them.
             charges = (self._charge_refusals, self._charge_late, self._doubt)
             charged = [charge(live, diffed) for charge in charges]
-            if any(charged):
+            # What a part uses may be of one that is not compiled yet, or was just given up.
+            if any(charged) or (self._surveyed and self._charge_missing(live, diffed)):
                 self._decompose()
                 continue
             if not self._settled:
@@ -247,6 +254,12 @@ class _Search:
             self._workspace.make_hot()
             failed = self._post.compile(units)
         return {**before, **failed}
+
+    def _olds(self) -> Iterator[tuple[Unit, Path]]:
+        """The old objects that are compiled."""
+        top = self._workspace.objtree("pre")
+        paths = ((unit, top / unit.path) for unit in self._known.values())
+        return ((unit, path) for unit, path in paths if path.is_file())
 
     def _compile_plain(self, units: tuple[Unit, ...]) -> dict[str, bytes]:
         """The old units as the kernel was compiled, by path.
@@ -347,7 +360,9 @@ class _Search:
                 source, words = source_of(unit), failed[unit.path]
                 if unit.path not in before:
                     users = blame.of_words(words, source, users, self._texts.around(source))
-                _blame(guilty, users, Refusal("does_not_compile", source, "", _COMPILE, words))
+                blame.charge(
+                    guilty, users, Refusal("does_not_compile", source, "", _COMPILE, words)
+                )
         return self._give_up_all(live, guilty)
 
     def _charge_refusals(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
@@ -358,7 +373,7 @@ class _Search:
             for refusal in refused.get(unit.path, ()):
                 mentioned = blame.reached(self._texts, source, refusal.symbol, blame.INLINED)
                 to_blame = blame.of_symbol(refusal.symbol, source, users, mentioned)
-                _blame(guilty, to_blame, refusal)
+                blame.charge(guilty, to_blame, refusal)
         exposed = {d.unit.path: d.interruptible for d in diffed}
         for name, some in blame.of_interrupts(exposed, self._users(live), self._texts).items():
             refusals = [Refusal("nmi", one.unit, one.name, _NMI) for one in entangled(some)]
@@ -381,8 +396,15 @@ class _Search:
         for unit, users in self._users(live):
             for refusal in refused:
                 if refusal.unit == source_of(unit):
-                    _blame(guilty, users, refusal)
+                    blame.charge(guilty, users, refusal)
         return self._give_up_all(live, guilty) or len(self._dropped) > dropped
+
+    def _charge_missing(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
+        """Give up what uses symbols that nothing shows its target to have; whether it was any."""
+        missing = self._proofs.missing(diffed)
+        users, every = self._users(live), self._components.values()
+        guilty = charges_for_missing(missing, users, self._texts, every, self._dropped)
+        return self._give_up_all(live, guilty)
 
     def _users(self, live: list[Component]) -> Iterator[tuple[Unit, tuple[Component, ...]]]:
         """Each unit with the components that share it."""
@@ -408,7 +430,7 @@ class _Search:
             source = source_of(unit)
             inside = (one.path for one in self._included if source in one.hosts)
             for loop in loops(self._texts, (source, *inside), changed.get(unit.path, set())):
-                _blame(guilty, blame.of_symbol(loop.symbol, source, users), loop)
+                blame.charge(guilty, blame.of_symbol(loop.symbol, source, users), loop)
         asked = False
         for component in live:
             units = [u for u in self._units_of([component]) if u.path in changed]
@@ -470,13 +492,6 @@ class _Search:
                 for path in self._decomposition.comments
             ),
         )
-
-
-def _blame(
-    guilty: dict[str, list[Refusal]], components: Iterable[Component], refusal: Refusal
-) -> None:
-    for component in components:
-        guilty.setdefault(component.id, []).append(refusal)
 
 
 _NMI = "a non-maskable interrupt that is in one of these functions may call another, new one"

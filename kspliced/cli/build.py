@@ -17,7 +17,7 @@ from kspliced.build.pipeline import build
 from kspliced.build.request import BuildRequest, BuildResult
 from kspliced.cli import output
 from kspliced.cli.changes import counted
-from kspliced.errors import BuildError, Code, ExitCode, KsplicedError
+from kspliced.errors import BuildError, Code, ExitCode, KsplicedError, SourceError
 from kspliced.kernel.modules import Modules, read_modules
 from kspliced.model import KernelId
 from kspliced.pack import write_pack
@@ -26,6 +26,7 @@ from kspliced.record import encode
 from kspliced.worker import Reporter
 
 _LISTED = 20
+_KALLSYMS = Path("/proc/kallsyms")
 
 
 def run(arguments: Namespace) -> ExitCode:
@@ -72,6 +73,10 @@ def request_of(arguments: Namespace) -> BuildRequest:
         modules = _listed_targets(Path(arguments.targets))
     else:
         modules = _own_targets(open_headers(headers, config).kernel)
+    if arguments.symbols is not None:
+        symbols: Path | None = _readable(Path(arguments.symbols))
+    else:
+        symbols = _own_symbols(headers, config)
     return BuildRequest(
         from_source=Path(getattr(arguments, "from")),
         to_source=Path(arguments.to),
@@ -85,6 +90,7 @@ def request_of(arguments: Namespace) -> BuildRequest:
         workdir=Path(arguments.workdir) if arguments.workdir else None,
         cache=Path(arguments.cache) if arguments.cache else _own_cache(),
         policy=Policy(arguments.policy or Policy.CONSERVATIVE),
+        symbols=symbols,
     )
 
 
@@ -169,14 +175,36 @@ def _listed_targets(file: Path) -> Modules:
 
 def _own_targets(kernel: KernelId) -> Modules:
     """What this machine has loaded, if the update is for the kernel that runs here; else all."""
-    uname = os.uname()
-    if uname.release != kernel.release or kernel.version not in uname.version.split():
+    if not _runs_here(kernel):
         return Modules((), ())
     try:
         found = read_modules(Path("/proc/modules").read_text("utf-8"))
     except FileNotFoundError:
         found = Modules((), ())  # a kernel without modules
     return Modules(("vmlinux", *found.names), found.foreign)
+
+
+def _own_symbols(headers: Path, config: Path) -> Path | None:
+    """The list of what this machine's kernel has, if the update is for that and it may be read."""
+    try:
+        kernel = open_headers(headers, config).kernel
+    except SourceError:
+        return None  # as the build will say
+    return _KALLSYMS if _runs_here(kernel) and os.access(_KALLSYMS, os.R_OK) else None
+
+
+def _runs_here(kernel: KernelId) -> bool:
+    uname = os.uname()
+    return uname.release == kernel.release and kernel.version in uname.version.split()
+
+
+def _readable(file: Path) -> Path:
+    try:
+        with file.open("rb"):
+            return file
+    except OSError as error:
+        text = f"cannot read {file}: {error.strerror}"
+        raise BuildError(Code.IO, text, "name a file as /proc/kallsyms is") from error
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

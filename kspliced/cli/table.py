@@ -102,6 +102,13 @@ _SOURCES = (
         "everything that the configuration builds",
     ),
     Option(
+        ("--symbols",),
+        "what the running kernel has, as /proc/kallsyms has it; its addresses are not needed",
+        Kind.FILE,
+        "FILE",
+        default="/proc/kallsyms, if the configuration is that of the running kernel",
+    ),
+    Option(
         ("--jobs", "-j"),
         "compilers at a time",
         Kind.NUMBER,

@@ -23,6 +23,7 @@ from kspliced.engine.paths import Paths
 from kspliced.engine.room import BUILD_BYTES, BUILD_FILES, packed_bytes, require_space
 from kspliced.engine.transient import stop
 from kspliced.errors import BuildError, Code, KsplicedError
+from kspliced.kernel.kallsyms import without_addresses
 from kspliced.kernel.modules import listed
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.oserror import translated
@@ -50,6 +51,7 @@ class UnitBuilder:
         name = f"{order.kernel.version}-{order.to_version}-{os.getpid()}".replace(":", "")
         unit = f"{_UNIT}{os.getpid()}.service"
         targets = self.paths.run / f"targets-{os.getpid()}"
+        symbols = self.paths.run / f"symbols-{os.getpid()}"
         with translated():
             self._sweep()
             cache = cache_of(self.paths, order)
@@ -60,14 +62,18 @@ class UnitBuilder:
             targets.parent.mkdir(parents=True, exist_ok=True)
             targets.write_text(listed(order.targets, order.foreign), "utf-8")
             targets.chmod(0o644)
-            command = _command(order, targets, output, cache)
+            # The unit may not read /proc/kallsyms, and needs no address.
+            symbols.write_bytes(_symbols(self.paths))
+            symbols.chmod(0o644)
+            command = _command(order, targets, symbols, output, cache)
             reads = (inputs(order.source), inputs(order.target), order.config, order.headers)
             try:
-                value = self._run(Confined(unit, command, cache, (*reads, targets)), job)
+                value = self._run(Confined(unit, command, cache, (*reads, targets, symbols)), job)
                 built, has_pack = _parse(value)
                 content = read_regular(output, limits.PACK_BYTES) if has_pack else None
             finally:
                 targets.unlink(missing_ok=True)
+                symbols.unlink(missing_ok=True)
                 output.unlink(missing_ok=True)
         return replace(built, content=content)
 
@@ -92,12 +98,23 @@ class UnitBuilder:
     def _sweep(self) -> None:
         """End a builder whose worker was killed, and remove what it left: we hold the lock."""
         stop(f"{_UNIT}*.service")
-        for places in (self.paths.cache.glob("*/*.kspack"), self.paths.run.glob("targets-*")):
+        lists = (self.paths.run.glob(f"{name}-*") for name in ("targets", "symbols"))
+        for places in (self.paths.cache.glob("*/*.kspack"), *lists):
             for file in places:
                 file.unlink(missing_ok=True)
 
 
-def _command(order: BuildOrder, targets: Path, output: Path, cache: Path) -> tuple[str, ...]:
+def _symbols(paths: Paths) -> bytes:
+    """What the running kernel proper has, without addresses; nothing where no kernel says so."""
+    try:
+        return without_addresses((paths.proc / "kallsyms").read_bytes())
+    except FileNotFoundError:
+        return b""
+
+
+def _command(
+    order: BuildOrder, targets: Path, symbols: Path, output: Path, cache: Path
+) -> tuple[str, ...]:
     return (
         sys.executable or "/usr/bin/python3",
         "-P",
@@ -114,6 +131,8 @@ def _command(order: BuildOrder, targets: Path, output: Path, cache: Path) -> tup
         str(order.headers),
         "--targets",
         str(targets),
+        "--symbols",
+        str(symbols),
         "--cache",
         str(cache / "sources"),
         "-o",

@@ -21,6 +21,13 @@ _NAME = 19  # 16 digits, a blank, the type letter, a blank
 _TWIN = b"__ksymtab_"
 
 
+def without_addresses(text: bytes) -> bytes:
+    """The kernel proper's part of /proc/kallsyms, in its order: a letter and a name a line."""
+    first = text.find(b"\t[")
+    core = text if first < 0 else text[: text.rfind(b"\n", 0, first) + 1]
+    return b"".join(line[_NAME - 2 :] + b"\n" for line in split_lines(core))
+
+
 class Kallsyms:
     """A SymbolTable over the text of /proc/kallsyms.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 TOP = Path(__file__).parents[2]
 FILES = (
     "build/select.py", "build/rules.py", "build/unit.py", "build/join.py",
-    "build/doubted.py", "build/fates.py", "build/late.py", "build/search.py",
+    "build/closed.py", "build/doubted.py", "build/fates.py", "build/late.py", "build/search.py",
     "plan/headers.py", "plan/reach.py", "plan/safety.py",
     "engine/status.py",
 )  # fmt: skip
