@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
+
+from kspliced.engine import transactions
 from kspliced.engine.edges import (
     BuildOrder,
     Built,
@@ -369,3 +373,21 @@ class Machine:
 def refusal(symbol: str = "ext4_init_fs") -> Refusal:
     """A refusal in another unit."""
     return Refusal("init_code", "fs/ext4/super.o", symbol, "runs only at boot")
+
+
+def leave_request(machine: Machine, name: str = "apt-1", content: str | None = None) -> Path:
+    """Leave apt's request to look at a new kernel package in the queue, or ``content``."""
+    machine.paths.queue.mkdir(parents=True, exist_ok=True)
+    file = machine.paths.queue / f"{name}.json"
+    packages = [{"name": "linux-image-6.1.0-56-amd64", "old": "", "new": "6.1.192-2"}]
+    request = {"schema": 1, "source": "apt", "packages": packages, "time": 1}
+    file.write_text(json.dumps(request) if content is None else content)
+    return file
+
+
+def fails(machine: Machine, code: Code) -> KsplicedError:
+    """The error of an upgrade that has to fail with ``code``."""
+    with pytest.raises(KsplicedError) as caught:
+        transactions.upgrade(machine.context)
+    assert caught.value.code is code
+    return caught.value
