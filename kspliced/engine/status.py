@@ -216,21 +216,16 @@ def build_status(
     """The status that ``state`` and the core's word ``applied`` amount to."""
     installed = installed_kernels(paths, running)
     newest = installed.newest.version
-    # Where nothing is applied the core has nothing to tell.
-    redirected = core_redirected(paths) if applied else frozenset()
     here = [record for record in state.history if record.kernel == running]
-    update = next((r for r in reversed(here) if r.update in applied), None)
-    live = update is not None
-    if update is not None:
-        update = _without(update, redirected)
-        update = replace(update, problem=update.problem or pack_problem(paths, update))
-    else:
-        update = here[-1] if here else (state.history[-1] if state.history else None)
+    found = _live_update(paths, here, applied)
+    live = found is not None
+    update = found or next(reversed(here or state.history), None)
     wanted = next((r for r in reversed(here) if _is_wanted(r, newest)), None)
     loaded = loaded_modules(paths)
+    held = update is not None and runs_held(update, loaded)
     effective = running.version
-    if update is not None and live and not update.refused and not runs_held(update, loaded):
-        effective = update.to_version or running.version
+    if found is not None and not found.refused and not held:
+        effective = found.to_version or running.version
     if wanted is not None and wanted.stage is Stage.EMPTY:
         effective = wanted.to_version
     view = _View(
@@ -240,7 +235,7 @@ def build_status(
         live=live,
         off=switched_off(paths),
         busy=job is not None,
-        held=update is not None and runs_held(update, loaded),
+        held=held,
         kernel=running,
         effective=effective,
         newest=newest,
@@ -266,6 +261,17 @@ def build_status(
         preconditions=preconditions,
         resident=core_resident(paths),
     )
+
+
+def _live_update(
+    paths: Paths, here: list[UpdateRecord], applied: frozenset[str]
+) -> UpdateRecord | None:
+    """The newest of the running kernel's updates that the core has ``applied``, as it runs."""
+    update = next((record for record in reversed(here) if record.update in applied), None)
+    if update is None:
+        return None
+    update = _without(update, core_redirected(paths))
+    return replace(update, problem=update.problem or pack_problem(paths, update))
 
 
 def _is_wanted(record: UpdateRecord, newest: str) -> bool:
