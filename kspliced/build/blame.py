@@ -28,6 +28,9 @@ _HOOKS = {
     for symbol, macro in (("init_module", "module_init"), ("cleanup_module", "module_exit"))
 }
 
+# What the macros that say something of a module begin with: MODULE_ALIAS_FS() is a MODULE_ALIAS().
+_OF_MODULE = "MODULE_"
+
 
 def of_words(
     words: str, source: str, components: tuple[Component, ...], text: SourceText
@@ -62,13 +65,14 @@ def of_symbol(
 ) -> tuple[Component, ...]:
     """Those that change the function, type or datum ``symbol`` in ``source``, or else what may be
     inlined into it, here or from a header, or else those whose changed lines mention it, as where
-    it is exported.
+    it is exported. Of a macro that says something of the module (MODULE_VERSION) it is what its
+    arguments are made of.
 
     :param reached: what it mentions through what may be ``INLINED``, see :func:`reached`.
     """
 
     def mentions(edit: Edit) -> bool:
-        return symbol in identifiers((*edit.old_lines, *edit.new_lines))
+        return _mentions(identifiers((*edit.old_lines, *edit.new_lines)), symbol)
 
     def within(component: Component) -> bool:
         edits = component.edits(source)
@@ -138,11 +142,28 @@ def reached(
     """
     if not texts.changed(source):
         return frozenset()
-    before, after = (
-        text.reached(in_source(name, text), through)
-        for text in (texts.old(source), texts.new(source))
-    )
+    old, new = texts.old(source), texts.new(source)
+    if name.startswith(_OF_MODULE):
+        return _arguments(old, name) | _arguments(new, name)
+    before, after = (text.reached(in_source(name, text), through) for text in (old, new))
     return before | after if before and after else frozenset()
+
+
+def _mentions(words: frozenset[str], symbol: str) -> bool:
+    if symbol.startswith(_OF_MODULE):
+        return any(word.startswith(symbol) for word in words)
+    return symbol in words
+
+
+def _arguments(text: SourceText, macro: str) -> frozenset[str]:
+    """What the arguments of a macro outside of functions mention."""
+    found: frozenset[str] = frozenset()
+    inside = False
+    for line in text.code:
+        if inside or line.startswith(macro):
+            found |= identifiers([line])
+            inside = not line.endswith(";")
+    return frozenset(word for word in found if not word.startswith(macro))
 
 
 def in_source(name: str, text: SourceText) -> str:

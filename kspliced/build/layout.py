@@ -91,6 +91,8 @@ _UNIQUE = re.compile(r"(__UNIQUE_ID_.*?)\d+(?=\.\d+$|$)")
 # BTF_ID() counts its lists (include/linux/btf_ids.h).
 _BTF_ID = re.compile(r"(__BTF_ID__\w+__)\d+$")
 _TRAILING = re.compile(r"\.\d+$")
+# MODULE_DEVICE_TABLE() gives a table of the unit a second name, for modpost.
+_DEVICE_TABLE = re.compile(r"__mod_device_table__.+|__mod_.+_device_table")
 
 
 @lru_cache(1 << 16)
@@ -99,6 +101,11 @@ def stem(name: str) -> str:
     name = _CLONE.sub(r".\1", name)
     name = _UNIQUE.sub(r"\1", name, count=1)
     return _TRAILING.sub("", _BTF_ID.sub(r"\1", name))
+
+
+def is_device_table(name: str) -> bool:
+    """Whether a symbol says that a table is one of device ids."""
+    return _DEVICE_TABLE.fullmatch(name) is not None
 
 
 class Layout:
@@ -302,7 +309,11 @@ def _string_at(section: Section, place: int) -> Entity:
 
 def _by_symbols(section: Section, symbols: list[Symbol]) -> list[Entity]:
     # Aliases share a place; the first sized, global-most name stands for all of them.
-    ordered = sorted(symbols, key=lambda s: (s.value, -s.size, -s.binding, s.index))
+    def rank(symbol: Symbol) -> tuple[int, bool, int, int, int]:
+        second = is_device_table(symbol.name)
+        return symbol.value, second, -symbol.size, -symbol.binding, symbol.index
+
+    ordered = sorted(symbols, key=rank)
     entities: list[Entity] = []
     for symbol in ordered:
         if entities and symbol.value == entities[-1].offset:

@@ -13,6 +13,7 @@ from kspliced.build.closure import Carried
 from kspliced.build.constants import callback, obstacle
 from kspliced.build.diff import ChangedFunction, UnitDiff
 from kspliced.build.layout import Entity, EntityKind
+from kspliced.build.module_info import information_changes
 from kspliced.build.moves import alignment_changes, registered_changes, why_not
 from kspliced.build.pairing import message_state
 from kspliced.elf.section_class import SectionClass
@@ -94,6 +95,13 @@ def _sections(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
             continue
         reason = "a table that only start-up or the module loader reads changes"
         yield Refusal("section_changed", unit, name, reason)
+
+
+def _information(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
+    """What is read off a module's file."""
+    for change in information_changes(diff):
+        reason = "what is read off a module's file to find and load it changes"
+        yield Refusal("section_changed", unit, change.symbol, reason, change.evidence)
 
 
 def _registered(diff: UnitDiff, carried: Carried, unit: str) -> Iterator[Refusal]:
@@ -282,6 +290,7 @@ def _paired_twin(diff: UnitDiff, entity: Entity) -> bool:
 RULES: tuple[Rule, ...] = (
     _data,
     _sections,
+    _information,
     _registered,
     _classes,
     _alignment,

@@ -45,9 +45,10 @@ TABLES = (
 # Chunks of code that belong to a function without a symbol of their own.
 CODE_CHUNKS = (".altinstr_replacement", ".altinstr_aux")
 
-# Metadata that the linker discards, that only the build reads, or that an update does without:
-# x86 finds fentry slots by __mcount_loc; and objtool lists the functions whose endbr64 may go by
-# what one object refers to, which says nothing of an update, whose code others refer to.
+# Metadata that the linker discards, that only the build reads, or that an update does without: what
+# is read off a module's file (build/module_info.py); x86 finds fentry slots by __mcount_loc; and
+# objtool lists the functions whose endbr64 may go by what one object refers to, which says nothing
+# of an update, whose code others refer to.
 IGNORED_PREFIXES = (
     *(".discard.", ".comment", ".note.", ".modinfo", ".debug_", ".llvm"),
     *("__patchable_function_entries", ".ibt_endbr_seal"),

@@ -32,6 +32,10 @@ _COMMON = re.compile(
 )
 # Lines between two hunks that patch(1) and git want to see unchanged.
 _CONTEXT = 3
+# What a module says of itself, and of no code: MODULE_ALIAS("a"); MODULE_FIRMWARE(NAME(1));
+_OF_MODULE = re.compile(
+    r'(?:MODULE_[A-Z0-9_]+\s*\((?:"(?:\\.|[^"\\])*"|[^"();]|\([^"();]*\))*\)\s*;\s*)*'
+)
 _TAGS = TYPES - {DeclarationKind.TYPEDEF}
 _NO_LINK = frozenset({"likely", "unlikely", "if", "for", "while", "switch", "return", "sizeof"})
 
@@ -59,7 +63,7 @@ def divide(
     """Group the edits of one file by what may be one commit, in the order of the file.
 
     What includes headers goes with every group. An edit outside of declarations may concern all
-    of the file, which then is not divided.
+    of the file, which then is not divided, but where it is what a module says of itself.
     """
 
     def groups(rest: list[Edit]) -> Iterator[tuple[Edit, ...]]:
@@ -97,7 +101,7 @@ def _with_includes(
     some are outside of declarations."""
     includes = tuple(edit for edit in edits if _only_includes(edit))
     rest = [edit for edit in edits if edit not in includes]
-    if any(not edit.names for edit in rest):
+    if any(not edit.names and not _only_of_module(edit) for edit in rest):
         return (edits,)
     return tuple((*includes, *group) for group in groups(rest)) or (edits,)
 
@@ -217,3 +221,7 @@ def _linked(one: _Piece, other: _Piece) -> bool:
 def _only_includes(edit: Edit) -> bool:
     lines = edit.old_lines + edit.new_lines
     return all(line.startswith("#include") for line in lines)
+
+
+def _only_of_module(edit: Edit) -> bool:
+    return all(_OF_MODULE.fullmatch(" ".join(some)) for some in (edit.old_lines, edit.new_lines))

@@ -268,7 +268,7 @@ def test_a_new_percpu_variable_is_the_module_loader_s() -> None:
     assert section.data[:4] == b"\5\0\0\0"
 
 
-@pytest.mark.parametrize("name", [".modinfo", ".discard.addressable"])
+@pytest.mark.parametrize("name", [".comment.more", ".discard.addressable"])
 def test_what_the_kernel_does_not_keep_is_not_compared(name: str) -> None:
     attribute = f'__attribute__((section("{name}"), used))'
     source = "int f(int n) { return other(n); }\n"

@@ -139,3 +139,27 @@ def test_a_refused_function_is_due_to_what_is_inlined_into_it(tmp_path: Path) ->
         found = reached(texts, "a.c", symbol, INLINED)
         assert of_symbol(symbol, "a.c", both, found) == guilty, symbol
     assert "gives" in reached(texts, "a.c", "init_module")
+
+
+@pytest.mark.parametrize(
+    ("line", "symbol", "guilty"),
+    [
+        ('MODULE_ALIAS_FS("a");', "MODULE_ALIAS", "mine"),
+        ("MODULE_VERSION(OTHERS);", "MODULE_VERSION", "mine"),
+        ('MODULE_VERSION("0:"\n\t       OWN);', "MODULE_VERSION", "a.c:OWN"),
+    ],
+)
+def test_who_changes_what_a_module_says(
+    tmp_path: Path, line: str, symbol: str, guilty: str
+) -> None:
+    """The line itself, or the header that its argument is of."""
+    # In the last case the line is as before, and the header's edit is all that can be why.
+    other = line if "OWN" in line else "int other;"
+    for name, text in (("old", f"{other}\nint a;\n"), ("new", f"{line}\nlong a;\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.c").write_text(text)
+    texts = Texts(tmp_path / "old", tmp_path / "new", ["a.c"])
+    nodes = SourceNode("mine", "a.c", texts.edits("a.c"), (), NONE, NONE, NONE)
+    both = (Component("mine", ("a.c",), (), (), (), (nodes,), ("a.c",)), user("OWN"))
+    found = reached(texts, "a.c", symbol, INLINED)
+    assert [one.id for one in of_symbol(symbol, "a.c", both, found)] == [guilty]

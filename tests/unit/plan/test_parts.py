@@ -132,6 +132,21 @@ def test_what_stands_outside_of_declarations_may_concern_all(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        'MODULE_ALIAS("platform:a;b");',
+        'MODULE_FIRMWARE("a/" NAME(1) ".bin");\nMODULE_SOFTDEP("pre: \\"b\\"");',
+        'MODULE_ALIAS_FS("a");',
+    ],
+)
+def test_what_a_module_says_of_itself_concerns_no_code(tmp_path: Path, line: str) -> None:
+    more = ("int caller(", f"{line}\n\nint caller(")
+    new = changed("\tcheck_one(s);\n", "\tcheck_two(s);\n", more)
+    parts = divided(tmp_path, new)
+    assert len(parts) == 3 and ["first"] in parts and ["second"] in parts
+
+
+@pytest.mark.parametrize(
     ("line", "share", "parts"),
     [
         # What the kernel has for everybody, and what is this file's, or an object's.
