@@ -117,6 +117,8 @@ void kspliced_attempt_explain(struct kspliced_attempt *attempt)
 
 	for (i = 0; i < nr_recorded(attempt); i++) {
 		conflict = &attempt->conflicts[i];
+		if (conflict->where[0])		/* known before */
+			continue;
 		if (conflict->span) {
 			snprintf(conflict->where, sizeof(conflict->where),
 				 "%s+0x%lx", conflict->span->name,

@@ -133,7 +133,8 @@ static int __init kspliced_init(void)
 {
 	int error;
 
-	error = kspliced_find_symbols() ?: kspliced_poke_init();
+	error = kspliced_find_symbols() ?: kspliced_unlisted_init() ?:
+		kspliced_poke_init();
 	if (error)
 		return error;
 	error = kspliced_sysfs_init();

@@ -22,6 +22,14 @@
 
 #include "kspliced_abi.h"
 
+/* How the kernel keeps account of threads that end (unlisted.c, Kbuild). */
+#if defined(CONFIG_TASKS_RCU) && defined(CONFIG_VMAP_STACK) &&	\
+	defined(KSPLICED_HAVE_EXIT_LIST)
+#define KSPLICED_EXIT_LISTS
+#elif defined(CONFIG_TASKS_RCU) && defined(KSPLICED_HAVE_EXIT_SRCU)
+#define KSPLICED_EXIT_SRCU
+#endif
+
 #define KSPLICED_VERSION	"0.1.0"
 
 #define KSPLICED_MAX_SPANS	65536
@@ -51,6 +59,14 @@ DECLARE_STATIC_CALL(kspliced_wake_up_state, wake_up_state);
 DECLARE_STATIC_CALL(kspliced_ftrace_start, ftrace_rec_iter_start);
 DECLARE_STATIC_CALL(kspliced_ftrace_next, ftrace_rec_iter_next);
 DECLARE_STATIC_CALL(kspliced_ftrace_record, ftrace_rec_iter_record);
+#ifdef KSPLICED_EXIT_LISTS
+DECLARE_STATIC_CALL(kspliced_exit_start, exit_tasks_rcu_start);
+DECLARE_STATIC_CALL(kspliced_exit_finish, exit_tasks_rcu_finish);
+extern unsigned long kspliced_rcu_tasks;	/* an offset into each CPU's data */
+#endif
+#ifdef KSPLICED_EXIT_SRCU
+extern const struct srcu_struct *kspliced_exit_srcu;
+#endif
 
 enum kspliced_stage {
 	KSPLICED_PREPARING,
@@ -350,6 +366,12 @@ struct kspliced_mismatch *kspliced_record_mismatch(struct kspliced_attempt *atte
 void kspliced_record_probe(struct kspliced_attempt *attempt,
 			   const struct kspliced_span *span, u32 offset);
 int kspliced_nudge(struct kspliced_live *live);
+
+/* unlisted.c */
+typedef void (*kspliced_visit_task_fn)(struct task_struct *task, void *data);
+int kspliced_unlisted_init(void);
+unsigned long kspliced_for_unlisted(unsigned long listed,
+				    kspliced_visit_task_fn visit, void *data);
 
 /* stack_check.c */
 void kspliced_check_self(struct kspliced_attempt *attempt);

@@ -141,6 +141,31 @@ static void check_task(struct kspliced_attempt *attempt,
 	check_stack(attempt, task, attempt->entries, nr, task->thread.sp);
 }
 
+static void visit_unlisted(struct task_struct *task, void *attempt)
+{
+	check_task(attempt, task);
+}
+
+/* A thread of which nobody knows more than that it is in do_exit(). */
+static void record_unknown(struct kspliced_attempt *attempt)
+{
+	int index = atomic_fetch_inc(&attempt->nr_conflicts);
+	struct kspliced_conflict *conflict;
+
+	if (index >= KSPLICED_MAX_REPORTS)
+		return;
+	conflict = &attempt->conflicts[index];
+	strscpy(conflict->comm, "exiting", sizeof(conflict->comm));
+	strscpy(conflict->where, "do_exit+0x0", sizeof(conflict->where));
+	conflict->reliable = true;
+}
+
+/* Past the point in do_exit() from which on it may leave the list of threads? */
+static bool is_ending(const struct task_struct *task)
+{
+	return task->exit_state && READ_ONCE(task->__state) != TASK_DEAD;
+}
+
 /* Nothing that is found from here on would be shown, and all CPUs wait. */
 static bool is_full(const struct kspliced_attempt *attempt)
 {
@@ -151,22 +176,31 @@ static bool is_full(const struct kspliced_attempt *attempt)
  * kspliced_check_tasks() - check the stack of every thread that does not run
  * @attempt: the attempt at hand
  *
+ * Whoever has left the list of threads and is not dead yet counts, too; where
+ * the kernel tells only that there is somebody, that is a conflict.
+ *
  * The idle task of a CPU that is offline counts as running, so nobody knows where
  * its stack ends: all of that is scanned, with what has been left there.
  */
 void kspliced_check_tasks(struct kspliced_attempt *attempt)
 {
 	struct task_struct *process, *task;
+	unsigned long listed = 0, unknown;
 	int cpu;
 
 	rcu_read_lock();
 	for_each_process_thread(process, task) {
 		check_task(attempt, task);
+		listed += is_ending(task);
 		if (is_full(attempt))
 			goto unlock;
 	}
 unlock:
 	rcu_read_unlock();
+
+	unknown = kspliced_for_unlisted(listed, visit_unlisted, attempt);
+	for (; unknown && !is_full(attempt); unknown--)
+		record_unknown(attempt);
 
 	for_each_possible_cpu(cpu) {
 		task = static_call(kspliced_idle_task)(cpu);

@@ -220,8 +220,7 @@ free:
 
 /*
  * Nothing runs the code of the update that left, bar what the stacks do not
- * show: a thread that has left the list of threads on its way out, or one in a
- * trampoline of ftrace or BPF. RCU-tasks waits for those.
+ * show: a thread in a trampoline of ftrace or BPF. RCU-tasks waits for those.
  */
 static void release(struct kspliced_pins *gone)
 {

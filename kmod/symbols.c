@@ -35,6 +35,10 @@ DEFINE_STATIC_CALL_NULL(kspliced_wake_up_state, wake_up_state);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_start, ftrace_rec_iter_start);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_next, ftrace_rec_iter_next);
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_record, ftrace_rec_iter_record);
+#ifdef KSPLICED_EXIT_LISTS
+DEFINE_STATIC_CALL_NULL(kspliced_exit_start, exit_tasks_rcu_start);
+DEFINE_STATIC_CALL_NULL(kspliced_exit_finish, exit_tasks_rcu_finish);
+#endif
 DEFINE_STATIC_CALL_NULL(kspliced_blacklisted, within_kprobe_blacklist);
 DEFINE_STATIC_CALL_NULL(kspliced_jump_label_lock, jump_label_lock);
 DEFINE_STATIC_CALL_NULL(kspliced_jump_label_unlock, jump_label_unlock);
@@ -45,6 +49,13 @@ DEFINE_STATIC_CALL_NULL(kspliced_alternatives_reserved, alternatives_text_reserv
 #endif
 DEFINE_STATIC_CALL_NULL(kspliced_ftrace_reserved, ftrace_text_reserved);
 DEFINE_STATIC_CALL_NULL(kspliced_lookup_name, kallsyms_lookup_name);
+
+#ifdef KSPLICED_EXIT_LISTS
+unsigned long kspliced_rcu_tasks;
+#endif
+#ifdef KSPLICED_EXIT_SRCU
+const struct srcu_struct *kspliced_exit_srcu;
+#endif
 
 static struct mutex *kprobe_mutex_found, *text_mutex_found, *ftrace_lock_found;
 static unsigned long rodata_start, rodata_end, data_start, data_end;
@@ -125,6 +136,24 @@ static int find_trampolines(void)
 	return 0;
 }
 
+/* What the kernel has for RCU-tasks to know of threads that end. */
+static int find_exit_account(void)
+{
+#ifdef KSPLICED_EXIT_LISTS
+	kspliced_rcu_tasks = (unsigned long)find("rcu_tasks__percpu");
+	if (!kspliced_rcu_tasks ||
+	    !FIND_CALL(kspliced_exit_start, exit_tasks_rcu_start) ||
+	    !FIND_CALL(kspliced_exit_finish, exit_tasks_rcu_finish))
+		return -ENOENT;
+#endif
+#ifdef KSPLICED_EXIT_SRCU
+	kspliced_exit_srcu = find("tasks_rcu_exit_srcu");
+	if (!kspliced_exit_srcu)
+		return -ENOENT;
+#endif
+	return 0;
+}
+
 /**
  * kspliced_find_symbols() - find every unexported symbol that the core calls
  *
@@ -175,7 +204,7 @@ int kspliced_find_symbols(void)
 	    !FIND_CALL(kspliced_ftrace_reserved, ftrace_text_reserved))
 		return -ENOENT;
 
-	return find_trampolines();
+	return find_exit_account() ?: find_trampolines();
 }
 
 /**

@@ -9,14 +9,21 @@
  * Writing "sleep", "nap" or "deep" to /proc/victim puts a thread to sleep
  * inside victim_sleeper() or victim_deep() until "wake" is written; out of a nap
  * it wakes at once. A thread that is put to sleep while an update is applied
- * sleeps in its replacement.
+ * sleeps in its replacement. "last" and "last elsewhere" are as "sleep", the other
+ * not inside victim_sleeper(), once the thread has left the list of threads: the
+ * parameter "unlisted" tells its id.
  */
+#include <linux/cred.h>
+#include <linux/delay.h>
 #include <linux/error-injection.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/objtool.h>
+#include <linux/pipe_fs_i.h>
 #include <linux/proc_fs.h>
+#include <linux/sched/user.h>
 #include <linux/seq_file.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 
@@ -80,7 +87,7 @@ static noinline int victim_value(int number)
 
 ALLOW_ERROR_INJECTION(victim_value, ERRNO);
 
-enum { SLEEP, DEEP, NAP, HIDDEN };
+enum { SLEEP, DEEP, NAP, HIDDEN, LAST, ELSEWHERE };
 
 static unsigned long trampoline;
 
@@ -101,10 +108,54 @@ static noinline int victim_deep(void)
 	return 1;
 }
 
+static void release_last(struct pipe_inode_info *pipe, struct pipe_buffer *buffer)
+{
+	if (buffer->private == LAST)
+		victim_sleeper(SLEEP);
+	else
+		park_wait();
+}
+
+static const struct pipe_buf_operations last = { .release = release_last };
+
+/* What a thread has for splice() goes in do_exit(), after exit_notify(). */
+static int end(long how)
+{
+	struct pipe_inode_info *pipe = kzalloc(sizeof(*pipe), GFP_KERNEL);
+	struct pipe_buffer *buffer = kzalloc(sizeof(*buffer), GFP_KERNEL);
+
+	if (!pipe || !buffer) {
+		kfree(pipe);
+		kfree(buffer);
+		return -ENOMEM;
+	}
+	buffer->ops = &last;
+	buffer->private = how;
+	pipe->bufs = buffer;
+	pipe->ring_size = 1;
+	pipe->user = get_current_user();
+	current->splice_pipe = pipe;
+	return 0;
+}
+
+static int get_unlisted(char *text, const struct kernel_param *kp)
+{
+	bool asleep = thread && !pid_alive(thread) &&
+		      READ_ONCE(thread->__state) == TASK_IDLE;
+
+	return sysfs_emit(text, "%d\n", asleep ? thread->pid : 0);
+}
+
+static const struct kernel_param_ops unlisted_ops = { .get = get_unlisted };
+module_param_cb(unlisted, &unlisted_ops, NULL, 0400);
+MODULE_PARM_DESC(unlisted, "id of a thread that sleeps and is not in the list, or 0");
+
 static int sleep_thread(void *data)
 {
 	long how = (long)data;
 
+	if (how == LAST || how == ELSEWHERE)
+		return end(how);
 	pr_info("victim: slept, %d\n",
 		how == DEEP ? victim_deep() : victim_sleeper(how));
 	return 0;
@@ -153,6 +204,9 @@ static int stop(void)
 		return 0;
 	park_open();
 	kthread_stop(thread);
+	/* One that has ended may still be in here. */
+	while (READ_ONCE(thread->__state) != TASK_DEAD)
+		msleep(20);
 	put_task_struct(thread);
 	thread = NULL;
 	return 0;
@@ -220,6 +274,10 @@ static ssize_t write(struct file *file, const char __user *from, size_t count,
 		error = hide(word);
 	else if (!thread && sysfs_streq(word, "nap"))
 		error = start(NAP);
+	else if (!thread && sysfs_streq(word, "last"))
+		error = start(LAST);
+	else if (!thread && sysfs_streq(word, "last elsewhere"))
+		error = start(ELSEWHERE);
 	return error ?: count;
 }
 
