@@ -16,10 +16,12 @@ SECTION = ".BTF"
 _HEADER = struct.Struct("<HBBIIIII")
 _TYPE = struct.Struct("<III")
 _ENTRY = struct.Struct("<III")
-_PAIR = struct.Struct("<Ii")
+_PAIR = struct.Struct("<II")
 _WORD = struct.Struct("<I")
 _MAGIC = 0xEB9F
 _POINTER_SIZE = 8
+# Of the greatest that has no value that is no int.
+_ENUM_SIZE = 4
 # BTF_INT_*; BTF_INT_CHAR is no property of the number.
 _SIGNED = 1
 _BOOL = 4
@@ -92,8 +94,19 @@ class Scalar:
     encoding: int
 
 
+def _flagged(one: Type) -> bool:
+    return one.kind is Kind.ENUM and one.flag
+
+
+def _number(bits: int, width: int, signed: bool) -> int:
+    return bits - (1 << width) if signed and bits >> width - 1 else bits
+
+
 class Types:
     """The types of one object, by number.
+
+    ``signs``: the compiler says which enumerations are signed. GCC 12 does not; it leaves out
+    what is no ``int``, so that with it all are read as if they were.
 
     :raises ValueError: the section is malformed.
     """
@@ -103,6 +116,7 @@ class Types:
             self.all = (Type(Kind.VOID, "", False, 0, b""), *self._parse(data))
         except (struct.error, IndexError) as error:
             raise ValueError(f"malformed BTF: {error}") from error
+        self.signs = any(one.kind is Kind.ENUM64 or _flagged(one) for one in self.all)
 
     def _parse(self, data: bytes) -> Iterator[Type]:
         magic, _, _, size, at, length, strings, _ = _HEADER.unpack_from(data)
@@ -158,10 +172,18 @@ class Types:
     def values(self, number: int) -> tuple[tuple[str, int], ...]:
         """The enumerators of an enumeration."""
         one = self.all[number]
+        signed = one.flag or not self.signs
         if one.kind is Kind.ENUM:
-            return tuple((self._text(name), value) for name, value in _PAIR.iter_unpack(one.data))
+            pairs = _PAIR.iter_unpack(one.data)
+            return tuple((self._text(name), _number(low, 32, signed)) for name, low in pairs)
         found = _ENTRY.iter_unpack(one.data)
-        return tuple((self._text(name), high << 32 | low) for name, low, high in found)
+        return tuple(
+            (self._text(name), _number(high << 32 | low, 64, signed)) for name, low, high in found
+        )
+
+    def complete(self, number: int) -> bool:
+        """Whether an enumeration has all its enumerators, as far as can be told."""
+        return self.all[number].kind is not Kind.ENUM or self.all[number].value <= _ENUM_SIZE
 
     def scalar(self, number: int) -> Scalar | None:
         """What an integer or enumeration is made of; None if the type is neither."""

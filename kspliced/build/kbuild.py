@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import normpath, relpath
 
@@ -247,6 +247,22 @@ class Kbuild:
             self.object_path(unit).unlink(missing_ok=True)
             failed.pop(unit.path, None)
         return {**failed, **self._compile(more, fresh=True)}
+
+    def preprocess(self, units: Iterable[Unit]) -> dict[str, str]:
+        """The text of compiled units as the compiler proper sees it, by object.
+
+        :raises BuildError: NO_SPACE; COMPILE_FAILED when there is none of a unit; TOOL_MISSING.
+        """
+        made = {unit.path: replace(unit, path=f"{unit.path[:-1]}i") for unit in units}
+        failed = self._compile(tuple(made.values()))
+        if failed:
+            path, words = min(failed.items())
+            raise compile_error(f"{path} cannot be preprocessed: {words}", words, ())
+        places = {path: self.object_path(unit) for path, unit in made.items()}
+        texts = {path: place.read_text("utf-8", "replace") for path, place in places.items()}
+        for place in places.values():
+            place.unlink()
+        return texts
 
     def _compile(self, units: tuple[Unit, ...], fresh: bool = False) -> dict[str, str]:
         """As :meth:`compile`; ``fresh`` takes nothing from a cache."""

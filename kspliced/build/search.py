@@ -18,6 +18,7 @@ from pathlib import Path
 from kspliced.build import blame
 from kspliced.build.closed import Listed, Proofs, charges_for_missing
 from kspliced.build.doubted import doubts_about, loops
+from kspliced.build.enumerators import EnumeratorProofs
 from kspliced.build.fates import LATER, Decision, Fate, each, header_fates, header_paths
 from kspliced.build.hot import HotTree, around_headers
 from kspliced.build.kbuild import Kbuild, Unit
@@ -147,6 +148,7 @@ class _Search:
         self._hot = HotTree(texts, workspace.heat)
         self._plain = PlainProofs(self._compile_plain)
         self._proofs = Proofs(listed, self._olds)
+        self._enumerators = EnumeratorProofs(kbuild)
         self._doubted: dict[str, tuple[Component, tuple[Doubt, ...]]] = {}
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
@@ -185,7 +187,7 @@ class _Search:
                 self._settled, self._surveyed = self._surveyed, True
                 self._hot.forget()
                 continue
-            diffed = list(self._plain.prove(diffed))
+            diffed = list(self._enumerators.prove(self._plain.prove(diffed)))
             if not self._charge_refusals(live, diffed):
                 return self._found(live, diffed)
             self._decompose()
@@ -378,8 +380,7 @@ class _Search:
         for name, some in blame.of_interrupts(exposed, self._users(live), self._texts).items():
             refusals = [Refusal("nmi", one.unit, one.name, _NMI) for one in entangled(some)]
             guilty.setdefault(name, []).extend(refusals)
-        guilty = {name: some for name, some in guilty.items() if some}
-        return self._give_up_all(live, guilty)
+        return self._give_up_all(live, {name: some for name, some in guilty.items() if some})
 
     def _charge_late(self, live: list[Component], diffed: list[DiffedUnit]) -> bool:
         """Give up what of modules that are not loaded cannot go live with what runs, or need not

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from kspliced.build.btf import AGGREGATES, ENUMS, SECTION, Kind, Member, Type, Types
 from kspliced.elf.object import Object
-from kspliced.plan.enumerators import counts
+from kspliced.plan.enumerators import Enumerator, changes, enumeration
 from kspliced.plan.neutral import spare
 
 # Of these the value has another order of bytes than an integer's.
@@ -46,9 +46,25 @@ def changed_types(pre: Object, post: Object, room: Room | None = None) -> tuple[
 
     :raises ValueError: an object has no BTF, or it is malformed.
     """
-    both = _Both(Types(_content(pre)), Types(_content(post)), room or Room())
+    both = _Both(*_sides(pre, post), room or Room())
     found = [*both.layouts(), *_enumerators(both.old, both.new)]
     return tuple(sorted(found, key=lambda change: change.name))
+
+
+def enumerators_told(pre: Object, post: Object) -> frozenset[str]:
+    """The enumerators that the compiler describes in both objects.
+
+    :raises ValueError: an object has no BTF, or it is malformed.
+    """
+    old, new = map(_enumerated, _sides(pre, post))
+    return frozenset(old.keys() & new.keys())
+
+
+def _sides(pre: Object, post: Object) -> tuple[Types, Types]:
+    old, new = Types(_content(pre)), Types(_content(post))
+    # One compiler made both, and need not have had anything signed in both.
+    old.signs = new.signs = old.signs or new.signs
+    return old, new
 
 
 def _content(obj: Object) -> bytes:
@@ -299,37 +315,14 @@ _ALIKE: dict[Kind, Callable[[_Both, int, int], bool]] = {
 def _enumerators(before: Types, after: Types) -> Iterator[TypeChange]:
     old, new = _enumerated(before), _enumerated(after)
     for name in old.keys() & new.keys():
-        # What counts the others is the size of something, and that is compared itself.
-        if old[name].value == new[name].value:
-            continue
-        stay = any(
-            other in new and new[other].value == old[name].value for other in old[name].twins
-        )
-        if old[name].top and new[name].top and counts(name):
-            continue
-        if not (old[name].below and new[name].below and stay):
+        if changes(name, old, new):
             evidence = f"{old[name].value} before, {new[name].value} after"
             yield TypeChange(f"enumerator {name}", evidence)
 
 
-@dataclass(frozen=True)
-class _Enumerator:
-    """``top`` if none of its type is greater, ``below`` if one is; ``twins`` have its value."""
-
-    value: int
-    top: bool
-    below: bool
-    twins: tuple[str, ...]
-
-
-def _enumerated(types: Types) -> dict[str, _Enumerator]:
-    found = {}
+def _enumerated(types: Types) -> dict[str, Enumerator]:
+    found: dict[str, Enumerator] = {}
     for number, one in enumerate(types.all):
-        if one.kind not in ENUMS:
-            continue
-        pairs = types.values(number)
-        top = max((value for _, value in pairs), default=0)
-        for name, value in pairs:
-            twins = tuple(n for n, v in pairs if v == value and n != name)
-            found[name] = _Enumerator(value, value == top, value == top - 1, twins)
+        if one.kind in ENUMS:
+            found |= enumeration(types.values(number), types.complete(number))
     return found

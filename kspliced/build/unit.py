@@ -101,9 +101,14 @@ def diff_unit(
     diffed = _judged(unit, bare, UnitPart(unit.target, unit.path, diff, closure), origin)
     if not types:
         return diffed
-    reason = "a type changes, and the running kernel has data of the old layout"
-    layout = (Refusal("layout_changed", unit.path, t.name, reason, t.evidence) for t in types)
+    layout = layout_refusals(unit.path, types)
     return replace(diffed, part=None, functions=(), refused=(*diffed.refused, *layout))
+
+
+def layout_refusals(path: str, types: Iterable[TypeChange]) -> tuple[Refusal, ...]:
+    """Why a unit cannot go live in which types change."""
+    reason = "a type changes, and the running kernel has data of the old layout"
+    return tuple(Refusal("layout_changed", path, t.name, reason, t.evidence) for t in types)
 
 
 def _has_new_content(diff: UnitDiff) -> bool:

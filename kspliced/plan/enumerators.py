@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The values of enumerators, as a header's text has them."""
+"""The values of enumerators, as text has them, and when it matters that one changes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,44 @@ class Value:
     base: str
     step: int
     group: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Enumerator:
+    """``top`` if none of its enumeration is greater, ``below`` if one is, by one; ``twins`` have
+    its value. Neither is said where the enumeration has a value that is no plain number."""
+
+    value: int | Value
+    top: bool
+    below: bool
+    twins: tuple[str, ...]
+
+
+def enumeration(pairs: Iterable[tuple[str, int | Value]], whole: bool) -> dict[str, Enumerator]:
+    """The enumerators of one enumeration; ``whole`` if these are all."""
+    pairs = tuple(pairs)
+    numbers = [value for _, value in pairs if isinstance(value, int)]
+    top = max(numbers, default=0)
+    known = whole and len(numbers) == len(pairs)
+    return {
+        name: Enumerator(
+            value,
+            known and value == top,
+            known and value == top - 1,
+            tuple(n for n, v in pairs if v == value and n != name),
+        )
+        for name, value in pairs
+    }
+
+
+def changes(name: str, old: Mapping[str, Enumerator], new: Mapping[str, Enumerator]) -> bool:
+    """Whether an enumerator of both has another value that is no count of the others."""
+    before, after = old[name], new[name]
+    # What counts the others is the size of something, and that is compared itself.
+    if before.value == after.value or (before.top and after.top and counts(name)):
+        return False
+    stay = any(other in new and new[other].value == before.value for other in before.twins)
+    return not (before.below and after.below and stay)
 
 
 def values(bodies: Iterable[tuple[str, ...]]) -> dict[str, Value]:
@@ -72,6 +110,8 @@ def _split(body: tuple[str, ...]) -> list[tuple[str, ...]]:
 def _evaluated(words: tuple[str, ...], known: Mapping[str, Value]) -> Value:
     if len(words) == 1 and _NUMBER.fullmatch(words[0]):
         return Value("", _integer(words[0]))
+    if len(words) == 2 and words[0] == "-" and _NUMBER.fullmatch(words[1]):
+        return Value("", -_integer(words[1]))
     if len(words) == 1 and words[0] in known:
         return known[words[0]]
     if len(words) == 3 and words[0] in known and words[1] in "+-" and words[2].isdigit():
