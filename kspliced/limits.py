@@ -21,6 +21,11 @@ PACK_UNPACKED = 512 * MIB
 PACK_XZ = 80 * MIB
 PACK_TEXT = 64 * KIB
 
+# The patches of an upgrade, all together; a record of a CVE, and all of them.
+SERIES_BYTES = 512 * MIB
+CVE_FILE = 16 * MIB
+CVE_BYTES = 2048 * MIB
+
 # A line of a worker; the result of one of the engine's.
 WORKER_LINE = 16 * MIB
 WORKER_RESULT = 64 * KIB
