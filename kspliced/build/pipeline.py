@@ -23,6 +23,7 @@ from kspliced.build.closed import Listed, read_exports, read_running
 from kspliced.build.compiled import compiler_cache
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import Parts, emit_parts
+from kspliced.build.history import History, given_series, read_history
 from kspliced.build.kbuild import (
     FLAGS,
     PLAIN_FLAGS,
@@ -60,11 +61,11 @@ from kspliced.model import (
 )
 from kspliced.oserror import translated
 from kspliced.pack import Blob
-from kspliced.plan.attribution import Attribution, attribute
 from kspliced.plan.conditions import Configuration
-from kspliced.plan.passages import read_changes
+from kspliced.series.commit import Commit, digest_of
+from kspliced.series.read import Series
 from kspliced.source.cache import SourceCache, lock_file, locked
-from kspliced.source.changelog import News, read_news
+from kspliced.source.changelog import read_news
 from kspliced.source.compare import FileChange, compare
 from kspliced.source.differences import FileDiff, differences
 from kspliced.source.opened import open_source
@@ -90,11 +91,12 @@ def build(request: BuildRequest, progress: ProgressSink) -> BuildResult:
         check_exec(top)
         headers = open_headers(request.headers, request.config)
         check_compiler(headers)
+        series = given_series(request)
         with ExitStack() as stack:
             with stages.stage("unpack"):
                 old = stack.enter_context(_old_source(request, headers, top, stages))
                 workspace = Workspace(top, old)
-                upgrade = _compare(request, old, workspace, stages)
+                upgrade = _compare(request, old, workspace, series, stages)
             return _Pipeline(request, headers, old, workspace, stages).run(upgrade)
 
 
@@ -112,13 +114,13 @@ def _seldom_collected() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Upgrade:
-    """What the new source is."""
+    """What the new source is, and the ``commits`` that made it, where they were given."""
 
     from_version: str
     to_version: str
     changes: tuple[FileChange, ...]
-    news: News
-    attributions: tuple[Attribution, ...] = ()
+    history: History
+    commits: tuple[Commit, ...] = ()
     diffs: tuple[FileDiff, ...] = ()
     key: str = ""
 
@@ -198,14 +200,21 @@ def _old_source(
 
 
 def _compare(
-    request: BuildRequest, old: Snapshot, workspace: Workspace, stages: _Stages
+    request: BuildRequest,
+    old: Snapshot,
+    workspace: Workspace,
+    series: Series | None,
+    stages: _Stages,
 ) -> _Upgrade:
     with open_source(request.to_source, workspace.top) as new:
+        # What is wrong with the commits is said before minutes are spent.
+        versions = old.version, new.version
+        commits = () if series is None else series.commits(*versions, workspace.top)
         changes = compare(
             old, new, workspace.changed, lambda count: stages.walked(1, count, "compared")
         )
         news = read_news(new.changelog, old.version)
-        return _Upgrade(old.version, new.version, changes, news)
+        return _Upgrade(*versions, changes, History(news), commits)
 
 
 class _Pipeline:
@@ -228,12 +237,14 @@ class _Pipeline:
         stage = self._stages.stage
         with stage("select"):
             selection = self._select(upgrade.changes)
+        if upgrade.commits:
+            upgrade = self._told(upgrade)
         if self._request.diffs:
             old, new = self._workspace.old.top, self._workspace.changed.top
             paths = sorted(change.path for change in upgrade.changes)
             upgrade = replace(upgrade, diffs=tuple(differences(old, new, paths)))
         if not (selection.units or selection.later or selection.headers):
-            upgrade = replace(upgrade, attributions=self._attributed(upgrade))
+            upgrade = self._told(upgrade)
             return _result(selection, upgrade, Found((), ()), None, (), self._stages)
         remembered = self._remembered(upgrade)
         if remembered.key in self._request.known:
@@ -270,7 +281,7 @@ class _Pipeline:
             units=tuple(PreUnit(d.unit.target, d.unit.path, _blob(d.unit)) for d in found.diffed),
             functions=tuple(function for d in found.diffed for function in d.functions),
             refused=_refusals(selection, found),
-            entries=upgrade.news.entries,
+            entries=upgrade.history.news.entries,
             glue=parts.glue,
             groups=parts.groups,
         )
@@ -311,7 +322,7 @@ class _Pipeline:
         workspace.add_near(selection.units)
         with ThreadPoolExecutor(1) as pool:
             compiled = pool.submit(self._compile_pre, selection.units)
-            upgrade = replace(upgrade, attributions=self._attributed(upgrade))
+            upgrade = self._told(upgrade)
             found = search(
                 selection,
                 self._old,
@@ -323,7 +334,7 @@ class _Pipeline:
                     request.policy,
                     request.exclude,
                     request.only,
-                    upgrade.attributions,
+                    upgrade.history.attributions,
                     frozenset(request.foreign),
                 ),
                 Compiled(compiled.result, self._compile_more),
@@ -346,20 +357,22 @@ class _Pipeline:
         globs = (request.targets, request.only, request.exclude, request.foreign)
         wish = (request.policy.value, *(" ".join(some) for some in globs))
         wish += (" ".join(sorted(self._running)),)
-        entries = tuple(" ".join((e.subject, *e.cves)) for e in upgrade.news.entries)
-        entries += (upgrade.news.problem, upgrade.to_version)
+        news = upgrade.history.news
+        entries = tuple(" ".join((e.subject, *e.cves)) for e in news.entries)
+        entries += (news.problem, upgrade.to_version, digest_of(upgrade.commits))
         paths = (change.path for change in upgrade.changes)
         changed = self._workspace.changed.top
         key = key_of(self._headers, self._old, changed, paths, wish + entries)
         return Remembered(request.cache / "searches", key)
 
-    def _attributed(self, upgrade: _Upgrade) -> tuple[Attribution, ...]:
-        """Tell which files the changelog entries are about."""
-        if not upgrade.news.entries:
-            return ()
-        workspace = self._workspace
-        files = read_changes(workspace.old.top, workspace.changed.top, upgrade.changes)
-        return attribute(upgrade.news.entries, files)
+    def _told(self, upgrade: _Upgrade) -> _Upgrade:
+        """Tell which files the changelog entries are about, unless that is told."""
+        if upgrade.history.attributions:
+            return upgrade
+        old, new = self._workspace.old.top, self._workspace.changed.top
+        news, version = upgrade.history.news, upgrade.to_version
+        history = read_history(news, upgrade.commits, old, new, upgrade.changes, version)
+        return replace(upgrade, history=history)
 
     def _compile_more(self, units: tuple[Unit, ...]) -> Pre:
         self._workspace.add_near(units)
@@ -445,14 +458,15 @@ def _result(
         refused=_refusals(selection, found),
         irrelevant=selection.irrelevant + found.same,
         fates=found.fates,
-        attributions=upgrade.attributions,
-        entries=upgrade.news.entries,
+        attributions=upgrade.history.attributions,
+        entries=upgrade.history.news.entries,
         seconds=stages.seconds,
-        changelog=upgrade.news.problem,
+        changelog=upgrade.history.news.problem,
         from_version=upgrade.from_version,
         to_version=upgrade.to_version,
         diffs=upgrade.diffs,
         key=upgrade.key,
+        share=upgrade.history.share,
     )
 
 

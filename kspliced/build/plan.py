@@ -16,6 +16,7 @@ from kspliced.build.fates import LATER, Decision, Fate, each
 from kspliced.build.request import BuildResult
 from kspliced.model import ChangelogEntry, FunctionChange, Refusal
 from kspliced.plan.attribution import CERTAIN, Attribution
+from kspliced.plan.commits import Share
 from kspliced.plan.edits import Edit, Spot
 from kspliced.plan.makers import Makers
 from kspliced.plan.parts import first_uses
@@ -114,14 +115,26 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Commits:
+    """How far commits tell the upgrade: how many were given, how many ``hunks`` differ, and how
+    many of these are known ``exactly``; of ``others`` the changelog's words say whose they are."""
+
+    given: int
+    hunks: int
+    exactly: int
+    others: tuple[Lines, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """The whole plan; :func:`kspliced.record.encode` gives its JSON. ``changelog`` says why there
-    are no entries, or ''."""
+    are no entries, or ''; ``commits`` is None where none were given."""
 
     components: tuple[Component, ...]
     entries: tuple[PlannedEntry, ...]
     totals: Totals
     changelog: str = ""
+    commits: Commits | None = None
 
 
 def plan_of(result: BuildResult) -> Plan:
@@ -132,7 +145,14 @@ def plan_of(result: BuildResult) -> Plan:
         *_irrelevant(result),
     )
     entries = _entries(result, components, _Parts(result))
-    return Plan(components, entries, _totals(components, entries), result.changelog)
+    totals = _totals(components, entries)
+    commits = None if result.share is None else _commits(result.share)
+    return Plan(components, entries, totals, result.changelog, commits)
+
+
+def _commits(share: Share) -> Commits:
+    others = tuple(_lines_of(spot) for spot in share.others)
+    return Commits(share.commits, share.hunks, share.exactly, others)
 
 
 def _component(fate: Fate, functions: tuple[FunctionChange, ...]) -> Component:
@@ -151,8 +171,12 @@ def _component(fate: Fate, functions: tuple[FunctionChange, ...]) -> Component:
 def _lines(fate: Fate) -> Iterator[Lines]:
     for path in fate.component.divided:
         for spot in sorted(spot for edit in fate.component.edits(path) for spot in edit.spots):
-            start = spot.hunk.old_start
-            yield Lines(path, start, start + max(spot.hunk.old_count, 1) - 1)
+            yield _lines_of(spot)
+
+
+def _lines_of(spot: Spot) -> Lines:
+    start = spot.hunk.old_start
+    return Lines(spot.path, start, start + max(spot.hunk.old_count, 1) - 1)
 
 
 def _has(fate: Fate, function: FunctionChange) -> bool:

@@ -11,6 +11,7 @@ from kspliced.build.select import Irrelevant
 from kspliced.model import ChangelogEntry, FunctionChange, Manifest, Refusal
 from kspliced.pack import Blob
 from kspliced.plan.attribution import Attribution
+from kspliced.plan.commits import Share
 from kspliced.plan.safety import Policy
 from kspliced.source.differences import FileDiff
 
@@ -26,7 +27,8 @@ class BuildRequest:
     ``symbols``: the running kernel's, as /proc/kallsyms has them, or without addresses; None if it
     is not known that the kernel runs here;
     ``diffs``: tell the differences of the changed files, too; ``known``: keys of results that the
-    caller has, of which only the key is wanted."""
+    caller has, of which only the key is wanted; ``commits``: a repository or patches that the new
+    source was made with (series/read.py), ``cve_data``: JSON of the CVEs that commits mend."""
 
     from_source: Path
     to_source: Path
@@ -43,6 +45,8 @@ class BuildRequest:
     symbols: Path | None = None
     diffs: bool = False
     known: frozenset[str] = frozenset()
+    commits: Path | None = None
+    cve_data: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class BuildResult:
     or it is empty too and nothing in the upgrade concerns this kernel. Otherwise ``refused`` is
     what of the upgrade waits for the reboot; ``fates`` has both, by component. ``attributions``
     are the files of each entry; ``changelog`` says why there are no entries, or ''. ``key`` is the
-    same for the same result, or ''; of one that the caller has there is nothing else."""
+    same for the same result, or ''; of one that the caller has there is nothing else. ``share`` is
+    how far commits told it, where they were given."""
 
     manifest: Manifest | None
     blobs: tuple[Blob, ...]
@@ -75,6 +80,7 @@ class BuildResult:
     to_version: str = ""
     diffs: tuple[FileDiff, ...] = ()
     key: str = ""
+    share: Share | None = None
 
 
 def known_result(key: str) -> BuildResult:

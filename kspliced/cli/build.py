@@ -91,6 +91,8 @@ def request_of(arguments: Namespace) -> BuildRequest:
         cache=Path(arguments.cache) if arguments.cache else _own_cache(),
         policy=Policy(arguments.policy or Policy.CONSERVATIVE),
         symbols=symbols,
+        commits=Path(arguments.commits) if arguments.commits else None,
+        cve_data=Path(arguments.cve_data) if arguments.cve_data else None,
     )
 
 

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 
 from kspliced.build.kbuild import open_headers
-from kspliced.build.plan import Component, Plan, Totals
+from kspliced.build.plan import Commits, Component, Plan, Totals
 from kspliced.build.planned import planned
 from kspliced.build.request import BuildRequest
 from kspliced.cli import output
@@ -90,6 +90,16 @@ def _show(plan: Plan, entries: tuple[ChangelogEntry, ...]) -> None:
         _more(len(entries))
     if plan.changelog:
         output.field("changelog", plan.changelog)
+    if plan.commits is not None:
+        _show_commits(plan.commits)
+
+
+def _show_commits(commits: Commits) -> None:
+    text = f"{commits.exactly} of {output.plural(commits.hunks, 'change')} are those of "
+    output.field("commits", f"{text}{output.plural(commits.given, 'commit')}")
+    for lines in commits.others[:_LISTED]:
+        output.field("", f"told by words: {lines.file}:{lines.start}")
+    _more(len(commits.others))
 
 
 def _show_component(component: Component) -> None:

@@ -133,6 +133,23 @@ _SOURCES = (
         default="~/.cache/kspliced",
     ),
 )
+_COMMITS = (
+    Option(
+        ("--commits",),
+        "the commits between the two sources: a git repository with the stable branch, a "
+        "directory with a quilt series or with patches, an mbox or a patch; what they made is "
+        "known then, and not told from the changelog's words",
+        Kind.FILE,
+        "PATH",
+    ),
+    Option(
+        ("--cve-data",),
+        "which commits mend which CVEs: a CVE record or a record of OSV as JSON, or a directory "
+        "of them",
+        Kind.FILE,
+        "PATH",
+    ),
+)
 _ONLY = Option(
     ("--only",),
     "only units whose path matches, as fs/ext4/*; may be repeated",
@@ -261,7 +278,7 @@ VERBS = (
             "go live, needs a reboot, should be looked at first, is in a module that is not "
             "loaded, or is no part of this kernel; and what that means for each changelog entry.",
         ),
-        (*_SOURCES, _ONLY, _EXCLUDE, JSON),
+        (*_SOURCES, *_COMMITS, _ONLY, _EXCLUDE, JSON),
         exits=(ExitCode.NOTHING_TO_DO, ExitCode.REFUSED),
     ),
     Verb(
@@ -275,6 +292,7 @@ VERBS = (
         ),
         (
             *_SOURCES,
+            *_COMMITS,
             _ONLY,
             _EXCLUDE,
             Option(("--output", "-o"), "the page to write", Kind.FILE, "HTML", required=True),
@@ -293,6 +311,7 @@ VERBS = (
         ),
         (
             *_SOURCES,
+            *_COMMITS,
             _ONLY,
             _EXCLUDE,
             Option(("--output", "-o"), "the pack to write", Kind.FILE, "PACK", required=True),

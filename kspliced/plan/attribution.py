@@ -56,10 +56,12 @@ _NOTHING = "its words name no changed file"
 
 @dataclass(frozen=True)
 class Claim:
-    """``share`` 0..1 of the likelihood that the entry made this hunk."""
+    """``share`` 0..1 of the likelihood that the entry made this hunk; ``exact`` if its commit
+    did."""
 
     spot: Spot
     share: float
+    exact: bool = False
 
 
 @dataclass(frozen=True)
