@@ -2,7 +2,8 @@
 """In the guest: stops the engine's worker before the durable step whose number a file names.
 
 Python imports this at its start, by a .pth file. The worker then waits, stopped, for the power to
-be cut; the number is in /run, so the next boot goes on undisturbed.
+be cut; the number is in /run, so the next boot goes on undisturbed. All steps are written down;
+with the number 0 none is stopped before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 NUMBER = Path("/run/torture-cut")
 REACHED = Path("/run/torture-reached")
+STEPS_TAKEN = Path("/run/torture-steps")
 # What makes a change of a file or a directory durable, or visible to the next boot.
 STEPS = ("fsync", "rename", "replace", "unlink")
 
@@ -32,8 +34,11 @@ def _watch(cut: int) -> None:
         def call(*arguments: Any, **words: Any) -> Any:
             nonlocal count
             count += 1
+            line = f"{step} {_name(arguments[0])}\n"
+            with STEPS_TAKEN.open("a") as taken:
+                taken.write(line)
             if count == cut:
-                REACHED.write_text(f"{step} {_name(arguments[0])}\n")
+                REACHED.write_text(line)
                 os.kill(os.getpid(), signal.SIGSTOP)
             return original(*arguments, **words)
 

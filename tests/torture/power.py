@@ -43,13 +43,14 @@ def _status(guest: Guest) -> dict[str, Any]:
     return dict(json.loads(guest.run("kspliced status --json", timeout=120).stdout))
 
 
-def _settled(guest: Guest) -> dict[str, Any]:
-    def idle() -> dict[str, Any] | None:
-        status = _status(guest)
-        waiting = status["job"] is not None or status["state"] in ("pending", "busy")
-        return None if waiting else status
+def _idle(guest: Guest) -> dict[str, Any] | None:
+    status = _status(guest)
+    waiting = status["job"] is not None or status["state"] in ("pending", "busy")
+    return None if waiting else status
 
-    return guest.wait_for(idle, SETTLE, "the daemon to be done", poll=2.0)
+
+def _settled(guest: Guest) -> dict[str, Any]:
+    return guest.wait_for(lambda: _idle(guest), SETTLE, "the daemon to be done", poll=2.0)
 
 
 @contextmanager
@@ -80,8 +81,10 @@ def prepared(world: World = DEBIAN) -> Iterator[Image]:
         yield Image(disk, world.image().boot)
 
 
-def cut_before(image: Image, number: int, world: World = DEBIAN) -> Cut | None:
-    """Cut the power before step ``number``; None where the upgrade is done before it."""
+@contextmanager
+def _upgrading(image: Image, number: int) -> Iterator[tuple[Guest, str]]:
+    """A guest that makes the upgrade and is stopped before step ``number``; the step, or "done"
+    where there is none."""
     with Guest(f"power-{number}", image) as guest:
         guest.run(f"echo {number} > /run/torture-cut; systemctl unmask {UNITS}")
         guest.run("systemctl daemon-reload; systemctl start kspliced-queue.path", timeout=120)
@@ -92,9 +95,20 @@ def cut_before(image: Image, number: int, world: World = DEBIAN) -> Cut | None:
                 return reached
             done = int(guest.run(APPLIED, check=False).stdout or 0)
             queued = guest.run("ls /var/lib/kspliced/queue/*.json", check=False).ok
-            return "done" if done and not queued else None
+            return "done" if done and not queued and _idle(guest) else None
 
-        step = guest.wait_for(stopped_or_live, SETTLE, "the step, or the end", poll=1.0)
+        yield guest, guest.wait_for(stopped_or_live, SETTLE, "the step, or the end", poll=1.0)
+
+
+def steps(image: Image) -> tuple[str, ...]:
+    """The durable steps of the upgrade, in their order."""
+    with _upgrading(image, 0) as (guest, _):
+        return tuple(guest.run("cat /run/torture-steps").stdout.splitlines())
+
+
+def cut_before(image: Image, number: int, world: World = DEBIAN) -> Cut | None:
+    """Cut the power before step ``number``; None where the upgrade is done before it."""
+    with _upgrading(image, number) as (guest, step):
         if step == "done":
             return None
         guest.reset()
@@ -137,17 +151,20 @@ def _wrong(guest: Guest, world: World) -> str:
     return f"left in the queue: {left}" if ".json" in left else ""
 
 
-def campaign(say: Callable[[str], None], first: int = 1, last: int = 200) -> tuple[Cut, ...]:
-    """Cut before each step from ``first`` on until the upgrade has no more, or to ``last``."""
+def campaign(say: Callable[[str], None], first: int = 1, last: int = 0) -> tuple[Cut, ...]:
+    """Cut before each step of the upgrade from ``first`` on, to ``last`` if that is not 0."""
     cuts: list[Cut] = []
-    begin = time.monotonic()
     with prepared() as image:
-        say(f"prepared in {time.monotonic() - begin:.0f} s")
-        for number in range(first, last + 1):
+        known = steps(image)
+        numbers = range(first, min(last or len(known), len(known)) + 1)
+        say(f"{len(known)} steps, {len(numbers)} cuts")
+        begin = time.monotonic()
+        for done, number in enumerate(numbers, start=1):
             cut = cut_before(image, number)
             if cut is None:
                 break
             cuts.append(cut)
             wrong = f"; WRONG: {cut.wrong}" if cut.wrong else ""
-            say(f"{cut.number:3} before {cut.step}: {cut.found}{wrong}")
+            left = (time.monotonic() - begin) / done * (len(numbers) - done)
+            say(f"{number:3} before {cut.step}: {cut.found}{wrong}; {left / 60:.0f} min left")
     return tuple(cuts)
