@@ -191,6 +191,7 @@ class Group:
     symbols are ``imports``. ``pinned``: the kernel may keep an address inside it; what was applied
     once stays in memory in any case. ``required`` are targets that must not run their old code once
     the other ones of ``targets`` run new code, of another group: all units of this one are theirs.
+    Groups of the same ``together`` are of one change: what leaves one out leaves out all of them.
     """
 
     blob: str
@@ -202,6 +203,7 @@ class Group:
     constants: tuple[RuntimeConstant, ...]
     pinned: bool
     required: tuple[str, ...] = ()
+    together: str = ""
 
 
 @dataclass(frozen=True)

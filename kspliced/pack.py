@@ -36,6 +36,8 @@ _REBUILD = "build it again, or fetch it again"
 # Record names no member of the manifest like that twice, and text in it has its quotes escaped.
 _TO_VERSION = re.compile(rb'"to_version":"([0-9A-Za-z.+~:_-]{1,128})"')
 _PIECE = 1 << 20
+_THIS_MODULE = ".gnu.linkonce.this_module"
+_NAME_ROOM = 56  # MODULE_NAME_LEN, include/linux/module.h
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,19 @@ class Pack:
             if blob.name == name:
                 return blob.data
         raise PackError(Code.PACK_MALFORMED, f"the pack holds no {name}", _REBUILD)
+
+    def glue(self, name: str) -> bytes:
+        """The glue's object, with ``name`` in struct module's name instead of the manifest's.
+
+        :raises PackError: PACK_MALFORMED. ValueError when the glue has no room for the name.
+        """
+        glue = self.blob(self.manifest.glue.blob)
+        if name == self.manifest.update:
+            return glue
+        field = self.manifest.update.encode().ljust(_NAME_ROOM, b"\0")
+        if glue.count(field) != 1 or len(name) >= _NAME_ROOM:
+            raise ValueError(f"the glue's {_THIS_MODULE} does not hold the update's name")
+        return glue.replace(field, name.encode().ljust(_NAME_ROOM, b"\0"))
 
 
 def pack_bytes(manifest: Manifest, blobs: tuple[Blob, ...]) -> tuple[bytes, str]:

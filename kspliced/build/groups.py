@@ -44,9 +44,8 @@ def emit_parts(
     groups, blobs = [], [Blob(glue_group.blob, emitted.content)]
     found = group_units(units, components, loaded)
     for (waits, members), emitted in zip(found, _emit([some for _, some in found]), strict=True):
-        late = (f"/{waits.required}",) if waits.required else ()
         group = Group(
-            blob="".join((f"part/{'+'.join(waits.targets)}", *late)),
+            blob=f"part/{members[0].unit.path}",
             targets=waits.targets,
             units=tuple(d.unit.path for d in members),
             imports=emitted.imports,
@@ -55,6 +54,7 @@ def emit_parts(
             constants=emitted.constants,
             pinned=any(d.part.closure.carried.pinned for d in members if d.part is not None),
             required=(waits.required,) if waits.required else (),
+            together=waits.together,
         )
         groups.append(group)
         blobs.append(Blob(group.blob, emitted.content))
@@ -73,10 +73,12 @@ def _emit(groups: Iterable[tuple[DiffedUnit, ...]]) -> list[Emitted]:
 @dataclass(frozen=True, order=True)
 class Waits:
     """What units wait for: all of ``targets``. Where their own module is not loaded yet, and the
-    rest of what they are made for goes live without it, it is ``required``, else ""."""
+    rest of what they are made for goes live without it, it is ``required``, else "". ``together``
+    is the first source of all that go live together."""
 
     targets: tuple[str, ...]
     required: str
+    together: str
 
 
 def group_units(
@@ -84,7 +86,8 @@ def group_units(
     components: Iterable[Component],
     loaded: frozenset[str] = frozenset(),
 ) -> tuple[tuple[Waits, tuple[DiffedUnit, ...]], ...]:
-    """Partition units by what they wait for, in the order of that."""
+    """Partition units by what goes live together, and of that by what they wait for, in the order
+    of that. The parts of a pack are no larger, so that one can be left out of it later."""
     live = tuple(units)
     leader = {source_of(diffed.unit): source_of(diffed.unit) for diffed in live}
 
@@ -110,9 +113,10 @@ def group_units(
         targets[find(source_of(diffed.unit))].add(diffed.unit.target)
     groups: dict[Waits, list[DiffedUnit]] = defaultdict(list)
     for diffed in live:
-        every = targets[find(source_of(diffed.unit))]
+        first = find(source_of(diffed.unit))
+        every = targets[first]
         there = every & loaded if loaded else every
         own = diffed.unit.target
         required = "" if own in there or not there else own
-        groups[Waits(tuple(sorted(there | {own})), required)].append(diffed)
+        groups[Waits(tuple(sorted(there | {own})), required, first)].append(diffed)
     return tuple((waits, tuple(members)) for waits, members in sorted(groups.items()))

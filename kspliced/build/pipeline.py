@@ -21,6 +21,7 @@ from pathlib import Path
 
 from kspliced.build.closed import Listed, read_exports, read_running
 from kspliced.build.compiled import compiler_cache
+from kspliced.build.fates import Decision
 from kspliced.build.glue import place_glue
 from kspliced.build.groups import Parts, emit_parts
 from kspliced.build.history import History, given_series, read_history
@@ -258,7 +259,9 @@ class _Pipeline:
             update = self._update_name(upgrade.to_version, found)
             glue = read_object(self._glue(update).read_bytes(), "glue")
             loaded = frozenset(self._request.targets)
-            components = (fate.component for fate in found.fates)
+            # What stays old binds nothing together.
+            live = (Decision.LIVE, Decision.IRRELEVANT)
+            components = (fate.component for fate in found.fates if fate.decision in live)
             parts = emit_parts(found.diffed, components, glue, loaded)
         manifest = self._manifest(upgrade, selection, found, update, parts)
         pre = tuple(Blob(_blob(d.unit), d.matched) for d in found.diffed)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,10 @@ def _show(pack: Pack) -> None:
         f"{output.plural(sum(len(g.data) for g in manifest.groups), 'constant')} to change, "
         f"{output.plural(sum(len(g.imports) for g in manifest.groups), 'symbol')} to resolve",
     )
-    if len(manifest.groups) > 1:
+    units: Counter[tuple[str, ...]] = Counter()
+    for group in manifest.groups:
+        units[group.targets] += len(group.units)
+    if len(units) > 1:
         output.field("groups", "each goes live when all of its targets are loaded")
-        groups = [(", ".join(g.targets), str(len(g.units))) for g in manifest.groups]
+        groups = [(", ".join(targets), str(count)) for targets, count in units.items()]
         output.table(("targets", "units"), groups)

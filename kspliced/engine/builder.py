@@ -139,7 +139,6 @@ def _command(
         str(output),
         "--progress",
         "json",
-        *(f"--exclude={unit}" for unit in order.exclude),
     )
 
 

@@ -32,8 +32,8 @@ from kspliced.pack import Pack
 @dataclass(frozen=True)
 class BuildOrder:
     """What the builder needs: ``source`` and ``target`` are .deb or .dsc files, ``targets`` names
-    vmlinux and the loaded modules, ``foreign`` those of them that are not of the kernel's own tree,
-    ``exclude`` units to leave out."""
+    vmlinux and the loaded modules, ``foreign`` those of them that are not of the kernel's own tree.
+    """
 
     kernel: KernelId
     to_version: str
@@ -42,7 +42,6 @@ class BuildOrder:
     config: Path
     headers: Path
     targets: tuple[str, ...]
-    exclude: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
 
 

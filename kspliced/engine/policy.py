@@ -10,7 +10,7 @@ from enum import Enum
 from kspliced.engine.state import Guard, Stage, State, UpdateRecord
 from kspliced.engine.versions import compare_versions
 from kspliced.errors import Code, KsplicedError, StateError
-from kspliced.model import KernelId
+from kspliced.model import KernelId, Manifest
 
 APPLY_ANYWAY = "run `kspliced apply` to apply it all the same"
 
@@ -118,19 +118,16 @@ def decide(
     return Decision(Action.BUILD)
 
 
-def blamed_units(record: UpdateRecord, error: KsplicedError) -> frozenset[str]:
-    """The units of an update to do without after ``error``; none when it is not about some few.
+def blamed_units(manifest: Manifest, error: KsplicedError) -> frozenset[str]:
+    """The units of a pack to do without after ``error``; none when it is not about some few.
 
     Where half of the units are blamed or more, something else is wrong than these.
     """
     if error.code not in _ABOUT_UNITS:
         return frozenset()
-    units = {change.unit for change in record.functions}
-    blamed = {
-        change.unit
-        for change in record.functions
-        if change.unit in error.blamed or change.name in error.blamed
-    }
+    units = {unit for group in manifest.groups for unit in group.units}
+    blamed = units.intersection(error.blamed)
+    blamed |= {change.unit for change in manifest.functions if change.name in error.blamed}
     return frozenset(blamed if 2 * len(blamed) < len(units) else ())
 
 

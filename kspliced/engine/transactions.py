@@ -21,6 +21,7 @@ from kspliced.engine.kernels import (
     running_kernel,
     switched_off,
 )
+from kspliced.engine.left_out import without
 from kspliced.engine.policy import APPLY_ANYWAY, Action, Decision, blamed_units, decide
 from kspliced.engine.preconditions import BUILDING, SWITCHING, WRITING, container, require
 from kspliced.engine.resident import require_room
@@ -41,7 +42,7 @@ from kspliced.engine.versions import compare_versions
 from kspliced.errors import Code, KsplicedError, PackError, StateError
 from kspliced.model import KernelId
 from kspliced.oserror import translate, translated
-from kspliced.pack import Pack, read_pack
+from kspliced.pack import Pack, pack_bytes, read_pack
 
 FETCH = "fetch"
 # Nothing is wrong: there is no kernel here that we are to look after.
@@ -253,19 +254,36 @@ def _upgrade(context: Context, store: Store, insisting: bool) -> Outcome:
     pack, record = _pack_of(context, store, decision, running, newest)
     if not (record.wanted or insisting):
         raise _nothing(f"the update to {record.to_version} was undone; {APPLY_ANYWAY}")
-    left_out: frozenset[str] = frozenset()
     while True:
         try:
             return _apply_pack(context, store, record, pack)
         except KsplicedError as error:
-            blamed = blamed_units(record, error)
-            if not blamed:
-                raise
-            left_out |= blamed
-            units = ", ".join(sorted(blamed))
-            text = f"building again without {units}: {error.message}"
-            context.journal.send(Event.LEFT_OUT, text, _facts("upgrade", error))
-            record, pack = _build(context, store, running, newest, tuple(sorted(left_out)))
+            record, pack = _leave_out(context, store, pack, error)
+
+
+def _leave_out(
+    context: Context, store: Store, pack: Pack, error: KsplicedError
+) -> tuple[UpdateRecord, Pack]:
+    """The update without all units that ``error`` is about, and what cannot go live without them.
+    What is left is linked anew; nothing is fetched or compiled.
+
+    :raises KsplicedError: ``error``, where it is not about some units, or nothing would be left.
+    """
+    blamed = blamed_units(pack.manifest, error)
+    if not blamed:
+        raise error
+    try:
+        manifest, blobs = without(pack, blamed, error.message)
+    except ValueError:
+        raise error from None
+    content, _ = pack_bytes(manifest, blobs)
+    left = store.take_pack(content, "the pack that is left", pack.manifest.kernel)
+    record = record_of(left)
+    store.save(replace(store.state.put(record), problem=None))
+    units = ", ".join(sorted(blamed))
+    text = f"going on without {units}: {error.message}"
+    context.journal.send(Event.LEFT_OUT, text, _facts("upgrade", error))
+    return record, left
 
 
 def _pack_of(
@@ -360,7 +378,6 @@ def _build(
     store: Store,
     running: KernelId,
     newest: KernelId,
-    exclude: tuple[str, ...] = (),
 ) -> tuple[UpdateRecord, Pack]:
     """Fetch, build, verify and keep the pack.
 
@@ -369,7 +386,7 @@ def _build(
     require(context.paths, BUILDING)
     blank = blank_record(running, newest.version)
     try:
-        order = replace(context.fetcher.order(running, newest, context.job), exclude=exclude)
+        order = context.fetcher.order(running, newest, context.job)
         context.job.at("build", 0.2, f"building {running.version} to {newest.version}")
         built = context.builder.build(order, context.job)
         context.job.at("verify", 0.84, "verifying the pack")

@@ -20,8 +20,6 @@ from kspliced.pack import Pack
 
 _UPDATE = struct.Struct("<IIQQQII")
 _WORD = 8
-_THIS_MODULE = ".gnu.linkonce.this_module"
-_NAME_ROOM = 56  # MODULE_NAME_LEN, include/linux/module.h
 
 
 @dataclass(frozen=True)
@@ -41,25 +39,13 @@ def compose(pack: Pack, groups: tuple[Group, ...], name: str) -> Composed:
     """
     writer = ModuleWriter()
     glue = pack.manifest.glue
-    writer.merge(read_object(_renamed(pack, name), glue.blob))
+    writer.merge(read_object(pack.glue(name), glue.blob))
     places = {}
     for group in groups:
         bases = writer.merge(read_object(pack.blob(group.blob), group.blob))
         places[group.blob] = {section: base.offset for section, base in bases.items()}
     _add_header(writer, groups)
     return Composed(write_object(writer.finish()), places)
-
-
-def _renamed(pack: Pack, name: str) -> bytes:
-    """The glue's object, with ``name`` in struct module's name instead of the manifest's."""
-    glue = pack.blob(pack.manifest.glue.blob)
-    old = pack.manifest.update.encode()
-    if name == pack.manifest.update:
-        return glue
-    field = old.ljust(_NAME_ROOM, b"\0")
-    if glue.count(field) != 1 or len(name) >= _NAME_ROOM:
-        raise ValueError(f"the glue's {_THIS_MODULE} does not hold the update's name")
-    return glue.replace(field, name.encode().ljust(_NAME_ROOM, b"\0"))
 
 
 def _add_header(writer: ModuleWriter, groups: tuple[Group, ...]) -> None:

@@ -87,8 +87,10 @@ def _match_groups(
     spans = tuple(_kept(troubles, (s.unit,), partial(resolver.span, s)) for s in every_span)
     every_datum = (datum for group in groups for datum in group.data)
     data = tuple(_kept(troubles, (d.unit,), partial(resolver.datum, d)) for d in every_datum)
-    every_constant = (constant for group in groups for constant in group.constants)
-    constants = tuple(_kept(troubles, (), partial(resolver.constant, c)) for c in every_constant)
+    every_constant = ((group.units, constant) for group in groups for constant in group.constants)
+    constants = tuple(
+        _kept(troubles, units, partial(resolver.constant, c)) for units, c in every_constant
+    )
     imports = tuple(
         _kept(troubles, _askers(pack, groups, i), partial(resolver.address, i)) for i in wanted
     )

@@ -37,6 +37,9 @@ UNITS = tuple(
 COMPONENTS = (component("fs/a.c", "fs/b.c", "net/c.c", "net/d.c"), component("fs/e.c", "net/f.c"))
 
 
+ONE, OTHER = "fs/a.c", "fs/e.c"  # the first sources of the two components
+
+
 def grouped(loaded: frozenset[str]) -> dict[Waits, list[str]]:
     found = group_units(UNITS, COMPONENTS, loaded)
     return {waits: [d.unit.path for d in members] for waits, members in found}
@@ -44,20 +47,33 @@ def grouped(loaded: frozenset[str]) -> dict[Waits, list[str]]:
 
 def test_each_module_that_is_not_loaded_is_a_group_beside_what_it_goes_with() -> None:
     assert grouped(LOADED) == {
-        Waits(("ext4", "vmlinux"), ""): ["fs/a.o", "fs/b.o"],
-        Waits(("ext4", "sctp", "vmlinux"), "sctp"): ["net/c.o"],
-        Waits(("dccp", "ext4", "vmlinux"), "dccp"): ["net/d.o"],
-        Waits(("vmlinux",), ""): ["fs/e.o"],
-        Waits(("sctp", "vmlinux"), "sctp"): ["net/f.o"],
+        Waits(("ext4", "vmlinux"), "", ONE): ["fs/a.o", "fs/b.o"],
+        Waits(("ext4", "sctp", "vmlinux"), "sctp", ONE): ["net/c.o"],
+        Waits(("dccp", "ext4", "vmlinux"), "dccp", ONE): ["net/d.o"],
+        Waits(("vmlinux",), "", OTHER): ["fs/e.o"],
+        Waits(("sctp", "vmlinux"), "sctp", OTHER): ["net/f.o"],
     }
 
 
 def test_where_all_are_loaded_they_wait_for_one_another() -> None:
     assert grouped(LOADED | {"sctp", "dccp"}) == grouped(frozenset())
     assert grouped(frozenset()) == {
-        Waits(("dccp", "ext4", "sctp", "vmlinux"), ""): ["fs/a.o", "fs/b.o", "net/c.o", "net/d.o"],
-        Waits(("sctp", "vmlinux"), ""): ["fs/e.o", "net/f.o"],
+        Waits(("dccp", "ext4", "sctp", "vmlinux"), "", ONE): [
+            *("fs/a.o", "fs/b.o", "net/c.o", "net/d.o"),
+        ],
+        Waits(("sctp", "vmlinux"), "", OTHER): ["fs/e.o", "net/f.o"],
     }
+
+
+def test_what_has_nothing_to_do_with_one_another_is_apart() -> None:
+    """So that one can be left out of the pack later, without the other."""
+    units = tuple(diffed(f"fs/{name}.o", "vmlinux") for name in "abcd")
+    needs = Component("fs/c.c", ("fs/c.c",), (), ("fs/a.c",), ())
+    components = (component("fs/a.c"), component("fs/b.c"), needs, component("fs/d.c", "fs/b.c"))
+    found = group_units(units, components)
+    assert [[d.unit.path for d in members] for _, members in found] == [
+        ["fs/a.o", "fs/c.o"], ["fs/b.o", "fs/d.o"],
+    ]  # fmt: skip
 
 
 def test_they_are_compiled_once_and_when_they_are_wanted() -> None:

@@ -281,7 +281,7 @@ def test_what_a_build_before_has_packed_counts(
 
 def test_each_set_of_inputs_has_a_cache_of_its_own(machine: Machine, order: BuildOrder) -> None:
     first = cache_of(machine.paths, order)
-    assert first == cache_of(machine.paths, dataclasses.replace(order, exclude=("a.o",)))
+    assert first == cache_of(machine.paths, dataclasses.replace(order, targets=("kvm",)))
     seen = {first}
     for changed in ("source", "target"):
         file = machine.paths.root / changed

@@ -8,17 +8,15 @@ from dataclasses import replace
 import pytest
 
 from kspliced.engine import transactions
-from kspliced.engine.edges import BuildOrder, Built, Job
+from kspliced.engine.edges import Built
 from kspliced.engine.journal import Event
 from kspliced.engine.queue import pending
 from kspliced.engine.status import StatusState, Verdict, current_status
 from kspliced.errors import BuildError, Code, ExitCode, KsplicedError
-from kspliced.model import ChangeKind, FunctionChange, Refusal
 from tests.unit.engine.fakes import (
     NEWER,
     NEWEST,
     RUNNING,
-    UPDATE,
     Machine,
     fails,
     leave_request,
@@ -60,62 +58,6 @@ def test_no_code_changes(machine: Machine, result: Built | BuildError) -> None:
     status = current_status(machine.paths)
     assert status.effective == NEWER.version and status.state is StatusState.IDLE
     assert status.reboot_required.verdict is Verdict.NO
-
-
-class ManyUnits:
-    """A builder whose updates have a function in each of five units, but for those left out."""
-
-    def __init__(self) -> None:
-        self.orders: list[BuildOrder] = []
-
-    def build(self, order: BuildOrder, job: Job) -> Built:
-        self.orders.append(order)
-        units = [f"fs/u{n}.o" for n in range(5) if f"fs/u{n}.o" not in order.exclude]
-        functions = tuple(
-            FunctionChange("vmlinux", unit, f"f_{unit[3:-2]}", ChangeKind.CHANGED, "own source")
-            for unit in units
-        )
-        refused = tuple(Refusal("left_out", u, "", "it was left out") for u in order.exclude)
-        update = f"{UPDATE[:-1]}{len(self.orders)}"
-        made = replace(manifest(NEWER, update), functions=functions, refused=refused)
-        return Built(pack_content(made), functions, refused)
-
-
-@pytest.mark.parametrize(
-    ("code", "blamed"),
-    [
-        (Code.NO_MATCH, "fs/u3.o"),
-        (Code.UNRESOLVED, "fs/u3.o"),
-        (Code.CODE_BUSY, "f_u3"),
-    ],
-)
-def test_what_does_not_match_or_is_busy_is_left_out(
-    machine: Machine, code: Code, blamed: str
-) -> None:
-    builder = ManyUnits()
-    error = KsplicedError(code, "no")
-    error.blamed = (blamed,)
-    machine.kernel.link_errors = [error]
-    context = replace(machine.context, builder=builder)
-    assert transactions.upgrade(context).action == "live"
-    assert [order.exclude for order in builder.orders] == [(), ("fs/u3.o",)]
-    assert machine.journal.events().count(Event.LEFT_OUT) == 1
-    status = current_status(machine.paths)
-    # Live, but never called whole.
-    assert status.state is StatusState.PARTLY and status.effective == RUNNING.version
-    assert status.update is not None and status.reboot_required.verdict is Verdict.YES
-    assert [r.code for r in status.update.refused] == ["left_out"]
-
-
-def test_an_update_that_mostly_does_not_match_is_not_pared_down(machine: Machine) -> None:
-    builder = ManyUnits()
-    error = KsplicedError(Code.NO_MATCH, "no")
-    error.blamed = tuple(f"fs/u{n}.o" for n in range(3))
-    machine.kernel.link_errors = [error]
-    with pytest.raises(KsplicedError) as caught:
-        transactions.upgrade(replace(machine.context, builder=builder))
-    assert caught.value.code is Code.NO_MATCH
-    assert len(builder.orders) == 1
 
 
 def test_the_builders_pack_is_not_believed(machine: Machine) -> None:
