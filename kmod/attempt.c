@@ -12,7 +12,9 @@
 #include <linux/sched/task.h>
 #include <linux/string.h>
 
-#include "kspliced.h"
+#include "attempt.h"
+#include "state.h"
+#include "symbols.h"
 
 /**
  * kspliced_attempt_new() - allocate all that a switch records

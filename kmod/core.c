@@ -9,7 +9,16 @@
 #include <linux/notifier.h>
 #include <linux/slab.h>
 
-#include "kspliced.h"
+#include "data.h"
+#include "hold.h"
+#include "poke.h"
+#include "site.h"
+#include "state.h"
+#include "switch.h"
+#include "symbols.h"
+#include "sysfs.h"
+#include "unlisted.h"
+#include "validate.h"
 
 static LIST_HEAD(updates);
 

@@ -6,35 +6,18 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/bsearch.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
-#include <linux/sort.h>
 #include <linux/string.h>
 #include <linux/vmalloc.h>
 
-#include "kspliced.h"
+#include "attempt.h"
+#include "data.h"
+#include "owner.h"
+#include "range.h"
+#include "state.h"
 
 #define MAX_PAGES	(KSPLICED_MAX_DATUM / PAGE_SIZE + 1)
-
-static int compare_constants(const void *one, const void *other)
-{
-	unsigned long a = ((const struct kspliced_constant *)one)->datum->addr;
-	unsigned long b = ((const struct kspliced_constant *)other)->datum->addr;
-
-	return a < b ? -1 : a > b;
-}
-
-static int compare_address(const void *key, const void *element)
-{
-	const struct kspliced_datum *datum =
-		((const struct kspliced_constant *)element)->datum;
-	unsigned long addr = (unsigned long)key;
-
-	if (addr < datum->addr)
-		return -1;
-	return addr - datum->addr >= datum->size;
-}
 
 /* Give each constant its part of @live->originals; refuse what overlaps. */
 static int place_originals(struct kspliced_live *live)
@@ -82,10 +65,13 @@ int kspliced_make_constants(struct kspliced_live *live)
 	if (!live->constants)
 		return -ENOMEM;
 	live->nr_constants = update->nr_data;
-	for (i = 0; i < update->nr_data; i++)
+	for (i = 0; i < update->nr_data; i++) {
+		live->constants[i].range.addr = update->data[i].addr;
+		live->constants[i].range.size = update->data[i].size;
 		live->constants[i].datum = &update->data[i];
-	sort(live->constants, update->nr_data, sizeof(*live->constants),
-	     compare_constants, NULL);
+	}
+	kspliced_sort_ranges(live->constants, update->nr_data,
+			     sizeof(*live->constants));
 	return place_originals(live);
 }
 
@@ -197,10 +183,9 @@ static u8 original_byte(const struct kspliced_live *out, unsigned long addr)
 {
 	const struct kspliced_constant *constant = NULL;
 
-	if (out && out->nr_constants)
-		constant = bsearch((const void *)addr, out->constants,
-				   out->nr_constants, sizeof(*constant),
-				   compare_address);
+	if (out)
+		constant = kspliced_find_range(out->constants, out->nr_constants,
+					       sizeof(*constant), addr);
 	if (constant)
 		return constant->original[addr - constant->datum->addr];
 	return *(const u8 *)addr;
@@ -258,6 +243,20 @@ void kspliced_verify_data(struct kspliced_attempt *attempt)
 		datum = attempt->in->constants[i].datum;
 		verify(attempt, datum, datum->expect, attempt->out);
 	}
+}
+
+/**
+ * kspliced_is_pointer() - is a datum a pointer by itself?
+ * @datum: any datum
+ *
+ * Such a one may stand among data that are written.
+ *
+ * Return: true if it is.
+ */
+bool kspliced_is_pointer(const struct kspliced_datum *datum)
+{
+	return datum->size == sizeof(void *) &&
+	       IS_ALIGNED(datum->addr, sizeof(void *));
 }
 
 /* Nobody sees half of a pointer, not even a non-maskable interrupt. */

@@ -13,7 +13,9 @@
 #include <linux/uaccess.h>
 #include <linux/wait.h>
 
-#include "kspliced.h"
+#include "hold.h"
+#include "state.h"
+#include "symbols.h"
 
 /* Protected by kspliced_lock. */
 static LIST_HEAD(held_modules);

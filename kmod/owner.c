@@ -2,28 +2,8 @@
 /*
  * Whose is an address? The parts of modules, and what stands in them.
  */
-#include "kspliced.h"
-
-/**
- * kspliced_text_owner() - the module whose code holds an address
- * @addr: any value
- *
- * Its init code does not count. The module may go where it is not pinned and
- * preemption is enabled.
- *
- * Return: the module, or NULL.
- */
-struct module *kspliced_text_owner(unsigned long addr)
-{
-	struct module *mod;
-
-	preempt_disable();
-	mod = static_call(kspliced_module_text_address)(addr);
-	if (mod && !within_module_core(addr, mod))
-		mod = NULL;
-	preempt_enable();
-	return mod;
-}
+#include "owner.h"
+#include "symbols.h"
 
 /**
  * kspliced_within_rodata() - does an address lie in the read-only data of a module?
@@ -68,6 +48,32 @@ bool kspliced_within_data(unsigned long addr, const struct module *mod)
 #endif
 }
 
+/* Whether an address lies in the code of a module, its init code aside. */
+static bool within_text(unsigned long addr, const struct module *mod)
+{
+#ifdef KSPLICED_HAVE_MODULE_MEMORY
+	return within_module_mem_type(addr, mod, MOD_TEXT);
+#else
+	const struct module_layout *core = &mod->core_layout;
+
+	return addr - (unsigned long)core->base < core->text_size;
+#endif
+}
+
+static __always_inline struct module *
+owner_within(unsigned long addr, bool (*within)(unsigned long addr,
+						const struct module *mod))
+{
+	struct module *mod;
+
+	preempt_disable();
+	mod = static_call(kspliced_module_address)(addr);
+	if (mod && !within(addr, mod))
+		mod = NULL;
+	preempt_enable();
+	return mod;
+}
+
 /**
  * kspliced_owner() - the module of which a part holds an address
  * @addr: any value
@@ -81,14 +87,21 @@ struct module *kspliced_owner(unsigned long addr,
 			      bool (*within)(unsigned long addr,
 					     const struct module *mod))
 {
-	struct module *mod;
+	return owner_within(addr, within);
+}
 
-	preempt_disable();
-	mod = static_call(kspliced_module_address)(addr);
-	if (mod && !within(addr, mod))
-		mod = NULL;
-	preempt_enable();
-	return mod;
+/**
+ * kspliced_text_owner() - the module whose code holds an address
+ * @addr: any value
+ *
+ * Its init code does not count. The module may go where it is not pinned and
+ * preemption is enabled.
+ *
+ * Return: the module, or NULL.
+ */
+struct module *kspliced_text_owner(unsigned long addr)
+{
+	return owner_within(addr, within_text);
 }
 
 /**
@@ -102,7 +115,7 @@ struct module *kspliced_owner(unsigned long addr,
  */
 struct module *kspliced_data_owner(unsigned long addr)
 {
-	return kspliced_owner(addr, kspliced_within_data);
+	return owner_within(addr, kspliced_within_data);
 }
 
 /**
@@ -124,18 +137,4 @@ u64 kspliced_module_size(const struct module *mod)
 #else
 	return mod->core_layout.size;
 #endif
-}
-
-/**
- * kspliced_is_pointer() - is a datum a pointer by itself?
- * @datum: any datum
- *
- * Such a one may stand among data that are written.
- *
- * Return: true if it is.
- */
-bool kspliced_is_pointer(const struct kspliced_datum *datum)
-{
-	return datum->size == sizeof(void *) &&
-	       IS_ALIGNED(datum->addr, sizeof(void *));
 }

@@ -8,7 +8,12 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
-#include "kspliced.h"
+#include "data.h"
+#include "hold.h"
+#include "owner.h"
+#include "pin.h"
+#include "site.h"
+#include "state.h"
 
 /**
  * kspliced_unpin() - let the modules go that an update kept in place

@@ -19,7 +19,11 @@
 #include <asm/processor.h>
 #include <asm/sync_core.h>
 
-#include "kspliced.h"
+#include "attempt.h"
+#include "poke.h"
+#include "site.h"
+#include "state.h"
+#include "symbols.h"
 
 /* The attempt that is at work; one at a time (switch_lock). */
 static struct kspliced_attempt *changing;

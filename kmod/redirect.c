@@ -6,7 +6,10 @@
  * there never meets its replacement.
  */
 
-#include "kspliced.h"
+#include "redirect.h"
+#include "site.h"
+#include "state.h"
+#include "symbols.h"
 
 #ifndef CONFIG_DYNAMIC_FTRACE
 #error "the core needs CONFIG_DYNAMIC_FTRACE"

@@ -4,34 +4,13 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include <linux/bsearch.h>
 #include <linux/kprobes.h>
 #include <linux/slab.h>
-#include <linux/sort.h>
 #include <linux/string.h>
 
-#include "kspliced.h"
-
-static int compare_sites(const void *one, const void *other)
-{
-	unsigned long a = ((const struct kspliced_site *)one)->span->addr;
-	unsigned long b = ((const struct kspliced_site *)other)->span->addr;
-
-	return a < b ? -1 : a > b;
-}
-
-static int compare_address(const void *key, const void *element)
-{
-	const struct kspliced_span *span =
-		((const struct kspliced_site *)element)->span;
-	unsigned long addr = (unsigned long)key;
-
-	if (addr < span->addr)
-		return -1;
-	return addr - span->addr >= span->size;
-}
-
-NOKPROBE_SYMBOL(compare_address);
+#include "range.h"
+#include "site.h"
+#include "state.h"
 
 /**
  * kspliced_find_site() - the site of an update whose span holds an address
@@ -43,14 +22,8 @@ NOKPROBE_SYMBOL(compare_address);
 struct kspliced_site *kspliced_find_site(const struct kspliced_live *live,
 					 unsigned long addr)
 {
-	/* Most addresses of a stack are no match for any, and all CPUs wait. */
-	if (!live->nr_sites ||
-	    compare_address((const void *)addr, live->sites) < 0 ||
-	    compare_address((const void *)addr,
-			    &live->sites[live->nr_sites - 1]) > 0)
-		return NULL;
-	return bsearch((const void *)addr, live->sites, live->nr_sites,
-		       sizeof(*live->sites), compare_address);
+	return kspliced_find_range(live->sites, live->nr_sites,
+				   sizeof(*live->sites), addr);
 }
 
 NOKPROBE_SYMBOL(kspliced_find_site);	/* a breakpoint asks, poke.c */
@@ -144,11 +117,13 @@ int kspliced_make_sites(struct kspliced_live *live)
 		return -ENOMEM;
 	live->nr_sites = update->nr_spans;
 	for (i = 0; i < update->nr_spans; i++) {
-		live->sites[i].span = &update->spans[i];
+		span = &update->spans[i];
+		live->sites[i].range.addr = span->addr;
+		live->sites[i].range.size = span->size;
+		live->sites[i].span = span;
 		make_jump(&live->sites[i]);
 	}
-	sort(live->sites, update->nr_spans, sizeof(*live->sites), compare_sites,
-	     NULL);
+	kspliced_sort_ranges(live->sites, update->nr_spans, sizeof(*live->sites));
 	for (i = 0; i + 1 < update->nr_spans; i++) {
 		span = live->sites[i].span;
 		next = live->sites[i + 1].span;

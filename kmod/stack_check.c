@@ -14,7 +14,13 @@
 #include <linux/string.h>
 #include <asm/asm.h>
 
-#include "kspliced.h"
+#include "attempt.h"
+#include "owner.h"
+#include "site.h"
+#include "stack_check.h"
+#include "state.h"
+#include "symbols.h"
+#include "unlisted.h"
 
 /* Frames of a stopper thread under the switch; there are about eight. */
 #define SELF_DEPTH	32

@@ -4,9 +4,10 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
-#include "kspliced.h"
+#include "owner.h"
+#include "state.h"
 
-/* Protects the list of updates and what kspliced.h says of struct kspliced_live. */
+/* Protects the list of updates and what state.h says of struct kspliced_live. */
 DEFINE_MUTEX(kspliced_lock);
 
 /* Protected by kspliced_lock. */

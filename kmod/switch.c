@@ -16,7 +16,18 @@
 #include <linux/string.h>
 #include <asm/sync_core.h>
 
-#include "kspliced.h"
+#include "attempt.h"
+#include "data.h"
+#include "hold.h"
+#include "pin.h"
+#include "poke.h"
+#include "redirect.h"
+#include "site.h"
+#include "stack_check.h"
+#include "state.h"
+#include "switch.h"
+#include "symbols.h"
+#include "verify.h"
 
 /*
  * One switch at a time, with the grace periods that follow it. kspliced_lock

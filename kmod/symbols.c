@@ -15,7 +15,7 @@
 #include <linux/sched/task.h>
 #include <asm/alternative.h>
 
-#include "kspliced.h"
+#include "symbols.h"
 
 #ifndef CONFIG_SMP
 #error "the core needs CONFIG_SMP"
@@ -27,7 +27,6 @@ DEFINE_STATIC_CALL_NULL(kspliced_stop_machine, stop_machine_cpuslocked);
 DEFINE_STATIC_CALL_NULL(kspliced_idle_task, idle_task);
 DEFINE_STATIC_CALL_NULL(kspliced_core_kernel_text, core_kernel_text);
 DEFINE_STATIC_CALL_NULL(kspliced_module_address, __module_address);
-DEFINE_STATIC_CALL_NULL(kspliced_module_text_address, __module_text_address);
 DEFINE_STATIC_CALL_NULL(kspliced_find_module, find_module);
 DEFINE_STATIC_CALL_NULL(kspliced_symbol_size, kallsyms_lookup_size_offset);
 DEFINE_STATIC_CALL_NULL(kspliced_get_kprobe, get_kprobe);
@@ -185,7 +184,6 @@ int kspliced_find_symbols(void)
 	    !FIND_CALL(kspliced_idle_task, idle_task) ||
 	    !FIND_CALL(kspliced_core_kernel_text, core_kernel_text) ||
 	    !FIND_CALL(kspliced_module_address, __module_address) ||
-	    !FIND_CALL(kspliced_module_text_address, __module_text_address) ||
 	    !FIND_CALL(kspliced_find_module, find_module) ||
 	    !FIND_CALL(kspliced_symbol_size, kallsyms_lookup_size_offset) ||
 	    !FIND_CALL(kspliced_get_kprobe, get_kprobe) ||

@@ -17,7 +17,8 @@
 #include <linux/sched.h>
 #include <linux/srcu.h>
 
-#include "kspliced.h"
+#include "symbols.h"
+#include "unlisted.h"
 
 #if defined(KSPLICED_EXIT_LISTS)
 

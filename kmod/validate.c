@@ -6,7 +6,11 @@
 
 #include <linux/string.h>
 
-#include "kspliced.h"
+#include "data.h"
+#include "owner.h"
+#include "site.h"
+#include "symbols.h"
+#include "validate.h"
 
 /* Whether @size bytes at @addr lie in the module, outside its init part. */
 static bool owns(const struct module *mod, const void *addr, size_t size)

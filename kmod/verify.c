@@ -5,7 +5,11 @@
  */
 #include <linux/string.h>
 
-#include "kspliced.h"
+#include "attempt.h"
+#include "site.h"
+#include "state.h"
+#include "symbols.h"
+#include "verify.h"
 
 /*
  * A kprobe in the jump that is disarmed at the moment leaves no trace in the

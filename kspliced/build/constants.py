@@ -16,7 +16,7 @@ from kspliced.build.layout import Entity, EntityKind, Target
 from kspliced.elf.object import Binding, Relocation
 from kspliced.elf.x86 import R_X86_64_64
 
-# KSPLICED_MAX_DATUM of kmod/kspliced.h.
+# KSPLICED_MAX_DATUM of kmod/data.h.
 _LARGEST = 65536
 _POINTER = 8
 # Per-CPU data, data of start-up and others have names with two dots.

@@ -59,3 +59,15 @@ def test_comments_describe_what_is_there() -> None:
     said = [line for line in done.stdout.splitlines() if ": info: " not in line]
     assert (done.returncode, said) == (0, [])
     assert done.stdout.count("Scanning doc for") > 40
+
+
+def test_a_file_knows_of_those_below_it_only() -> None:
+    """By the order in which docs/kernel-core.md names them; each has a header, but the first."""
+    page = (kmod_build.TREE / "docs/kernel-core.md").read_text()
+    order = re.findall(r"^\| `(\w+)\.c` \|", page, re.MULTILINE)
+    assert sorted(order) == [path.stem for path in SOURCES if path.suffix == ".c"]
+    places = {name: place for place, name in enumerate(order)}
+    for path in SOURCES:
+        for name in re.findall(r'^#include "(\w+)\.h"$', path.read_text(), re.MULTILINE):
+            if name != "kspliced_abi":
+                assert places[name] >= places.get(path.stem, 0), f"{path.name} includes {name}.h"
