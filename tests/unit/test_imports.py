@@ -21,6 +21,7 @@ ARROWS = {
     "pack": set(),
     "worker": set(),
     "elf": set(),
+    "facts": set(),
     "source": set(),
     "series": {"source"},
     "plan": {"source", "series"},
