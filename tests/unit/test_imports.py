@@ -25,7 +25,7 @@ ARROWS = {
     "source": set(),
     "series": {"source"},
     "plan": {"source", "series"},
-    "build": {"plan", "source", "series", "elf", "pack"},
+    "build": {"plan", "source", "series", "elf", "facts", "pack"},
     "kernel": {"elf"},
     "match": {"kernel", "elf", "pack"},
     "engine": {"match", "kernel", "pack", "worker"},
