@@ -240,7 +240,7 @@ class Kbuild:
         """
         units = tuple(units)
         failed = self._compile(units)
-        more = tuple(u for u in units if self._assembler.more_than_listed(self._record(u)))
+        more = tuple(u for u in units if self._assembler.more_than_listed(self.record(u)))
         if not more:
             return failed
         for unit in more:
@@ -289,7 +289,7 @@ class Kbuild:
         :raises BuildError: FAILED when Kbuild left no record.
         """
         try:
-            words = self._record(unit).read_text("utf-8", "replace").split()
+            words = self.record(unit).read_text("utf-8", "replace").split()
         except OSError as error:
             raise BuildError(Code.FAILED, f"Kbuild left no record of {unit.path}") from error
         top = f"{self._srctree}/"
@@ -299,7 +299,7 @@ class Kbuild:
         """Where the compiled unit lies."""
         return self._objtree / unit.path
 
-    def _record(self, unit: Unit) -> Path:
+    def record(self, unit: Unit) -> Path:
         """Where Kbuild says how it made a unit, and of what."""
         place = self.object_path(unit)
         return place.with_name(f".{place.name}.cmd")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from kspliced.facts.declared import read_declared
+from kspliced.facts.declared import Declared
 from kspliced.facts.dump import OPTION, bodies, clipped, outside
 from kspliced.facts.function import read_function
 from kspliced.facts.model import Place, UnitFacts, Unread, UnreadKind
@@ -19,7 +19,7 @@ def options(dump: Path, declared: Path) -> tuple[str, ...]:
 
 def read_facts(
     dump: str,
-    declared: str | None = None,
+    declared: Declared | None = None,
     top: str = "",
     wanted: Callable[[str], bool] = lambda _: True,
 ) -> UnitFacts:
@@ -28,12 +28,13 @@ def read_facts(
     What cannot be read is in the facts as unread; nothing is raised, whatever the texts hold.
 
     :param dump: what ``-fdump-tree-ssa-raw-lineno`` wrote.
-    :param declared: what ``-aux-info`` wrote; without it facts say less (:func:`read_function`).
+    :param declared: what the unit declares; without it facts say less (:func:`read_function`).
     :param top: the source tree, which paths in the facts are told without.
     :param wanted: of a function's name, whether its facts are needed.
     """
-    known = read_declared(declared, top) if declared is not None else None
-    functions = tuple(read_function(body, known) for body in bodies(dump, top) if wanted(body.name))
+    functions = tuple(
+        read_function(body, declared) for body in bodies(dump, top) if wanted(body.name)
+    )
     before = outside(dump)
     unread = (Unread(UnreadKind.STATEMENT, clipped(before), Place("", 0)),) if before else ()
     return UnitFacts(functions, unread)

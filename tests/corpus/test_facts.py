@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kspliced.facts.declared import read_declared
 from kspliced.facts.model import (
     AccessKind,
     AccessPath,
@@ -52,7 +53,7 @@ def facts(source: str, folder: Path, *flags: str) -> dict[str, Function]:
     dump, declared = folder / "unit.ssa", folder / "unit.aux"
     command = ["gcc", *FLAGS, *flags, *options(dump, declared), "-c", "-o", "unit.o", str(path)]
     subprocess.run(command, check=True, cwd=folder)
-    read = read_facts(dump.read_text(), declared.read_text())
+    read = read_facts(dump.read_text(), read_declared(declared.read_text()))
     assert not read.unread
     return {function.name: function for function in read.functions}
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kspliced.facts.declared import read_declared
 from kspliced.facts.dump import bodies
 from kspliced.facts.model import UnitFacts, UnreadKind, ValueKind
 from kspliced.facts.operand import Opaque, read_operand, split_operands
@@ -19,7 +20,7 @@ from kspliced.record import dumps, loads
 HERE = Path(__file__).parent
 # What GCC 12.2 writes of unit.c.
 DUMP = (HERE / "unit.ssa").read_text()
-DECLARED = (HERE / "unit.aux").read_text()
+DECLARED = read_declared((HERE / "unit.aux").read_text())
 FRAGMENTS = (
     *(
         "gimple_assign <",
