@@ -81,6 +81,18 @@ def test_the_builder_hands_back_a_pack(machine: Machine, order: BuildOrder) -> N
     assert list(cache.iterdir()) == [] and list(machine.paths.run.iterdir()) == []
 
 
+def test_the_builder_is_told_what_the_kernel_has_and_not_where(
+    machine: Machine, order: BuildOrder
+) -> None:
+    lines = ("ffffffff81000000 T _text", "ffffffff81000010 t one", "ffffffffc0000000 t x\t[ext4]")
+    (machine.paths.proc / "kallsyms").write_text("".join(f"{line}\n" for line in lines))
+    ask = 'symbols = pathlib.Path(sys.argv[sys.argv.index("--symbols") + 1]).read_text()\n'
+    ask += 'assert symbols == "T _text\\nt one\\n", symbols\n'
+    marker = "source = pathlib"
+    assert built(machine, order, _BUILDER.replace(marker, ask + marker)).content
+    assert list(machine.paths.run.iterdir()) == []
+
+
 def test_a_builder_that_links_to_a_secret(
     machine: Machine, order: BuildOrder, tmp_path: Path
 ) -> None:
