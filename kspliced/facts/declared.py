@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from kspliced.facts.model import Place
 
 _LINE = re.compile(
-    r"^/\* (?P<file>.+?):(?P<line>\d+):[A-Z](?P<what>[CF]) \*/ (?P<storage>\w+) (?P<rest>.*)$",
+    r"^/\* (?P<file>.+?):(?P<line>[0-9]{1,9}):[A-Z](?P<what>[CF]) \*/ "
+    r"(?P<storage>\w+) (?P<rest>.*)$",
     re.MULTILINE,
 )
 # The name is before the parameters, which are the first parenthesis unless the function returns a

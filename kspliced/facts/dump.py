@@ -19,7 +19,7 @@ from kspliced.lines import split_lines
 OPTION = "-fdump-tree-ssa-raw-lineno="
 
 _FUNCTION = re.compile(r"^;; Function (?P<name>\S+) \((?P<symbol>[^,]*), funcdef_no=", re.MULTILINE)
-_PLACE = re.compile(r"\[(?P<file>[^\[\]]*?):(?P<line>\d+)(?::\d+)?(?: discrim \d+)?\] ")
+_PLACE = re.compile(r"\[(?P<file>[^\[\]]*?):(?P<line>[0-9]{1,9})(?::\d+)?(?: discrim \d+)?\] ")
 _BLOCK = re.compile(r"^ *<bb \d+>.*:$")
 _EDGE = re.compile(r"^ *(?:goto <bb \d+>;.*|else)$")
 _STATEMENT = re.compile(r"(?:# )?gimple_(?P<kind>[a-z_]+) ?(?=<)")
@@ -100,14 +100,12 @@ def clipped(text: str) -> str:
 
 def _body(name: str, text: str, prefix: str) -> Body:
     lines = split_lines(text)[1:]
-    start = next((at for at, line in enumerate(lines) if line == "{"), None)
     first = next((at for at, line in enumerate(lines) if _BLOCK.match(line)), None)
     # The type of a parameter may have braces of its own: the last one before the block counts.
-    if start is not None and first is not None:
-        opened = [at for at in range(start, first) if lines[at] == "{"]
-        start = opened[-1]
-    if start is None or first is None or start > first:
+    opened = [at for at, line in enumerate(lines[:first]) if line == "{"]
+    if first is None or not opened:
         return Body(name, "", (), (), tuple(_statements(lines, prefix)), clipped(text) or name)
+    start = opened[-1]
     header = " ".join(line.strip() for line in lines[:start])
     result, parameters = _header(name, header)
     variables = tuple(_declarations(lines[start + 1 : first]))

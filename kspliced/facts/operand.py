@@ -15,12 +15,13 @@ _PLACED = re.compile(
 )
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
 _SSA = re.compile(
-    r"(?P<base>[A-Za-z_$][\w$.]*?|)_(?P<version>\d+)(?P<default>\(D\))?(?:\(ab\))?(?![\w$.])"
+    r"(?P<base>[A-Za-z_$][\w$.]*?|)_(?P<version>[0-9]{1,9})(?P<default>\(D\))?(?:\(ab\))?(?![\w$.])"
 )
 # As GCC names what has no name in the source, too: D.1234, iftmp.5, CSWTCH.6.
 _NAME = re.compile(r"(?:D\.\d+|<retval>|[A-Za-z_$][\w$]*(?:\.\d+)*)")
 _FIELD = re.compile(r"(?:\.|->)(D\.\d+|<[^<>]*>|[A-Za-z_$][\w$]*)")
 _NUMBER = re.compile(r"-?(?:0x[0-9a-f]+|\d+(?:\.\d*)?(?:e[+-]?\d+)?)B?(?![\w.])")
+_WIDTH = re.compile(r"[0-9]{1,9}")
 _SIZED = re.compile(r"\{lb: [^{}]*\}")
 _OPEN, _CLOSE = "([{<", ")]}>"
 _WRAPPERS = ("REALPART_EXPR <", "IMAGPART_EXPR <")
@@ -247,7 +248,7 @@ def _wrapped(text: str, depth: int) -> tuple[Expression, str] | None:
     if text.startswith("BIT_FIELD_REF <"):
         end = closing(text, text.index("<"))
         parts = split_operands(text[text.index("<") + 1 : end]) if end > 0 else None
-        if parts is None or len(parts) != 3 or not (parts[1] + parts[2]).isdecimal():
+        if parts is None or len(parts) != 3 or not all(map(_WIDTH.fullmatch, parts[1:])):
             raise _NotRead
         of = _inside(parts[0], depth)
         return Part(of, int(parts[1]), int(parts[2])), text[end + 1 :]

@@ -33,7 +33,7 @@ EXPECT = frozenset({"__builtin_expect", "__builtin_expect_with_probability"})
 UNINITIALISED = ".DEFERRED_INIT"
 _DEEPEST = 40
 # Of a value that an operand of assembly is; "[" is before the name of a register variable only.
-_OUTPUT = re.compile(r"(?P<base>[A-Za-z_$][\w$.]*?|)_(?P<version>\d+)(?=,|$| )")
+_OUTPUT = re.compile(r"(?P<base>[A-Za-z_$][\w$.]*?|)_(?P<version>[0-9]{1,9})(?=,|$| )")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kspliced.facts.declared import read_declared
 from kspliced.facts.dump import bodies
 from kspliced.facts.model import UnitFacts, UnreadKind, ValueKind
-from kspliced.facts.operand import Opaque, read_operand, split_operands
+from kspliced.facts.operand import Opaque, Part, Ssa, read_operand, split_operands
 from kspliced.facts.read import read_facts
 from kspliced.lines import split_lines
 from kspliced.record import dumps, loads
@@ -98,7 +98,7 @@ def test_an_operand_that_is_not_understood_is_unread(line: str) -> None:
 @given(st.integers(0, len(DUMP)))
 def test_a_dump_that_is_cut_off_inside_of_a_function_says_so(end: int) -> None:
     facts = read(DUMP[:end])
-    whole = sum(DUMP[:end].count(f"\n}}\n{blank}") for blank in ("\n\n\n;;", "\n\n"))
+    whole = DUMP[:end].count("\n}")
     begun = DUMP[:end].count("funcdef_no=")
     assert len(facts.functions) == begun
     if begun > whole:
@@ -136,6 +136,20 @@ def test_any_text_raises_nothing(text: str) -> None:
     read_operand(text)
     split_operands(text)
     list(bodies(f";; Function x (x, funcdef_no=1)\n{text}"))
+
+
+def test_a_function_that_is_opened_behind_its_first_block() -> None:
+    (function,) = read(";; Function x (x, funcdef_no=1)\n  <bb 2> :\n{\n").functions
+    assert [unread.kind for unread in function.unread] == [UnreadKind.HEADER]
+
+
+def test_numbers_that_are_none_or_too_long() -> None:
+    long = "1" * 5000
+    parts = (f"BIT_FIELD_REF <a_1, {width}, 0>" for width in ("", "²", long))
+    for text in (*parts, f"a_{long}"):
+        assert not isinstance(read_operand(text), Part | Ssa)
+    read(DUMP.replace("unit.c:6:", f"unit.c:{long}:"))
+    assert read_declared(f"/* a.c:{long}:NF */ int f (void);").definitions == ()
 
 
 def test_an_operand_without_end_of_nesting_is_opaque() -> None:
