@@ -20,6 +20,7 @@ from kspliced.facts.model import (
 )
 from kspliced.facts.read import options, read_facts
 from tests.corpus.compiler import FLAGS
+from tests.vm import trixie
 
 PRELUDE = """
 typedef struct { int raw; } spinlock_t;
@@ -53,7 +54,8 @@ def facts(source: str, folder: Path, *flags: str) -> dict[str, Function]:
     dump, declared = folder / "unit.ssa", folder / "unit.aux"
     command = ["gcc", *FLAGS, *flags, *options(dump, declared), "-c", "-o", "unit.o", str(path)]
     subprocess.run(command, check=True, cwd=folder)
-    read = read_facts(dump.read_text(), read_declared(declared.read_text()))
+    known = read_declared(declared.read_text(), str(folder))
+    read = read_facts(dump.read_text(), known, str(folder))
     assert not read.unread
     return {function.name: function for function in read.functions}
 
@@ -249,6 +251,38 @@ def test_constructs_that_the_kernel_uses(tmp_path: Path) -> None:
     assert {u.kind for u in found["f"].unread} == {UnreadKind.COMPUTED_GOTO}
     assert {u.kind for u in found["asm_goto"].unread} == {UnreadKind.ASSEMBLY}
     assert {v.text for v in found["asm_goto"].returns} == {"1", "2"}
+
+
+def test_the_compiler_of_debian_13_tells_the_same(tmp_path: Path) -> None:
+    source = """
+    int f(struct foo_s *a, int k)
+    {
+        static int once;
+        struct foo_s *b = get(k);
+        if (IS_ERR(b) || unlikely(check(k) < 0))
+            return -22;
+        with_lock(b);
+        a->next->part.word = once++;
+        a->flag = b->kind == 3;
+        switch (b->ops->open(b, crc_32)) {
+        case 1: shared = *b; break;
+        case 4 ... 6: return state_32();
+        }
+        asm volatile("incl %0" : "+m" (a->refs));
+        return k ? a->refs : counter;
+    }
+    """
+    mine = facts(source, tmp_path)
+    compiler = " ".join(["gcc-14", *FLAGS, *options(Path("ssa"), Path("aux"))])
+    script = (
+        'd=$(mktemp -d); trap "rm -r $d" EXIT; cd $d; printf %s "$0" >unit.c;'
+        f" {compiler} -S -o /dev/null unit.c; cat ssa; echo ++++; cat aux"
+    )
+    said = trixie.run(["sh", "-ec", script, (tmp_path / "unit.c").read_text()])
+    dump, _, declared = said.partition("++++\n")
+    read = read_facts(dump, read_declared(declared))
+    theirs = {function.name: function for function in read.functions}
+    assert theirs == mine
 
 
 def test_the_object_is_the_same(tmp_path: Path) -> None:
