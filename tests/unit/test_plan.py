@@ -8,14 +8,16 @@ import dataclasses
 import pytest
 
 from kspliced.build.fates import Decision, Fate
-from kspliced.build.plan import EntryStatus, plan_of
+from kspliced.build.plan import Commits, EntryStatus, Lines, Plan, plan_of
 from kspliced.build.request import BuildResult
 from kspliced.build.select import Irrelevant
 from kspliced.model import ChangeKind, ChangelogEntry, FunctionChange, Refusal
 from kspliced.plan.attribution import CERTAIN, Attribution, Claim
+from kspliced.plan.commits import Share
 from kspliced.plan.components import Component, SourceNode
 from kspliced.plan.declarations import Declaration, DeclarationKind
 from kspliced.plan.edits import Edit, Spot
+from kspliced.record import decode, encode
 from kspliced.source.lines import Hunk
 
 ENTRIES = (
@@ -49,6 +51,20 @@ def result(*fates: Fate, confidence: float = 0.9) -> BuildResult:
 LIVE = fate("fs/ext4/a.c", Decision.LIVE)
 REBOOT = fate("fs/xfs/b.c", Decision.REBOOT, REFUSAL)
 OTHER = fate("fs/xfs/c.c", Decision.LIVE)
+
+
+def test_what_commits_do_not_tell_is_listed() -> None:
+    spots = (Spot("fs/ext4/a.c", Hunk(5, 0, 6, 2)), Spot("fs/ext4/a.c", Hunk(20, 3, 23, 1)))
+    share = Share(commits=7, hunks=9, exactly=7, others=spots)
+    plan = plan_of(dataclasses.replace(result(LIVE), share=share))
+    assert plan.commits == Commits(
+        given=7,
+        hunks=9,
+        exactly=7,
+        others=(Lines("fs/ext4/a.c", 5, 5), Lines("fs/ext4/a.c", 20, 22)),
+    )
+    assert decode(Plan, encode(plan)) == plan
+    assert plan_of(result(LIVE)).commits is None
 
 
 def statuses(*fates: Fate) -> list[str]:
