@@ -109,8 +109,9 @@ class DscSource:
 
     @cached_property
     def _tree(self) -> TreeSource:
-        """Unpacked by dpkg-source, which verifies the checksums and applies the patches."""
-        _output(["dpkg-source", "--no-check", "-x", str(self._path), str(self._into)], self._path)
+        """Unpacked by dpkg-source, which verifies the checksums and applies the patches. Whose
+        signature it has is a matter of the fetch."""
+        _output(["dpkg-source", "-x", str(self._path), str(self._into)], self._path)
         return TreeSource(self._into)
 
 
@@ -187,7 +188,8 @@ def _pipeline(*commands: list[str], name: Path) -> Iterator[IO[bytes]]:
         if failed:
             errors.seek(0)
             words = split_lines(errors.read(2000).decode("utf-8", "replace").strip())
-            raise _damaged(name, words[0] if words else f"{failed[0].args!r:.40} failed")
+            errors_said = [line for line in words if "error:" in line] or words
+            raise _damaged(name, next(iter(errors_said), f"{failed[0].args!r:.40} failed"))
 
 
 def _start(
