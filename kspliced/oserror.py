@@ -18,7 +18,9 @@ def translate(error: OSError) -> KsplicedError:
         return KsplicedError(Code.NO_SPACE, f"{reason}{where}", "free some space and try again")
     if error.errno in (errno.EACCES, errno.EPERM):
         return KsplicedError(Code.NOT_AUTHORIZED, f"{reason}{where}", "run it as root")
-    remedy = "check the disk: see the kernel's messages" if error.errno == errno.EIO else ""
+    remedy = "look whether it is what it should be, and try again"
+    if error.errno == errno.EIO:
+        remedy = "check the disk: see the kernel's messages"
     return KsplicedError(Code.IO, f"{reason}{where}", remedy)
 
 

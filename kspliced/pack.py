@@ -25,6 +25,7 @@ from pathlib import Path
 from kspliced import limits
 from kspliced.errors import Code, PackError
 from kspliced.model import Manifest
+from kspliced.named import open_named, write_named
 from kspliced.record import RecordError, dumps, loads
 
 FORMAT = 5
@@ -116,15 +117,7 @@ def pack_bytes(manifest: Manifest, blobs: tuple[Blob, ...]) -> tuple[bytes, str]
 def write_pack(path: Path, manifest: Manifest, blobs: tuple[Blob, ...]) -> str:
     """Write the pack to ``path`` atomically; returns its digest. OSError passes to the caller."""
     content, digest = pack_bytes(manifest, blobs)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_named(path, content)
     return digest
 
 
@@ -134,7 +127,7 @@ def read_pack(path: Path) -> Pack:
     :raises PackError: IO if it cannot be read, PACK_MALFORMED, PACK_FORMAT.
     """
     try:
-        with path.open("rb") as file:
+        with open_named(path) as file:
             content = file.read(limits.PACK_BYTES + 1)
     except OSError as error:
         raise PackError(

@@ -27,6 +27,8 @@ from kspliced.record import RecordError, decode, encode
 
 MAX_LINE = limits.WORKER_LINE
 _TAIL = 4096
+# Characters of a text that is too long which are kept of its end.
+_END = 512
 _POLL_SECONDS = 0.25
 
 
@@ -124,9 +126,12 @@ def parse_line(line: bytes) -> Message:
 
 
 def clean(text: str) -> str:
-    """``text`` without control characters (a terminal would obey them), of bounded length."""
+    """``text`` without control characters (a terminal would obey them), of bounded length: what
+    is too long loses its middle, as a path's end and the cause behind it say more."""
     kept = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return kept if len(kept) <= limits.TEXT else kept[: limits.TEXT] + "…"
+    if len(kept) <= limits.TEXT:
+        return kept
+    return f"{kept[: limits.TEXT - _END]}…{kept[-_END:]}"
 
 
 class _Lines:

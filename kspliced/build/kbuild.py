@@ -22,6 +22,7 @@ from kspliced.build.compiled import FRESH, CompilerCache
 from kspliced.errors import BuildError, Code, SourceError
 from kspliced.lines import split_lines
 from kspliced.model import KernelId
+from kspliced.named import read_named
 
 # BTF instead of DWARF: what the layout of types is compared by.
 FLAGS = "-ffunction-sections -fdata-sections -g0 -gbtf"
@@ -48,6 +49,8 @@ _OF_MACHINE = (
     ),
 )
 _MAKE_SAYS = re.compile(r"^make(?:\[\d+\])?: (?:\*\*\*|Target '|Entering|Leaving)")
+# Bytes that a configuration may have: a hundred times the largest.
+_CONFIG = 32 << 20
 _SET = re.compile(r"^CONFIG_\w+=.*$", re.MULTILINE)
 
 
@@ -88,8 +91,16 @@ def open_headers(path: Path, config: Path) -> Headers:
     :raises SourceError: HEADERS_MISSING, CONFIG_MISSING.
     """
     inside = ("usr/src/linux-headers-*", "usr/src/kernels/*")
-    places = [path, *(place for pattern in inside for place in sorted(path.glob(pattern)))]
-    top = next((p for p in places if (p / ".config").is_file() and (p / "tools").exists()), None)
+    try:
+        places = [path, *(place for pattern in inside for place in sorted(path.glob(pattern)))]
+        tops = [p for p in places if (p / ".config").is_file() and (p / "tools").exists()]
+    except OSError as error:
+        raise SourceError(
+            Code.HEADERS_MISSING,
+            f"cannot read {path}: {error.strerror}",
+            "name the headers package of the running kernel, unpacked or installed",
+        ) from error
+    top = next(iter(tops), None)
     if top is None:
         raise SourceError(
             Code.HEADERS_MISSING,
@@ -136,7 +147,7 @@ def _quoted(path: Path) -> str:
 
 def _check_config(config: Path, headers_config: str, top: Path) -> None:
     try:
-        wanted = _SET.findall(config.read_text("utf-8"))
+        wanted = _SET.findall(read_named(config, _CONFIG).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise SourceError(
             Code.CONFIG_MISSING,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +47,7 @@ from kspliced.build.select import (
     worth_keeping,
 )
 from kspliced.build.wish import Wish
+from kspliced.build.workdir import work_directory
 from kspliced.build.workspace import Workspace, check_exec, source_of
 from kspliced.elf.read import read_object
 from kspliced.errors import BuildError, Code, SourceError
@@ -65,7 +64,7 @@ from kspliced.pack import Blob
 from kspliced.plan.conditions import Configuration
 from kspliced.series.commit import Commit, digest_of
 from kspliced.series.read import Series
-from kspliced.source.cache import SourceCache, lock_file, locked
+from kspliced.source.cache import SourceCache
 from kspliced.source.changelog import read_news
 from kspliced.source.compare import FileChange, compare
 from kspliced.source.differences import FileDiff, differences
@@ -88,7 +87,7 @@ def build(request: BuildRequest, progress: ProgressSink) -> BuildResult:
     :raises KsplicedError: NO_SPACE, NO_EXEC, NO_MEMORY, IO.
     """
     stages = _Stages(progress)
-    with translated(), _seldom_collected(), _workdir(request) as top:
+    with translated(), _seldom_collected(), work_directory(request) as top:
         check_exec(top)
         headers = open_headers(request.headers, request.config)
         check_compiler(headers)
@@ -154,37 +153,6 @@ class _Stages:
     def seconds(self) -> tuple[StageTime, ...]:
         """The stages that ended."""
         return tuple(self._seconds)
-
-
-@contextmanager
-def _workdir(request: BuildRequest) -> Iterator[Path]:
-    """An empty directory, where hard links to the cache can be made if nothing else is said.
-
-    The same each time for those who keep a cache and are alone: compilers are told paths, and
-    what was compiled before is found by what the compiler was told.
-    """
-    parent = request.workdir or request.cache
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    if request.cache is not None:
-        with lock_file(request.cache / "work.lock") as lock:
-            if locked(lock):
-                with _emptied((parent or request.cache) / "work") as directory:
-                    yield directory
-                return
-    with tempfile.TemporaryDirectory(prefix="kspliced.", dir=parent) as temporary:
-        yield Path(temporary)
-
-
-@contextmanager
-def _emptied(directory: Path) -> Iterator[Path]:
-    """The directory, emptied of what a killed build left, and gone afterwards."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

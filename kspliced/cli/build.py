@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import sys
 from argparse import Namespace
@@ -12,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from kspliced import named
 from kspliced.build.kbuild import open_headers
 from kspliced.build.pipeline import build
 from kspliced.build.request import BuildRequest, BuildResult
@@ -20,12 +23,20 @@ from kspliced.cli.changes import counted
 from kspliced.errors import BuildError, Code, ExitCode, KsplicedError, SourceError
 from kspliced.kernel.modules import Modules, read_modules
 from kspliced.model import KernelId
+from kspliced.named import read_named
 from kspliced.pack import write_pack
 from kspliced.plan.safety import Policy
 from kspliced.record import encode
 from kspliced.worker import Reporter
 
 _LISTED = 20
+# Bytes that a list of targets or symbols may have: ten times what a kernel's has.
+_LISTS = 128 << 20
+_TARGET = re.compile(r"[0-9A-Za-z_-]+")
+_TARGETS = "name a file with one target a line, vmlinux or a module"
+# /proc/kallsyms, also without addresses.
+_SYMBOL = re.compile(rb"^(?:[0-9a-f]+ )?[A-Za-z] \S+", re.MULTILINE)
+_SYMBOLS = "name a file as /proc/kallsyms is"
 _KALLSYMS = Path("/proc/kallsyms")
 
 
@@ -37,6 +48,7 @@ def run(arguments: Namespace) -> ExitCode:
     stop_on_sigterm()
     if arguments.progress == "json":
         return _work_for_a_program(arguments)
+    check_output(arguments.output)
     with output.progress(arguments.progress == "auto" and sys.stderr.isatty()) as sink:
         result = build(request_of(arguments), sink)
     digest = _write(Path(arguments.output), result)
@@ -121,6 +133,7 @@ def _work_for_a_program(arguments: Namespace) -> ExitCode:
     """Speak the worker protocol. A refusal is a result too: who asked looks into it."""
     reporter = Reporter(sys.stdout.buffer)
     try:
+        check_output(arguments.output)
         result = build(request_of(arguments), reporter.progress)
         digest = _write(Path(arguments.output), result)
     except KsplicedError as error:
@@ -144,8 +157,26 @@ def _write(pack: Path, result: BuildResult) -> str | None:
     try:
         return write_pack(pack, result.manifest, result.blobs)
     except OSError as error:
-        text = f"cannot write {pack}: {error.strerror}"
-        raise BuildError(Code.IO, text, "choose another place with --output") from error
+        raise unwritten(pack, error) from error
+
+
+def check_output(path: str) -> None:
+    """Try whether the output can be written, before it takes minutes to make it.
+
+    :raises KsplicedError: NO_SPACE, IO.
+    """
+    try:
+        named.check_output(Path(path))
+    except OSError as error:
+        raise unwritten(Path(path), error) from error
+
+
+def unwritten(path: Path, error: OSError) -> KsplicedError:
+    """The error for an output that cannot be written to ``path``."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    text = f"cannot write {path}: {error.strerror}"
+    code = Code.NO_SPACE if full else Code.IO
+    return BuildError(code, text, "choose another place with --output")
 
 
 def _show(result: BuildResult, pack: str) -> None:
@@ -169,10 +200,17 @@ def _show(result: BuildResult, pack: str) -> None:
 
 def _listed_targets(file: Path) -> Modules:
     try:
-        return read_modules(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        text = f"cannot read {file}: {error}"
-        raise BuildError(Code.IO, text, "name a file with one target a line") from error
+        found = read_modules(read_named(file, _LISTS).decode("utf-8"))
+    except OSError as error:
+        text = f"cannot read {file}: {error.strerror}"
+        raise BuildError(Code.IO, text, _TARGETS) from error
+    except UnicodeDecodeError as error:
+        raise BuildError(Code.IO, f"{file} is not text: {error}", _TARGETS) from error
+    odd = next((name for name in found.names if not _TARGET.fullmatch(name)), "")
+    if odd or not found.names:
+        what = f"{odd!r:.80} is no target" if odd else "it names no target"
+        raise BuildError(Code.IO, f"cannot use {file}: {what}", _TARGETS)
+    return found
 
 
 def _own_targets(kernel: KernelId) -> Modules:
@@ -202,11 +240,13 @@ def _runs_here(kernel: KernelId) -> bool:
 
 def _readable(file: Path) -> Path:
     try:
-        with file.open("rb"):
-            return file
+        text = read_named(file, _LISTS)
     except OSError as error:
-        text = f"cannot read {file}: {error.strerror}"
-        raise BuildError(Code.IO, text, "name a file as /proc/kallsyms is") from error
+        why = f"cannot read {file}: {error.strerror}"
+        raise BuildError(Code.IO, why, _SYMBOLS) from error
+    if text and not _SYMBOL.search(text):
+        raise BuildError(Code.IO, f"{file} lists no symbols", _SYMBOLS)
+    return file
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from kspliced.cli.output import error_json, open_output, print_error, print_json
 from kspliced.cli.parser import parser
 from kspliced.cli.table import Verb
 from kspliced.errors import Code, ExitCode, KsplicedError
+from kspliced.oserror import translate
 
 _INTERRUPTED = 130
 
@@ -76,7 +77,5 @@ def _carry_out(parsed: Namespace) -> ExitCode:
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        text = f"{where}{error.strerror or error}"
-        raise KsplicedError(Code.IO, text) from error
+        raise translate(error) from error
     return code

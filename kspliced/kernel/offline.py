@@ -29,6 +29,7 @@ from kspliced.elf.x86 import KINDS, R_X86_64_NONE
 from kspliced.errors import BuildError, Code, KernelError
 from kspliced.kernel.image import AddressRange, KernelSymbol
 from kspliced.model import VMLINUX
+from kspliced.named import read_named
 
 _VMLINUX_BASE = 0xFFFF_FFFF_8100_0000
 _MODULE_BASE = 0xFFFF_FFFF_C010_0000
@@ -189,7 +190,7 @@ def read_module_file(path: Path) -> ModuleFile:
     :raises KernelError: IO, KERNEL_UNREADABLE.
     """
     try:
-        content = path.read_bytes()
+        content = read_named(path, _MAX_MODULE)
     except OSError as error:
         raise KernelError(
             Code.IO, f"cannot read {path}: {error.strerror}", "name a readable .ko file"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[2] / "kspliced"
-EVERYBODY = {"errors", "model", "record", "oserror", "public", "limits", "lines", ""}
+EVERYBODY = {"errors", "model", "record", "oserror", "public", "limits", "lines", "named", ""}
 ARROWS = {
     "errors": set(),
     "model": set(),
@@ -17,6 +17,7 @@ ARROWS = {
     "public": set(),
     "limits": set(),
     "lines": set(),
+    "named": set(),
     "oserror": set(),
     "pack": set(),
     "worker": set(),
