@@ -60,7 +60,9 @@ def read_cves(path: Path) -> CveData:
     """
     try:
         files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        fixes = list(_fixes(files))
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise _unreadable(f"{path} is no file and no directory")
+        fixes = list(_fixes(file for file in files if file == path or file.is_file()))
     except OSError as error:
         text = f"cannot read {error.filename or path}: {error.strerror}"
         raise _unreadable(text) from error

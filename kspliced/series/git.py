@@ -219,8 +219,11 @@ def _first_line(file: Path) -> str:
 
 
 def _text(file: Path, limit: int = _REFERENCES) -> str:
-    """A small file's text; '' where there is none, or it is not to be read."""
+    """A small file's text; '' where there is none, or it is not to be read. What is no regular file
+    might never end, or never begin."""
     try:
+        if not file.is_file():
+            return ""
         with file.open("rb") as opened:
             return opened.read(limit).decode("utf-8", "surrogateescape")
     except OSError:

@@ -84,7 +84,7 @@ class _Patches:
         if series.is_file():
             yield from self._of_series(series)
             return
-        files = sorted(f for f in self._top.iterdir() if f.name.endswith(_PATCH))
+        files = sorted(f for f in self._top.iterdir() if f.name.endswith(_PATCH) and f.is_file())
         if not files:
             text = f"{self._top} is not {_KINDS}: it holds no .git, series, .patch or .mbox"
             raise unreadable(text, _NAME)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,15 @@ def test_what_is_no_json_is_named(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(SourceError, match=r"one\.json is not JSON") as caught:
         read_cves(tmp_path)
     assert len(caught.value.message) < 500
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "one.json")
+    (tmp_path / "two.json").mkdir()
+    with pytest.raises(SourceError, match="tells of no commit"):
+        read_cves(tmp_path)
+    with pytest.raises(SourceError, match="no file and no directory"):
+        read_cves(tmp_path / "one.json")
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

@@ -130,6 +130,12 @@ def test_damage_is_said(stable: Path, tmp_path: Path) -> None:
     assert "it has no objects" in refused(stable, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["packed-refs", "shallow", "commondir", "refs/heads/pipe"])
+def test_what_is_no_file_is_not_waited_for(stable: Path, tmp_path: Path, name: str) -> None:
+    os.mkfifo(stable / ".git" / name)
+    assert commits(stable, tmp_path) == SUBJECTS
+
+
 def test_references_that_are_not_read_are_said(stable: Path, tmp_path: Path) -> None:
     (stable / ".git/reftable").mkdir()
     assert "reftable" in refused(stable, tmp_path)

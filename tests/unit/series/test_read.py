@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,15 @@ def test_a_rename_out_of_the_tree_is_refused(tmp_path: Path) -> None:
 def test_a_hunk_that_is_cut_is_damage(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "one.patch").write_bytes(text)
     assert "is damaged: its hunk at line 3" in refused(tmp_path).message
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.patch")
+    (tmp_path / "1.patch").mkdir()
+    assert "is not a git repository" in refused(tmp_path).message
+    assert "is not a git repository" in refused(tmp_path / "0.patch").message
+    (tmp_path / "series").write_text("0.patch\n")
+    assert "0.patch, which is not there" in refused(tmp_path).message
 
 
 def test_what_is_nothing_of_the_kind(tmp_path: Path) -> None:
