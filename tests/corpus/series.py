@@ -319,11 +319,12 @@ def files_of(some: Trees) -> list[set[str]]:
 
 def _table(case: Case) -> Iterator[str]:
     some = trees(case)
+    changed = len(some.files)
     before = time.process_time()
     hunks = len(some.traced.hunks)
     spent = time.process_time() - before
-    yield f"{case}: {len(some.commits)} commits, {len(some.files)} files, {hunks} hunks"
-    yield f"  {figures(some)}, {spent:.1f} s to trace"
+    yield f"{case}: {len(some.commits)} commits, {changed} files, {hunks} hunks"
+    yield f"  {figures(some)}, {spent:.1f} s to read and trace"
 
 
 if __name__ == "__main__":
