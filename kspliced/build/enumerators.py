@@ -5,6 +5,9 @@ The compiler's own description of types (build/types.py) lacks some: GCC 12 leav
 ``int``, and no version has what is declared inside a function. The text has all of them, its macros
 expanded and its conditions decided. A value is compared as it is spelt: what is only spelt
 otherwise counts as another.
+
+Only units are preprocessed that read an edit which can give an enumerator another value
+(plan/enumerators.py): one of a directive, a macro or an enumeration.
 """
 
 from __future__ import annotations
@@ -15,10 +18,21 @@ from dataclasses import dataclass, replace
 
 from kspliced.build.diff import UnitDiff
 from kspliced.build.kbuild import Kbuild
+from kspliced.build.late import Pre
 from kspliced.build.types import TypeChange, enumerators_told
 from kspliced.build.unit import DiffedUnit, layout_refusals
+from kspliced.build.workspace import source_of
 from kspliced.elf.read import read_object
-from kspliced.plan.enumerators import Enumerator, Value, changes, enumeration, values
+from kspliced.plan.components import Component, Texts
+from kspliced.plan.edits import Edit
+from kspliced.plan.enumerators import (
+    Enumerator,
+    Value,
+    changes,
+    enumeration,
+    may_change_one,
+    values,
+)
 from kspliced.plan.members import tokens
 
 # Units whose texts are there at a time: they have several megabytes each.
@@ -140,19 +154,52 @@ class EnumeratorProofs:
     once is not looked at again.
 
     :param kbuild: gives the object trees that were compiled, ``pre`` and ``post``.
+    :param texts: of what changed.
+    :param pre: gives the old units, with what each reads.
     """
 
-    def __init__(self, kbuild: Callable[[str], Kbuild]) -> None:
-        self._kbuild = kbuild
+    def __init__(
+        self, kbuild: Callable[[str], Kbuild], texts: Texts, pre: Callable[[], Pre]
+    ) -> None:
+        self._kbuild, self._texts, self._pre = kbuild, texts, pre
         self._known: dict[str, tuple[UnitDiff, tuple[TypeChange, ...]]] = {}
+        self._open: dict[Edit, bool] = {}
 
-    def prove(self, diffed: Iterable[DiffedUnit]) -> tuple[DiffedUnit, ...]:
-        """The units, or why not."""
-        units = tuple(diffed)
-        open_ones = [d for d in units if d.functions and not self._looked_at(d)]
+    def prove(
+        self, diffed: Iterable[DiffedUnit], live: Iterable[Component]
+    ) -> tuple[DiffedUnit, ...]:
+        """The units, or why not.
+
+        :param live: what the new tree has of the change.
+        """
+        units, paths = tuple(diffed), self._concerned(live)
+        wanted = [d for d in units if d.functions and self._reads(d, paths)]
+        open_ones = [d for d in wanted if not self._looked_at(d)]
         for start in range(0, len(open_ones), _AT_ONCE):
             self._look(open_ones[start : start + _AT_ONCE])
-        return tuple(self._judged(d) if d.functions else d for d in units)
+        return tuple(self._judged(d) if d in wanted else d for d in units)
+
+    def _concerned(self, live: Iterable[Component]) -> frozenset[str]:
+        """The files with an edit that may give an enumerator another value."""
+        edits = {
+            edit
+            for component in live
+            for edit in (
+                *(edit for node in component.nodes for edit in node.edits),
+                *(header.edit for header in component.headers),
+            )
+        }
+        return frozenset(edit.path for edit in edits if self._may_change(edit))
+
+    def _may_change(self, edit: Edit) -> bool:
+        if edit not in self._open:
+            old, new = self._texts.old(edit.path), self._texts.new(edit.path)
+            self._open[edit] = may_change_one(edit, old, new)
+        return self._open[edit]
+
+    def _reads(self, diffed: DiffedUnit, paths: frozenset[str]) -> bool:
+        source = source_of(diffed.unit)
+        return source in paths or not paths.isdisjoint(self._pre().reads.get(source, paths))
 
     def _looked_at(self, diffed: DiffedUnit) -> bool:
         assert diffed.part is not None

@@ -148,7 +148,7 @@ class _Search:
         self._hot = HotTree(texts, workspace.heat)
         self._plain = PlainProofs(self._compile_plain)
         self._proofs = Proofs(listed, self._olds)
-        self._enumerators = EnumeratorProofs(kbuild)
+        self._enumerators = EnumeratorProofs(kbuild, texts, pre)
         self._doubted: dict[str, tuple[Component, tuple[Doubt, ...]]] = {}
         self._diffs: dict[tuple[str, int, int, tuple[str, ...]], DiffedUnit] = {}
 
@@ -187,7 +187,7 @@ class _Search:
                 self._settled, self._surveyed = self._surveyed, True
                 self._hot.forget()
                 continue
-            diffed = list(self._enumerators.prove(self._plain.prove(diffed)))
+            diffed = list(self._enumerators.prove(self._plain.prove(diffed), live))
             if not self._charge_refusals(live, diffed):
                 return self._found(live, diffed)
             self._decompose()

@@ -7,16 +7,66 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from kspliced.plan.declarations import Declaration, DeclarationKind
+from kspliced.plan.edits import Edit, SourceText
+
 _COUNTS = re.compile(
     r"^__|(?:^|_)(?:MAX|NUM|NR|N|COUNT|CNT|LAST|SIZE|END|N?BITS|TOTAL|LIMIT|ENTRIES|LEN)(?:_|$)",
     re.IGNORECASE,
 )
+_SUSPECT = frozenset({DeclarationKind.MACRO, DeclarationKind.ENUM, DeclarationKind.ENUMERATOR})
+_INVOKES = re.compile(r"\b[A-Z][A-Z0-9_]*\s*\(")
+# A directive, or a line that goes on: what surrounds it may be a macro.
+_DIRECTS = re.compile(r"^\s*#|\\$")
+_HEAD = re.compile(r"\benum\b(?:[^;(){}]|__attribute__\s*\(\(.*?\)\))*\{", re.DOTALL)
 _NUMBER = re.compile(r"[0-9][0-9A-Fa-fxX]*[uUlL]*")
 
 
 def counts(name: str) -> bool:
     """Whether an enumerator is called as one that counts the others is (IFLA_MAX, NR_ITEMS)."""
     return _COUNTS.search(name) is not None
+
+
+def may_change_one(edit: Edit, old: SourceText, new: SourceText) -> bool:
+    """Whether an edit can give an enumerator another value, by what of the file it changes: not
+    where each of its lines is in a declaration that is no macro and has no enumeration, and none
+    is of a directive or, outside of functions, uses what may be a macro.
+    """
+    sides = (
+        (old, edit.removed, [(h.old_start, h.old_count) for h in edit.hunks]),
+        (new, edit.added, [(h.new_start, h.new_count) for h in edit.hunks]),
+    )
+    return any(
+        _may_change_one(text.code[number - 1], _homes(text, declared, number))
+        for text, declared, ranges in sides
+        for start, count in ranges
+        for number in range(start, start + count)
+    )
+
+
+def _may_change_one(line: str, homes: frozenset[DeclarationKind]) -> bool:
+    if not line:
+        return False
+    if not homes or homes & _SUSPECT or _DIRECTS.search(line):
+        return True
+    return DeclarationKind.FUNCTION not in homes and _INVOKES.search(line) is not None
+
+
+def _homes(
+    text: SourceText, declared: Iterable[Declaration], number: int
+) -> frozenset[DeclarationKind]:
+    """The kinds of the declarations that a line lies in, ENUM also for one that has an
+    enumeration."""
+    ranges = ((d, range(text.head(d), d.end + 1)) for d in declared)
+    return frozenset(
+        DeclarationKind.ENUM if _has_one(text, some) else d.kind
+        for d, some in ranges
+        if number in some
+    )
+
+
+def _has_one(text: SourceText, lines: range) -> bool:
+    return _HEAD.search("\n".join(text.code[lines.start - 1 : lines.stop - 1])) is not None
 
 
 @dataclass(frozen=True)
