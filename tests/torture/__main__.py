@@ -55,13 +55,10 @@ def _packs() -> dict[str, Found]:
     found = {"packs, small": _mutated("small", subjects.small, MUTANTS)}
     with tempfile.TemporaryDirectory() as folder:
         subject = subjects.real(Path(folder))
-        found["packs, ext4"] = _mutated("ext4", partial(_itself, subject), MUTANTS // REAL_SHARE)
+        found["packs, ext4"] = _mutated(
+            "ext4", partial(subjects.itself, subject), MUTANTS // REAL_SHARE
+        )
     return found
-
-
-def _itself(subject: Subject) -> Subject:
-    """A subject that is sent to each process, and not made there."""
-    return subject
 
 
 def _power() -> dict[str, Found]:

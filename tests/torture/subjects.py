@@ -80,3 +80,8 @@ def small() -> Subject:
 def real(folder: Path) -> Subject:
     """A pack of one unit of ext4, and the module that Debian shipped."""
     return Subject(real_pack.content(folder), real_pack.laid_out(real_pack.shipped()))
+
+
+def itself(subject: Subject) -> Subject:
+    """A subject that is sent to each process, and not made there."""
+    return subject

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kspliced.build import pipeline
+from kspliced.build.history import History
 from kspliced.build.pipeline import build
 from kspliced.build.planned import Planned, planned
 from kspliced.build.request import BuildRequest, BuildResult
@@ -315,7 +316,7 @@ def test_two_commits_in_one_function(
     _, one, other = hunks(mixed.from_source / name, path)
     claims = (Claim(Spot(name, hunk), 1.0) for hunk in (one, other))
     told = tuple(Attribution((name,), 1.0, claims=(claim,)) for claim in claims)
-    monkeypatch.setattr(pipeline._Pipeline, "_attributed", lambda *_: told)
+    monkeypatch.setattr(pipeline, "read_history", lambda news, *_: History(news, told))
 
     def parts(policy: Policy) -> dict[str, str]:
         result = build(dataclasses.replace(mixed, policy=policy), no_progress)
