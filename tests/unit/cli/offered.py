@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import signal
@@ -15,7 +16,10 @@ from kspliced.cli import build, match, plan, report, show
 from kspliced.cli.main import main
 from kspliced.cli.output import open_output
 
-# What a child has at hand need not be loaded by each.
+# What a child has at hand need not be loaded by each. It is a child of a process that has nothing
+# else: what the tests' runner has in memory by then is none of a command's.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload([__name__])
 VERBS = (build, match, plan, report, show)
 SECONDS = 20
 MEMORY = 1 << 30
@@ -34,33 +38,31 @@ class Ended:
 def run(
     words: list[str], folder: Path, user: int | None = None, largest: int | None = None
 ) -> Ended:
-    """Carry out a command line in a child of this process, whose output goes to ``folder``.
+    """Carry out a command line in a process of its own, whose output goes to ``folder``.
 
     :param user: as whom, if not as the one who runs the tests.
     :param largest: how many bytes a file may get.
     """
     out, err = folder.parent / "stdout", folder.parent / "stderr"
-    files = [os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC) for path in (out, err)]
-    child = os.fork()
-    if not child:
-        _carry_out(words, files, user, largest)
-    _, status = os.waitpid(child, 0)
-    for file in files:
-        os.close(file)
-    code = os.waitstatus_to_exitcode(status)
+    child = _PROCESSES.Process(target=_carry_out, args=(words, (out, err), user, largest))
+    child.start()
+    child.join()
+    assert child.exitcode is not None
     texts = [path.read_text("utf-8", "replace") for path in (out, err)]
     for path in (out, err):
         path.unlink()
-    return Ended(code, *texts)
+    return Ended(child.exitcode, *texts)
 
 
-def _carry_out(words: list[str], files: list[int], user: int | None, largest: int | None) -> None:
+def _carry_out(
+    words: list[str], files: tuple[Path, Path], user: int | None, largest: int | None
+) -> None:
     code = 99
     try:
         signal.alarm(SECONDS)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        for number, file in enumerate(files, start=1):
-            os.dup2(file, number)
+        for number, path in enumerate(files, start=1):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         open_output()
