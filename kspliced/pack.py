@@ -38,6 +38,7 @@ _REBUILD = "build it again, or fetch it again"
 _TO_VERSION = re.compile(rb'"to_version":"([0-9A-Za-z.+~:_-]{1,128})"')
 _PIECE = 1 << 20
 _THIS_MODULE = ".gnu.linkonce.this_module"
+_NAME_DIGITS = 12
 _NAME_ROOM = 56  # MODULE_NAME_LEN, include/linux/module.h
 
 
@@ -96,6 +97,11 @@ class Pack:
         if glue.count(field) != 1 or len(name) >= _NAME_ROOM:
             raise ValueError(f"the glue's {_THIS_MODULE} does not hold the update's name")
         return glue.replace(field, name.encode().ljust(_NAME_ROOM, b"\0"))
+
+
+def update_name(digest: str) -> str:
+    """What an update is called that is told from all others by ``digest``, in hexadecimal."""
+    return f"ks_{digest[:_NAME_DIGITS]}"
 
 
 def pack_bytes(manifest: Manifest, blobs: tuple[Blob, ...]) -> tuple[bytes, str]:

@@ -13,6 +13,7 @@ Only units are preprocessed that read an edit which can give an enumerator anoth
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -172,30 +173,29 @@ class EnumeratorProofs:
 
         :param live: what the new tree has of the change.
         """
-        units, paths = tuple(diffed), self._concerned(live)
-        wanted = [d for d in units if d.functions and self._reads(d, paths)]
-        open_ones = [d for d in wanted if not self._looked_at(d)]
+        concerned = self._concerned(live)
+        units = [(d, bool(d.functions) and self._reads(d, concerned)) for d in diffed]
+        open_ones = [d for d, wanted in units if wanted and not self._looked_at(d)]
         for start in range(0, len(open_ones), _AT_ONCE):
             self._look(open_ones[start : start + _AT_ONCE])
-        return tuple(self._judged(d) if d in wanted else d for d in units)
+        return tuple(self._judged(d) if wanted else d for d, wanted in units)
 
     def _concerned(self, live: Iterable[Component]) -> frozenset[str]:
         """The files with an edit that may give an enumerator another value."""
-        edits = {
-            edit
-            for component in live
-            for edit in (
-                *(edit for node in component.nodes for edit in node.edits),
-                *(header.edit for header in component.headers),
-            )
-        }
-        return frozenset(edit.path for edit in edits if self._may_change(edit))
+        by_path: dict[str, set[Edit]] = defaultdict(set)
+        for component in live:
+            for node in component.nodes:
+                by_path[node.path].update(node.edits)
+            for header in component.headers:
+                by_path[header.edit.path].add(header.edit)
+        return frozenset(path for path, edits in by_path.items() if self._may_change(path, edits))
 
-    def _may_change(self, edit: Edit) -> bool:
-        if edit not in self._open:
-            old, new = self._texts.old(edit.path), self._texts.new(edit.path)
-            self._open[edit] = may_change_one(edit, old, new)
-        return self._open[edit]
+    def _may_change(self, path: str, edits: set[Edit]) -> bool:
+        unknown = edits - self._open.keys()
+        if unknown:
+            old, new = self._texts.old(path), self._texts.new(path)
+            self._open |= {edit: may_change_one(edit, old, new) for edit in unknown}
+        return any(self._open[edit] for edit in edits)
 
     def _reads(self, diffed: DiffedUnit, paths: frozenset[str]) -> bool:
         source = source_of(diffed.unit)

@@ -60,7 +60,7 @@ from kspliced.model import (
     Refusal,
 )
 from kspliced.oserror import translated
-from kspliced.pack import Blob
+from kspliced.pack import Blob, update_name
 from kspliced.plan.conditions import Configuration
 from kspliced.series.commit import Commit, digest_of
 from kspliced.series.read import Series
@@ -402,7 +402,7 @@ class _Pipeline:
         digest.update(self._headers.compiler_version.encode() + b"\0")
         for diffed in found.diffed:
             digest.update(diffed.unit.path.encode() + b"\0" + diffed.digest)
-        return f"ks_{digest.hexdigest()[:12]}"
+        return update_name(digest.hexdigest())
 
     def _asked_for(self, path: str) -> bool:
         return any(fnmatch(path, glob) for glob in self._request.only)

@@ -12,9 +12,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from kspliced.model import ChangeKind, Group, Manifest, Refusal
-from kspliced.pack import Blob, Pack
-
-_DIGITS = 12  # of an update's name, as build/pipeline.py gives it
+from kspliced.pack import Blob, Pack, update_name
 
 
 def without(pack: Pack, units: Collection[str], why: str) -> tuple[Manifest, tuple[Blob, ...]]:
@@ -55,7 +53,7 @@ def _set(group: Group) -> str:
 def _name(update: str, kept: tuple[Group, ...]) -> str:
     """Another name for another module, the same each time."""
     made = "\n".join((update, *(group.blob for group in kept)))
-    return f"ks_{hashlib.sha256(made.encode()).hexdigest()[:_DIGITS]}"
+    return update_name(hashlib.sha256(made.encode()).hexdigest())
 
 
 def _refusals(

@@ -7,6 +7,7 @@ An operand is a tree of :class:`Expression`; what is not understood of it is :cl
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # A place before a part of an operand, which strings may hold as text too.
@@ -23,6 +24,7 @@ _FIELD = re.compile(r"(?:\.|->)(D\.\d+|<[^<>]*>|[A-Za-z_$][\w$]*)")
 _NUMBER = re.compile(r"-?(?:0x[0-9a-f]+|\d+(?:\.\d*)?(?:e[+-]?\d+)?)B?(?![\w.])")
 _WIDTH = re.compile(r"[0-9]{1,9}")
 _SIZED = re.compile(r"\{lb: [^{}]*\}")
+_MARK = re.compile(rf'{_QUOTED.pattern}|->|[()\[\]{{}}<>,"\']')
 _OPEN, _CLOSE = "([{<", ")]}>"
 _WRAPPERS = ("REALPART_EXPR <", "IMAGPART_EXPR <")
 _DEEPEST = 40
@@ -120,58 +122,44 @@ def without_places(text: str) -> str:
     return _PLACED.sub(lambda match: match[1] or "", text) if "[" in text else text
 
 
+def _marks(text: str, at: int) -> Iterator[tuple[int, str]]:
+    """Brackets and commas from ``at`` on, with their places; those in strings are none, nor is
+    that of an arrow. A quote is among them where no string begins with it."""
+    for match in _MARK.finditer(text, at):
+        if len(match[0]) == 1:
+            yield match.start(), match[0]
+
+
 def split_operands(text: str) -> list[str] | None:
     """The operands between commas; None if brackets do not match."""
     if not text.strip():
         return []
     if not any(c in text for c in "([{<\"'"):
         return [part.strip() for part in text.split(",")]
-    parts, depth, start, at = [], [], 0, 0
-    while at < len(text):
-        char = text[at]
-        if char in "\"'":
-            match = _QUOTED.match(text, at)
-            if match is None:
-                return None
-            at = match.end()
-            continue
-        if char == "-" and text.startswith("->", at):
-            at += 2
-            continue
-        if char in _OPEN:
-            depth.append(_CLOSE[_OPEN.index(char)])
-        elif char in _CLOSE:
-            if not depth or depth.pop() != char:
-                return None
-        elif char == "," and not depth:
-            parts.append(text[start:at].strip())
-            start = at + 1
-        at += 1
+    parts, depth, start = [], [], 0
+    for at, mark in _marks(text, 0):
+        if mark in _OPEN:
+            depth.append(_CLOSE[_OPEN.index(mark)])
+        elif mark == ",":
+            if not depth:
+                parts.append(text[start:at].strip())
+                start = at + 1
+        elif not depth or depth.pop() != mark:
+            return None
     return None if depth else [*parts, text[start:].strip()]
 
 
 def closing(text: str, at: int) -> int:
     """Where the bracket that opens at ``at`` is closed; -1 if it is not."""
     depth = []
-    while at < len(text):
-        char = text[at]
-        if char in "\"'":
-            match = _QUOTED.match(text, at)
-            if match is None:
-                return -1
-            at = match.end()
-            continue
-        if char == "-" and text.startswith("->", at):
-            at += 2
-            continue
-        if char in _OPEN:
-            depth.append(_CLOSE[_OPEN.index(char)])
-        elif char in _CLOSE:
-            if not depth or depth.pop() != char:
+    for place, mark in _marks(text, at):
+        if mark in _OPEN:
+            depth.append(_CLOSE[_OPEN.index(mark)])
+        elif mark != ",":
+            if not depth or depth.pop() != mark:
                 return -1
             if not depth:
-                return at
-        at += 1
+                return place
     return -1
 
 

@@ -17,14 +17,12 @@ from kspliced.plan.attribution import Attribution, Claim, attribute
 from kspliced.plan.edits import Spot
 from kspliced.plan.passages import ChangedFile
 from kspliced.plan.subject import read_subject
-from kspliced.series.commit import Commit
+from kspliced.series.commit import TELLING, Commit
 from kspliced.series.trace import Traced
 
 # The least share of an entry whose commit may have made a hunk that is not known exactly, and of
 # one whose commit made a part of it.
 _MAY, _PART = 0.05, 0.5
-# Digits by which commits are looked up.
-_DIGITS = 12
 _GONE = "what its commit does is in the old source, or another commit takes it back"
 _NOT_CHANGED = "its commit changes no file that differs"
 
@@ -75,11 +73,11 @@ def _menders(commits: tuple[Commit, ...]) -> dict[int, set[int]]:
     by_digits: dict[str, set[int]] = defaultdict(set)
     for number, commit in enumerate(commits):
         for own in commit.ids:
-            by_digits[own[:_DIGITS]].add(number)
+            by_digits[own[:TELLING]].add(number)
     found: dict[int, set[int]] = defaultdict(set)
     for number, commit in enumerate(commits):
         for fixed in commit.fixes:
-            for other in by_digits.get(fixed[:_DIGITS], ()):
+            for other in by_digits.get(fixed[:TELLING], ()):
                 if commits[other].called(fixed):
                     found[other].add(number)
     return found

@@ -32,37 +32,33 @@ def may_change_one(edit: Edit, old: SourceText, new: SourceText) -> bool:
     where each of its lines is in a declaration that is no macro and has no enumeration, and none
     is of a directive or, outside of functions, uses what may be a macro.
     """
-    sides = (
-        (old, edit.removed, [(h.old_start, h.old_count) for h in edit.hunks]),
-        (new, edit.added, [(h.new_start, h.new_count) for h in edit.hunks]),
-    )
+    return _may_change_one(
+        old, edit.removed, ((h.old_start, h.old_count) for h in edit.hunks)
+    ) or _may_change_one(new, edit.added, ((h.new_start, h.new_count) for h in edit.hunks))
+
+
+def _may_change_one(
+    text: SourceText, declared: Iterable[Declaration], ranges: Iterable[tuple[int, int]]
+) -> bool:
+    homes = [(range(text.head(d), d.end + 1), d.kind) for d in declared]
+    homes = [(r, DeclarationKind.ENUM if _has_one(text, r) else kind) for r, kind in homes]
     return any(
-        _may_change_one(text.code[number - 1], _homes(text, declared, number))
-        for text, declared, ranges in sides
+        _concerns(text.code[number - 1], {kind for lines, kind in homes if number in lines})
         for start, count in ranges
         for number in range(start, start + count)
     )
 
 
-def _may_change_one(line: str, homes: frozenset[DeclarationKind]) -> bool:
+def _concerns(line: str, homes: set[DeclarationKind]) -> bool:
+    """Whether a line may be part of an enumeration, of a macro, or a directive.
+
+    :param homes: the kinds of the declarations that it lies in, ENUM where one has an enumeration.
+    """
     if not line:
         return False
     if not homes or homes & _SUSPECT or _DIRECTS.search(line):
         return True
     return DeclarationKind.FUNCTION not in homes and _INVOKES.search(line) is not None
-
-
-def _homes(
-    text: SourceText, declared: Iterable[Declaration], number: int
-) -> frozenset[DeclarationKind]:
-    """The kinds of the declarations that a line lies in, ENUM also for one that has an
-    enumeration."""
-    ranges = ((d, range(text.head(d), d.end + 1)) for d in declared)
-    return frozenset(
-        DeclarationKind.ENUM if _has_one(text, some) else d.kind
-        for d, some in ranges
-        if number in some
-    )
 
 
 def _has_one(text: SourceText, lines: range) -> bool:

@@ -20,7 +20,8 @@ _UPSTREAM = re.compile(
 )
 _FIXES = re.compile(r"^Fixes:\s*([0-9a-f]{8,64})\b", re.MULTILINE)
 # Digits of an abbreviated name that tell one commit of a kernel from all others.
-_TELLING = 12
+TELLING = 12
+FULL_NAME = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Commit:
 def same_commit(one: str, other: str) -> bool:
     """Whether digits, maybe cut, are those of one commit."""
     length = min(len(one), len(other))
-    return length >= _TELLING and one[:length] == other[:length]
+    return length >= TELLING and one[:length] == other[:length]
 
 
 def said_ids(message: str) -> tuple[str, ...]:

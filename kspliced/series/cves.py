@@ -17,13 +17,11 @@ from typing import Any
 
 from kspliced.errors import Code, SourceError
 from kspliced.limits import CVE_BYTES, CVE_FILE
-from kspliced.series.commit import Commit, same_commit
+from kspliced.series.commit import TELLING, Commit, same_commit
 
 _CVE = re.compile(r"CVE-\d{4}-\d{4,}")
-_DIGITS = re.compile(r"[0-9a-f]{12,64}")
+_DIGITS = re.compile(rf"[0-9a-f]{{{TELLING},64}}")
 _COMMIT_URL = re.compile(r"https?://git\.kernel\.org/(?:stable|linus)/(?:c/)?([0-9a-f]{12,64})")
-# Digits by which commits are looked up; what has them is compared as a whole.
-_SHORT = 12
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,14 @@ class CveData:
     def __init__(self, fixes: Iterable[Fix] = ()) -> None:
         self._by: dict[str, list[Fix]] = {}
         for fix in fixes:
-            self._by.setdefault(fix.commit[:_SHORT], []).append(fix)
+            self._by.setdefault(fix.commit[:TELLING], []).append(fix)
 
     def of(self, commit: Commit) -> tuple[str, ...]:
         """What a commit mends, and those that it was picked from."""
         found = {
             fix.cve
             for own in commit.ids
-            for fix in self._by.get(own[:_SHORT], ())
+            for fix in self._by.get(own[:TELLING], ())
             if same_commit(fix.commit, own)
         }
         return tuple(sorted(found | set(commit.cves)))

@@ -19,10 +19,9 @@ from pathlib import Path
 from kspliced.errors import Code, SourceError
 from kspliced.limits import SERIES_BYTES
 from kspliced.lines import split_lines
-from kspliced.series.commit import Commit, said_fixes, said_ids, unreadable
+from kspliced.series.commit import FULL_NAME, Commit, said_fixes, said_ids, unreadable
 from kspliced.series.diffs import parse_diff
 
-_DIGITS = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # What begins a version of a kernel's package: 6.1.190-1, 6.12~rc3-1~exp1, 6.1.9-200.fc37.
 _VERSION = re.compile(r"(?:\d+:)?(\d+\.\d+(?:\.\d+)?)(?:[~-](rc\d+))?")
 # Of a file of references, and first parents among which a release is looked for.
@@ -110,16 +109,16 @@ class Repository:
         """References by name; loose ones come last, as they are the newer ones."""
         for line in _text(self._common / "packed-refs").split("\n"):
             digits, _, name = line.partition(" ")
-            if _DIGITS.fullmatch(digits):
+            if FULL_NAME.fullmatch(digits):
                 yield name, digits
         for place in ("refs/tags", *_HEADS):
             for file in sorted((self._common / place).rglob("*")):
                 digits = _first_line(file) if file.is_file() else ""
-                if _DIGITS.fullmatch(digits):
+                if FULL_NAME.fullmatch(digits):
                     yield file.relative_to(self._common).as_posix(), digits
         for name in ("HEAD", "FETCH_HEAD"):
             digits = _text(self._top / name)[:64].strip().partition("\t")[0]
-            if _DIGITS.fullmatch(digits):
+            if FULL_NAME.fullmatch(digits):
                 yield f"refs/heads/{name}", digits
 
     def _make(self) -> None:
@@ -138,7 +137,7 @@ class Repository:
         (self._own / "objects/info/alternates").write_bytes(os.fsencode(objects) + b"\n")
         # Where a shallow clone's history ends.
         ends = [line for line in _text(self._common / "shallow").split("\n") if line]
-        if ends and all(map(_DIGITS.fullmatch, ends)):
+        if ends and all(map(FULL_NAME.fullmatch, ends)):
             (self._own / "shallow").write_text("".join(f"{end}\n" for end in ends), "utf-8")
 
     def _git(self, *words: str) -> bytes:

@@ -15,12 +15,11 @@ from email.header import decode_header
 from email.message import Message
 
 from kspliced.lines import split_lines
-from kspliced.series.commit import Commit, said_fixes, said_ids
+from kspliced.series.commit import FULL_NAME, Commit, said_fixes, said_ids
 from kspliced.series.diffs import parse_diff
 
 # The line before each mail of an mbox has the date; text that only begins with "From" has none.
 FROM = re.compile(rb"^From (\S+) .*\d\d:\d\d:\d\d .*\d{4}\s*$")
-_DIGITS = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HEADER = re.compile(rb"^[A-Za-z][A-Za-z-]*:")
 _NUMBERED = re.compile(r"^(?:\[[^]]*\bPATCH\b[^]]*\]\s*)+", re.IGNORECASE)
 _SPACES = re.compile(r"\s+")
@@ -57,7 +56,7 @@ def read_mail(data: bytes, name: str, strip: int = 1) -> Commit:
     text = (data if written else b"").partition(b"\n\n")[0].decode("utf-8", "replace")
     text += "\n" + _message(body)
     own = began.group(1).decode("ascii", "replace") if began else ""
-    ids = (own,) if _DIGITS.fullmatch(own) and own.strip("0") else ()
+    ids = (own,) if FULL_NAME.fullmatch(own) and own.strip("0") else ()
     return Commit(
         name=name,
         subject=_SPACES.sub(" ", subject).strip() or _ENDING.sub("", name.rpartition("/")[2]),
