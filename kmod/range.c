@@ -17,16 +17,6 @@ static int compare_ranges(const void *one, const void *other)
 	return a < b ? -1 : a > b;
 }
 
-static __always_inline int compare_address(const void *key, const void *element)
-{
-	const struct kspliced_range *range = element;
-	unsigned long addr = (unsigned long)key;
-
-	if (addr < range->addr)
-		return -1;
-	return addr - range->addr >= range->size;
-}
-
 /**
  * kspliced_sort_ranges() - sort an array by address
  * @elements: each begins with a struct kspliced_range
@@ -39,7 +29,7 @@ void kspliced_sort_ranges(void *elements, size_t nr, size_t size)
 }
 
 /**
- * kspliced_find_range() - the element whose range holds an address
+ * kspliced_search_range() - as kspliced_find_range(), for an address between them
  * @elements: sorted, no two of them overlap
  * @nr: how many they are
  * @size: bytes of an element
@@ -47,16 +37,11 @@ void kspliced_sort_ranges(void *elements, size_t nr, size_t size)
  *
  * Return: the element, or NULL.
  */
-void *kspliced_find_range(const void *elements, size_t nr, size_t size,
-			  unsigned long addr)
+void *kspliced_search_range(const void *elements, size_t nr, size_t size,
+			    unsigned long addr)
 {
-	const void *key = (const void *)addr;
-
-	/* Most addresses of a stack are no match for any, and all CPUs wait. */
-	if (!nr || compare_address(key, elements) < 0 ||
-	    compare_address(key, elements + (nr - 1) * size) > 0)
-		return NULL;
-	return __inline_bsearch(key, elements, nr, size, compare_address);
+	return __inline_bsearch((const void *)addr, elements, nr, size,
+				kspliced_compare_range);
 }
 
-NOKPROBE_SYMBOL(kspliced_find_range);	/* a breakpoint asks, poke.c */
+NOKPROBE_SYMBOL(kspliced_search_range);	/* a breakpoint asks, poke.c */
